@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"io"
+
+	"github.com/io-mig/mig/spec/record"
+)
+
+// Subsystem exports and imports one kind of kernel state (the paper's Table 1).
+// An instance belongs to one event. Methods are iterative: one call does one
+// bounded step. Steps of different processes may run at the same time; steps
+// of one process never do. Status may be called at any time.
+type Subsystem interface {
+	// Name is what the subsystem's records are called by, for example "memory".
+	Name() string
+	// Checkpoint exports one step's worth of state as records. Whatever it did
+	// to a task must be undone by the process's Restart or Cleanup.
+	Checkpoint(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error)
+	// Restart imports: with a record (StageReceive) it applies or keeps it;
+	// without one it does a step of a later stage. The record's payload is
+	// valid only during the call.
+	Restart(ctx context.Context, step record.Step, in *record.Record) (record.Progress, error)
+	// Fault recovers one entity out of turn. A subsystem that cannot says so.
+	Fault(ctx context.Context, f record.Fault) error
+	// Status is cheap and safe at any time.
+	Status() record.Status
+	// Dump writes what a person needs after a fatal error.
+	Dump(w io.Writer) error
+}
+
+// Preflighter is a Subsystem that can tell, while the tasks run and without
+// touching them, what it could not carry. Control asks before it freezes.
+type Preflighter interface {
+	Preflight(ctx context.Context) ([]record.Finding, error)
+}
+
+// ConcurrentReceiver is a Subsystem whose StageReceive steps may run at the
+// same time for different entities of one process (memory's page records).
+// Records of the kinds for which it answers false wait for those before them.
+type ConcurrentReceiver interface {
+	Concurrent(h record.Header) bool
+}
+
+// Command travels beside the records: to the medium itself (buffer size,
+// compression), or to the peer of a subsystem on the other host.
+type Command struct {
+	// To is empty for the medium, otherwise the subsystem or "control".
+	To   string
+	Verb string
+	Body []byte
+}
+
+// Medium moves records (the paper's Table 2). An instance belongs to one event
+// and one direction of data flow. PushData may be called by several workers at
+// once; so may PopData.
+type Medium interface {
+	// PushData takes a sealed record. It may buffer; the payload is the
+	// caller's again on return.
+	PushData(ctx context.Context, r *record.Record) error
+	// PopData returns the next record, io.EOF after the last of a complete
+	// stream, and an error that names the place where the stream is damaged.
+	// The payload stays valid until release is called, exactly once.
+	PopData(ctx context.Context) (r *record.Record, release func(), err error)
+	// Command carries control; the answer's meaning belongs to the verb. A
+	// verb that the medium does not know is an error that wraps
+	// errors.ErrUnsupported.
+	Command(ctx context.Context, c Command) (Command, error)
+	// Flush returns when everything pushed is safe at the other end or on disk.
+	Flush(ctx context.Context) error
+	// Close ends the medium's use. Without a Flush after the last push, a
+	// writer leaves nothing behind that could be taken for a whole image.
+	Close() error
+}
+
+// Constructor is what control does to one process (the paper's Table 3).
+type Constructor interface {
+	// Setup takes hold of the process: the source seizes and stops it, the
+	// destination takes over its frame. On error nothing is held.
+	Setup(ctx context.Context) error
+	// Restart lets it run: the source as if nothing had happened, the
+	// destination as the image's task.
+	Restart(ctx context.Context) error
+	// Cleanup ends it: the source's copy after the switch, the destination's
+	// frame after a failure.
+	Cleanup(ctx context.Context) error
+}
+
+// Container is the event's view of its container on this host.
+type Container interface {
+	// Hold stops the container as a whole (source: the freezer) so that no new
+	// process can appear unseen, and lists its processes, parents first. On a
+	// destination it lists the frame's one process. It may be asked again after
+	// Setup of those it named, until it names no new one.
+	Hold(ctx context.Context) ([]record.ProcessID, error)
+	// Process is the constructor set of one of them.
+	Process(id record.ProcessID) Constructor
+	// Seal writes the state that must survive our own death before COMMIT
+	// (source: FROZEN), Release undoes Hold and Seal.
+	Seal(ctx context.Context) error
+	Release(ctx context.Context) error
+}

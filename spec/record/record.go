@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package record defines the unit in which a container's state travels.
+//
+// A record is one piece of one kind of kernel state, in the format of the
+// subsystem that exported it. Data flow one way: kernel state -> subsystem ->
+// record -> medium -> wire or file. A medium moves records without knowing what
+// they hold; a subsystem fills them without knowing where they go. The package
+// imports nothing of mig, so that every layer can share it.
+package record
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+)
+
+// MaxPayload bounds the payload of one record, in bytes. A larger entity is
+// split by its subsystem. Decoders refuse more before they allocate anything.
+const MaxPayload = 4 << 20
+
+// MaxSubsystem bounds the length of a subsystem's name, in bytes.
+const MaxSubsystem = 32
+
+// ProcessID names a process inside one image or event: 1, 2, ... in the order
+// in which a restore creates them, so that a parent precedes its children. It
+// is not a pid. Shared marks state that belongs to no single process.
+type ProcessID uint32
+
+// Shared is the ProcessID of state that belongs to the container as a whole or
+// to several of its processes.
+const Shared ProcessID = 0
+
+// Header says what a record is. Two records with equal headers are two
+// versions of one thing: the later one in stream order supersedes the earlier.
+type Header struct {
+	// Subsystem is the name of the exporter, for example "memory".
+	Subsystem string
+	// Process owns the state, or is Shared.
+	Process ProcessID
+	// Entity names the thing within subsystem and process: a page's address, a
+	// thread's id in its pid namespace, the id of an open file description.
+	Entity uint64
+	// Kind tells the subsystem which of its formats the payload has. Kinds are
+	// numbered from 1 by each subsystem and are never reused.
+	Kind uint32
+}
+
+// String names the record in errors and listings, "memory/1/kind 2/0x7f00000000".
+func (h Header) String() string {
+	return fmt.Sprintf("%s/process %d/kind %d/entity %#x", h.Subsystem, h.Process, h.Kind, h.Entity)
+}
+
+// Record is a header with its payload: a protobuf message or raw pages, as the
+// subsystem and the kind say.
+//
+// Whoever holds a record may read the payload until it hands the record back
+// (see Sink.Push and the medium's PopData); nobody modifies it after Seal.
+type Record struct {
+	Header
+	// Sum is the CRC-32C of header and payload, set by Seal. It is computed
+	// where the state is exported and checked where it is imported, so it also
+	// covers the memory of everything in between.
+	Sum     uint32
+	Payload []byte
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// sum is the CRC-32C over the header's canonical bytes and the payload.
+func (r *Record) sum() uint32 {
+	var b [MaxSubsystem + 24]byte
+	n := copy(b[:MaxSubsystem], r.Subsystem)
+	binary.LittleEndian.PutUint32(b[n:], uint32(r.Process))
+	binary.LittleEndian.PutUint64(b[n+4:], r.Entity)
+	binary.LittleEndian.PutUint32(b[n+12:], r.Kind)
+	binary.LittleEndian.PutUint64(b[n+16:], uint64(len(r.Payload)))
+	return crc32.Update(crc32.Checksum(b[:n+24], castagnoli), castagnoli, r.Payload)
+}
+
+// Seal sets Sum from header and payload. It fails where the record breaks a
+// limit, which is a defect of the subsystem that made it.
+func (r *Record) Seal() error {
+	if err := r.Valid(); err != nil {
+		return err
+	}
+	r.Sum = r.sum()
+	return nil
+}
+
+// Verify reports whether header and payload still match Sum.
+func (r *Record) Verify() error {
+	if err := r.Valid(); err != nil {
+		return err
+	}
+	if got := r.sum(); got != r.Sum {
+		return &ChecksumError{Header: r.Header, Want: r.Sum, Got: got}
+	}
+	return nil
+}
+
+// Valid checks the limits of names and sizes.
+func (r *Record) Valid() error {
+	switch {
+	case r.Subsystem == "" || len(r.Subsystem) > MaxSubsystem:
+		return fmt.Errorf("record %s: a subsystem's name has 1 to %d bytes", r.Header, MaxSubsystem)
+	case r.Kind == 0:
+		return fmt.Errorf("record %s: kind 0 is reserved", r.Header)
+	case len(r.Payload) > MaxPayload:
+		return fmt.Errorf("record %s: payload of %d bytes exceeds the limit of %d", r.Header, len(r.Payload), MaxPayload)
+	}
+	return nil
+}
+
+// ChecksumError is a record whose bytes are not those that were exported.
+type ChecksumError struct {
+	Header    Header
+	Want, Got uint32
+}
+
+func (e *ChecksumError) Error() string {
+	return fmt.Sprintf("record %s is damaged: its checksum is %08x, its bytes give %08x", e.Header, e.Want, e.Got)
+}
