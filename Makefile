@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# make demo    watch a Redis being checkpointed, removed and restored
+# make test    everything, as root (through sudo if you are not)
+# make help    the rest
+
+SHELL   := /bin/sh
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+# runc_nocriu keeps libcontainer's CRIU code out of the build, seccomp puts
+# the filters in, netgo and osusergo make a static binary honest.
+TAGS    := runc_nocriu,seccomp,netgo,osusergo
+LDFLAGS := -s -w -extldflags -static
+export GOFLAGS := -buildvcs=false $(GOFLAGS)
+export CGO_ENABLED := 1
+
+# Programs whose source is there.
+PROGRAMS := $(notdir $(patsubst %/,%,$(dir $(wildcard cmd/*/main.go))))
+CACHE    := integration/.cache
+# Root tests are compiled by you and run by root: -exec leaves no file of
+# root's in your Go caches.
+SUDO     := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$(PATH)")
+EXEC     := $(if $(SUDO),-exec '$(SUDO)',)
+TEST     ?=
+RUN      := $(if $(TEST),-run '$(TEST)',)
+
+.PHONY: all
+all: build
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+.PHONY: build
+build: deps ## static binaries into bin/
+	@mkdir -p bin
+	@for program in $(PROGRAMS); do \
+		echo "go build bin/$$program"; \
+		go build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/$$program ./cmd/$$program || exit 1; \
+	done
+
+.PHONY: install
+install: build ## copy the binaries to $(PREFIX)/bin
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(addprefix bin/,$(PROGRAMS)) $(DESTDIR)$(PREFIX)/bin/
+
+.PHONY: deps
+deps: ## install what is missing with apt
+	@hack/deps.sh
+
+.PHONY: tools
+tools: deps ## the pinned containerd, runc and linters into integration/.cache/bin
+	@hack/tools.sh
+
+.PHONY: unit
+unit: deps ## unit tests that need no root
+	go test -short -tags $(TAGS) ./...
+
+.PHONY: check
+check: tools ## formatting, vet, staticcheck, import rules, licence headers
+	@hack/check.sh $(TAGS)
+
+.PHONY: test
+test: build tools check ## everything, as root
+	go test -tags $(TAGS) $(EXEC) -timeout 15m $(RUN) ./...
+	cd integration && go test $(EXEC) -count 1 -timeout 20m $(RUN) ./...
+
+.PHONY: demo
+demo: build tools ## a Redis is checkpointed, removed and restored
+	@hack/demo
+
+.PHONY: bench
+bench: build tools ## the table of docs/benchmarks.md
+	cd integration && go build -o .cache/bin/mig-bench ./cmd/bench
+	$(SUDO) $(CACHE)/bin/mig-bench
+
+.PHONY: clean
+clean: ## remove what was built, but for the pinned tools
+	rm -rf bin bench-out
+
+.PHONY: distclean
+distclean: clean ## remove the pinned tools too
+	rm -rf $(CACHE)

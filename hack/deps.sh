@@ -1,0 +1,61 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# deps.sh installs, with apt, the Debian packages that building and testing
+# mig need, and only those that are missing. It asks apt's own configuration
+# where to get them. No daemon that comes with a package is started: while
+# packages are unpacked a policy-rc.d answers "forbidden" (see
+# invoke-rc.d(8)), and it is removed again at the end.
+set -eu
+
+# What the build needs, then what the tests run.
+packages='
+	gcc libc6-dev libseccomp-dev pkg-config
+	containerd runc
+	busybox-static redis-server redis-tools memcached python3-minimal
+	iproute2 nftables procps util-linux mount
+'
+
+missing=''
+for package in $packages; do
+	status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+	[ "$status" = installed ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" -ne 0 ]; then
+	if ! command -v sudo >/dev/null; then
+		echo "deps.sh: these packages are missing:$missing" >&2
+		echo "deps.sh: run it as root, or install sudo" >&2
+		exit 1
+	fi
+	exec sudo "$0" "$@"
+fi
+
+echo "installing:$missing"
+log=$(mktemp)
+policy=/usr/sbin/policy-rc.d
+ours=''
+tidy() {
+	rm -f "$log"
+	[ -z "$ours" ] || rm -f "$policy"
+}
+trap tidy EXIT
+trap 'exit 130' INT TERM
+if [ ! -e "$policy" ]; then
+	ours=yes
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+apt() {
+	if ! apt-get -q -y -o DPkg::Lock::Timeout=300 "$@" >"$log" 2>&1 </dev/null; then
+		cat "$log" >&2
+		echo "deps.sh: apt-get $* failed" >&2
+		exit 1
+	fi
+}
+apt update
+# shellcheck disable=SC2086 # one word per package is what is wanted
+apt install --no-install-recommends $missing
