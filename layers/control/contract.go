@@ -44,14 +44,8 @@ type ConcurrentReceiver interface {
 	Concurrent(h record.Header) bool
 }
 
-// Command travels beside the records: to the medium itself (buffer size,
-// compression), or to the peer of a subsystem on the other host.
-type Command struct {
-	// To is empty for the medium, otherwise the subsystem or "control".
-	To   string
-	Verb string
-	Body []byte
-}
+// Command travels beside the records, to the medium or to a subsystem's peer.
+type Command = record.Command
 
 // Medium moves records (the paper's Table 2). An instance belongs to one event
 // and one direction of data flow. PushData may be called by several workers at
