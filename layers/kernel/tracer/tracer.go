@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux && amd64
+
+package tracer
+
+import (
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Tracer owns one OS thread. Every ptrace request about a tracee must come
+// from the thread that seized it (ptrace(2)), so all of them run there. One
+// Tracer serves a process of any number of threads, and several processes;
+// several Tracers work concurrently.
+type Tracer struct {
+	tid   int
+	tasks chan task
+	done  chan struct{}
+	once  sync.Once
+	procs map[*Process]struct{} // owned by the tracer's thread
+}
+
+type task struct {
+	fn   func() error
+	done chan error
+}
+
+// New starts a tracer. Close ends it.
+func New() *Tracer {
+	t := &Tracer{tasks: make(chan task), done: make(chan struct{}), procs: map[*Process]struct{}{}}
+	ready := make(chan struct{})
+	go func() {
+		// Never unlocked: the OS thread ends with the goroutine, and the
+		// kernel detaches whatever it still traces.
+		runtime.LockOSThread()
+		t.tid = unix.Gettid()
+		close(ready)
+		t.loop()
+	}()
+	<-ready
+	return t
+}
+
+func (t *Tracer) loop() {
+	for {
+		select {
+		case k := <-t.tasks:
+			k.done <- k.fn()
+		case <-t.done:
+			return
+		}
+	}
+}
+
+// Do runs fn on the tracer's thread and returns its error. Called on that
+// thread (inside another Do) it runs fn at once, so a caller can wrap a loop
+// over a thousand threads in one Do and save the switches between threads.
+// fn must not wait for a goroutine that itself needs this tracer.
+func (t *Tracer) Do(fn func() error) error {
+	if unix.Gettid() == t.tid {
+		return fn()
+	}
+	k := task{fn: fn, done: make(chan error, 1)}
+	select {
+	case t.tasks <- k:
+		return <-k.done
+	case <-t.done:
+		return ErrClosed
+	}
+}
+
+// Close leaves every process that is still attached (as Process.Leave does)
+// and ends the tracer's OS thread. It may be called twice.
+func (t *Tracer) Close() error {
+	err := t.Do(func() error {
+		var first error
+		for p := range t.procs {
+			if err := p.leave(); err != nil && first == nil {
+				first = err
+			}
+		}
+		return first
+	})
+	t.once.Do(func() { close(t.done) })
+	if err == ErrClosed {
+		return nil
+	}
+	return err
+}
