@@ -46,7 +46,7 @@ func (p *mountParser) line(line []byte) error {
 	root := unescapeOctal(c.field("root"))
 	m.Root, m.RootDeleted = strings.CutSuffix(root, "//deleted")
 	m.Target = unescapeOctal(c.field("mount point"))
-	m.Options = strings.Split(unescapeOctal(c.field("options")), ",")
+	m.Options = splitOptions(c.field("options"))
 	for c.err == nil {
 		tag := c.field("separator")
 		if len(tag) == 1 && tag[0] == '-' {
