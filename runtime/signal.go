@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"syscall"
+
+	"github.com/opencontainers/cgroups"
+	"golang.org/x/sys/unix"
+)
+
+// Signal sends sig to the init or, with all, to every process of the cgroup.
+// SIGKILL ends the whole container in any case: the kernel kills a pid namespace
+// with its init, and where the container has none of its own, all its processes
+// are signalled. A paused container is thawed for it.
+//
+// Errors: ErrNotRunning if there was nobody to signal.
+func (c *Container) Signal(sig os.Signal, all bool) error {
+	s, ok := sig.(syscall.Signal)
+	if !ok {
+		return c.errorf("signal", fmt.Errorf("%v is not a signal of this system", sig))
+	}
+	return c.errorf("signal", c.signal(s, all))
+}
+
+func (c *Container) signal(sig syscall.Signal, all bool) error {
+	if sig == unix.SIGKILL && !c.privatePID {
+		all = true
+	}
+	var err error
+	if all {
+		err = c.signalAll(sig)
+	} else {
+		err = c.init.Signal(sig)
+	}
+	if err == nil && sig == unix.SIGKILL {
+		// On v1 a frozen task does not even die. Thawing what is not frozen
+		// does nothing.
+		err = c.thaw()
+	}
+	return err
+}
+
+// signalAll signals every process that is in the cgroup. Processes it misses
+// because they are forked meanwhile are the caller's to ask for again.
+func (c *Container) signalAll(sig syscall.Signal) error {
+	pids, err := c.pids()
+	if err != nil {
+		return err
+	}
+	targets := openPidfds(pids)
+	defer closeAll(targets)
+	// Once more: a pid that is still listed, after its pidfd was opened, is in
+	// the container, whoever had the number before.
+	if pids, err = c.pids(); err != nil {
+		return err
+	}
+	var errs []error
+	sent := 0
+	for pid, fd := range targets {
+		if !slices.Contains(pids, pid) {
+			continue
+		}
+		switch err := unix.PidfdSendSignal(fd, sig, nil, 0); {
+		case err == nil:
+			sent++
+		case !errors.Is(err, unix.ESRCH):
+			errs = append(errs, fmt.Errorf("signal %d to pid %d: %w", sig, pid, err))
+		}
+	}
+	if sent == 0 && len(errs) == 0 {
+		return ErrNotRunning
+	}
+	return errors.Join(errs...)
+}
+
+// openPidfds leaves out the processes that are gone.
+func openPidfds(pids []int) map[int]int {
+	fds := make(map[int]int, len(pids))
+	for _, pid := range pids {
+		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+			fds[pid] = fd
+		}
+	}
+	return fds
+}
+
+func closeAll(fds map[int]int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+// thaw undoes a freeze; a cgroup that is gone is as good as thawed.
+func (c *Container) thaw() error {
+	frozen, err := c.frozen()
+	if err != nil || !frozen {
+		return err
+	}
+	if err := c.cg.Freeze(cgroups.Thawed); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("thaw: %w", err)
+	}
+	return nil
+}
