@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Kinds of the subsystem's records.
+const (
+	// KindAddressSpace: state.AddressSpace, entity 0.
+	KindAddressSpace = 1
+	// KindMappings: state.Mappings, entity is the first one's start.
+	KindMappings = 2
+	// KindPages: the raw bytes of one run of pages, entity is its address.
+	KindPages = 3
+	// KindScattered: several runs. The payload begins with an index of whole
+	// pages (see encodeIndex), followed by the runs' bytes one after another;
+	// entity is the first run's address.
+	KindScattered = 4
+)
+
+// chunkBytes is the payload that one record of pages aims at. It fits the
+// second-level cache of the processors of the last ten years, so that the copy
+// into the medium and the checksum read from the cache.
+const chunkBytes = 512 << 10
+
+// maxRuns bounds the runs of one scattered record: its index fits one page, and
+// process_vm_readv(2) takes up to 1,024 ranges (IOV_MAX) in one call.
+const maxRuns = pageSize/16 - 1
+
+// run is a range of pages [start, end).
+type run struct{ start, end uint64 }
+
+func (r run) bytes() uint64 { return r.end - r.start }
+
+// chunk is the content of one record of pages.
+type chunk struct {
+	runs  []run
+	bytes uint64
+}
+
+// planner cuts runs into chunks in the order in which they come.
+type planner struct {
+	chunks []chunk
+	open   chunk
+}
+
+// add appends a run; runs ascend and are page aligned.
+func (p *planner) add(start, end uint64) {
+	for start < end {
+		n := min(end-start, chunkBytes-p.open.bytes)
+		p.open.runs = append(p.open.runs, run{start, start + n})
+		p.open.bytes += n
+		start += n
+		if p.open.bytes == chunkBytes || len(p.open.runs) == maxRuns {
+			p.close()
+		}
+	}
+}
+
+// close ends the open chunk.
+func (p *planner) close() {
+	if len(p.open.runs) > 0 {
+		p.chunks = append(p.chunks, p.open)
+		p.open = chunk{}
+	}
+}
+
+// header is the size of the index in front of the pages, 0 for a single run.
+func (c *chunk) header() int {
+	if len(c.runs) == 1 {
+		return 0
+	}
+	return pageSize
+}
+
+// encodeIndex writes the index of a scattered record: a page of little-endian
+// 64-bit numbers, first how many runs there are and 0, then start and length
+// of each, the rest zero.
+func encodeIndex(dst []byte, runs []run) {
+	clear(dst[:pageSize])
+	binary.LittleEndian.PutUint64(dst, uint64(len(runs)))
+	for i, r := range runs {
+		binary.LittleEndian.PutUint64(dst[16+16*i:], r.start)
+		binary.LittleEndian.PutUint64(dst[24+16*i:], r.bytes())
+	}
+}
+
+// decodeIndex reads the index of a scattered record and returns its runs and
+// the bytes behind it. The payload is untrusted: runs are page aligned, ascend,
+// and their lengths add up to what is there, or it is an error.
+func decodeIndex(payload []byte) ([]run, []byte, error) {
+	if len(payload) < pageSize {
+		return nil, nil, fmt.Errorf("index of a page record has %d bytes instead of %d", len(payload), pageSize)
+	}
+	n := binary.LittleEndian.Uint64(payload)
+	if n == 0 || n > maxRuns {
+		return nil, nil, fmt.Errorf("index of a page record names %d runs, 1 to %d are allowed", n, maxRuns)
+	}
+	runs := make([]run, n)
+	rest := uint64(len(payload) - pageSize)
+	var last uint64
+	for i := range runs {
+		start := binary.LittleEndian.Uint64(payload[16+16*i:])
+		length := binary.LittleEndian.Uint64(payload[24+16*i:])
+		if start%pageSize != 0 || length%pageSize != 0 || length == 0 || length > rest || start < last || start+length < start {
+			return nil, nil, fmt.Errorf("run %d of a page record (%#x, %#x bytes) is not a range of pages behind %#x that fits the %d bytes left", i, start, length, last, rest)
+		}
+		runs[i] = run{start, start + length}
+		last = start + length
+		rest -= length
+	}
+	if rest != 0 {
+		return nil, nil, fmt.Errorf("page record has %d bytes more than its runs", rest)
+	}
+	return runs, payload[pageSize:], nil
+}

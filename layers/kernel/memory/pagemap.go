@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Page categories of PAGEMAP_SCAN, include/uapi/linux/fs.h.
+const (
+	pageIsWritten = 1 << 1
+	pageIsFile    = 1 << 2
+	pageIsPresent = 1 << 3
+	pageIsSwapped = 1 << 4
+	pageIsPFNZero = 1 << 5
+	pageIsGuard   = 1 << 8
+)
+
+const (
+	pageSize = 4096
+	// pagemapScan is _IOWR('f', 16, struct pm_scan_arg).
+	pagemapScan = 0xc0606610
+)
+
+// scanArg is struct pm_scan_arg of include/uapi/linux/fs.h.
+type scanArg struct {
+	size, flags, start, end, walkEnd, vec, vecLen, maxPages uint64
+	inverted, mask, anyOf, returned                         uint64
+}
+
+// pageRegion is struct page_region: a run of pages of equal categories.
+type pageRegion struct{ start, end, categories uint64 }
+
+// pagemap is an open /proc/PID/pagemap.
+type pagemap struct{ f *os.File }
+
+func openPagemap(pid int) (*pagemap, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", pid))
+	if err != nil {
+		return nil, fmt.Errorf("open the page map: %w", err)
+	}
+	return &pagemap{f}, nil
+}
+
+func (p *pagemap) Close() error { return p.f.Close() }
+
+// selection says which pages a scan returns: those that have every category
+// of all, none of none, and at least one of any (0: does not matter).
+type selection struct{ all, none, any uint64 }
+
+// scan calls fn for every run of selected pages in [start, end), in ascending
+// order, adjacent runs joined.
+func (p *pagemap) scan(start, end uint64, sel selection, fn func(start, end uint64)) error {
+	vec := make([]pageRegion, 512)
+	arg := scanArg{
+		size: uint64(unsafe.Sizeof(scanArg{})), start: start, end: end,
+		vec: uint64(uintptr(unsafe.Pointer(&vec[0]))), vecLen: uint64(len(vec)),
+		// A category in inverted matches when it is absent.
+		inverted: sel.none, mask: sel.all | sel.none, anyOf: sel.any,
+		returned: pageIsPresent,
+	}
+	var run pageRegion
+	for arg.start < end {
+		n, _, e := unix.Syscall(unix.SYS_IOCTL, p.f.Fd(), pagemapScan, uintptr(unsafe.Pointer(&arg)))
+		if e == unix.EINTR {
+			continue
+		}
+		if e != 0 {
+			return fmt.Errorf("PAGEMAP_SCAN of %#x-%#x (needs Linux 6.7): %w", start, end, e)
+		}
+		for _, r := range vec[:n] {
+			if run.end == r.start {
+				run.end = r.end
+				continue
+			}
+			if run.end > run.start {
+				fn(run.start, run.end)
+			}
+			run = r
+		}
+		if arg.walkEnd <= arg.start {
+			return fmt.Errorf("PAGEMAP_SCAN stays at %#x", arg.start)
+		}
+		arg.start = arg.walkEnd
+	}
+	if run.end > run.start {
+		fn(run.start, run.end)
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+)
+
+// Descriptor is one entry of a source process's descriptor table.
+type Descriptor struct {
+	// FD is its number.
+	FD int
+	// CloseOnExec is the descriptor's own flag, Flags are those of the open
+	// file description (O_* as open(2) has them, O_CLOEXEC removed).
+	CloseOnExec bool
+	Flags       int
+	// Link is what /proc/PID/fd/FD points to.
+	Link procfs.FDLink
+	// Description is the event's id of the open file description: descriptors
+	// made from each other by dup(2), fork(2) or SCM_RIGHTS have equal ids.
+	Description uint64
+	// First: nobody in this event has seen the description before. Whoever
+	// exports descriptions of its kind exports it now.
+	First bool
+	// Stdio is 0, 1 or 2 if the description leads to the container's standard
+	// input, output or error, which belong to the shim, else -1.
+	Stdio int
+	// Info is /proc/PID/fdinfo/FD.
+	Info procfs.FDInfo
+}
+
+// Descriptors lists the process's descriptor table in ascending order. The
+// process must be stopped; the list is made once and kept until it runs again.
+func (p *Process) Descriptors() ([]Descriptor, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.descriptors != nil {
+		return p.descriptors, nil
+	}
+	fds, err := p.Proc.FDs()
+	if err != nil {
+		return nil, fmt.Errorf("list the descriptors of pid %d: %w", p.Pid, err)
+	}
+	out := make([]Descriptor, 0, len(fds))
+	for _, fd := range fds {
+		d, err := p.descriptor(fd)
+		if err != nil {
+			return nil, fmt.Errorf("pid %d: fd %d: %w", p.Pid, fd, err)
+		}
+		out = append(out, d)
+	}
+	p.descriptors = out
+	return out, nil
+}
+
+func (p *Process) descriptor(fd int) (Descriptor, error) {
+	d := Descriptor{FD: fd, Stdio: -1}
+	var err error
+	if d.Link, err = p.Proc.FDLink(fd); err != nil {
+		return d, err
+	}
+	if d.Info, err = p.Proc.FDInfo(fd); err != nil {
+		return d, err
+	}
+	d.CloseOnExec = d.Info.Flags&unix.O_CLOEXEC != 0
+	d.Flags = int(d.Info.Flags) &^ unix.O_CLOEXEC
+	d.Description, d.First, err = p.source.files.id(ResourceFile, linkClass(d.Link), p.Pid, uintptr(fd))
+	if err != nil {
+		return d, err
+	}
+	d.Stdio = p.source.stdioIndex(p.Pid, fd)
+	return d, nil
+}
+
+// OpenDescriptor duplicates descriptor fd of the source process into this one
+// (pidfd_getfd(2), Linux 5.6). The duplicate shares the open file description:
+// moving its offset or changing its flags changes the application's. The
+// caller closes it.
+func (p *Process) OpenDescriptor(fd int) (*os.File, error) {
+	n, err := unix.PidfdGetfd(p.pidfd, fd, 0)
+	if err != nil {
+		return nil, fmt.Errorf("take descriptor %d of pid %d: %w", fd, p.Pid, err)
+	}
+	return os.NewFile(uintptr(n), fmt.Sprintf("pid %d fd %d", p.Pid, fd)), nil
+}
+
+// stdioIndex finds out whether a descriptor is one of the container's standard
+// streams: the same pipe, terminal or socket that the shim handed to its init.
+func (s *Source) stdioIndex(pid, fd int) int {
+	if len(s.Stdio) == 0 {
+		return -1
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd), &st); err != nil {
+		return -1
+	}
+	for i, f := range s.Stdio {
+		if f.Dev == st.Dev && f.Ino == st.Ino && f.Ino != 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+// StdioFile identifies what the shim gave the container as one of its standard
+// streams. The zero value means none of the shim's (for example /dev/null).
+type StdioFile struct {
+	Dev, Ino uint64
+}
+
+// ErrNotStopped is what asks for state of a process that was not set up.
+var ErrNotStopped = errors.New("the process is not stopped by this event")
+
+// linkClass groups descriptions that may be one: equal links.
+func linkClass(l procfs.FDLink) string {
+	return fmt.Sprintf("%d:%d:%s:%s", l.Kind, l.Inode, l.Path, l.Name)
+}

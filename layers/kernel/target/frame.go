@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/record"
+)
+
+// Descriptors that a frame is created with, behind its standard streams.
+const (
+	frameProgram = 3 // the frame's ELF, a sealed memfd
+	frameSocket  = 4 // a datagram socket, by which the engine sends descriptors
+)
+
+// Frame is the container on the importing side: made by libcontainer from the
+// live request's spec, with a tiny program in place of the user's, which turns
+// into the image's processes.
+type Frame struct {
+	// Init is the container's first process, in the engine's pid namespace.
+	Init int
+	// Socket is the engine's end of the pair whose other end the frame has.
+	Socket int
+	// Started is called when the frame has been seized: whoever created the
+	// container lets it exec the frame program now.
+	Started func(context.Context) error
+	// Limits is what the live request allows: see Allowed.
+	Allowed Allowed
+
+	tasks []*Task
+}
+
+// Allowed bounds what an image may ask for. It comes from the live request's
+// OCI spec; an image can only narrow it.
+type Allowed struct {
+	// UID, GID and Groups the spec starts its process with, and whether a
+	// process started afresh could become any other (CAP_SETUID, CAP_SETGID).
+	UID, GID uint32
+	Groups   []uint32
+	// Capabilities of the spec's process as bit masks.
+	Bounding, Permitted, Effective, Inheritable, Ambient uint64
+	NoNewPrivileges                                      bool
+	// Limits are the spec's resource limits by RLIMIT_* number.
+	Limits map[int]unix.Rlimit
+}
+
+// Task is one process under construction. It is control's constructor set for
+// it.
+type Task struct {
+	ID record.ProcessID
+	// Pid in the engine's pid namespace.
+	Pid int
+	// Proc reads its files in /proc.
+	Proc procfs.Task
+	// Traced gives remote calls, registers and memory. nil unless taken over.
+	Traced *tracer.Process
+	// Table is its descriptor table.
+	Table *Table
+	// Stdio holds, after MoveStdio, where the container's own standard streams
+	// are; -1 for one that is closed.
+	Stdio [3]int
+	// Threads are the image's threads by their ids in the pid namespace.
+	Threads map[int]*tracer.Thread
+
+	frame  *Frame
+	tracer *tracer.Tracer
+	socket int // its end of the pair, as a descriptor of the task
+}
+
+// Task returns a process under construction, nil if there is none.
+func (f *Frame) Task(id record.ProcessID) *Task {
+	if id == 0 || int(id) > len(f.tasks) {
+		return nil
+	}
+	return f.tasks[id-1]
+}
+
+// Tasks are all processes under construction, in the order of their ids.
+func (f *Frame) Tasks() []*Task { return f.tasks }
+
+// Hold names the frame's one process.
+func (f *Frame) Hold(context.Context) ([]record.ProcessID, error) {
+	if len(f.tasks) == 0 {
+		f.tasks = []*Task{{ID: 1, Pid: f.Init, Proc: procfs.Host().Process(f.Init), frame: f}}
+	}
+	return []record.ProcessID{1}, nil
+}
+
+// Seal and Release have nothing to do: a frame is held by its tracer alone.
+func (f *Frame) Seal(context.Context) error { return nil }
+
+// Release ends the handle.
+func (f *Frame) Release(context.Context) error { return nil }
+
+// Setup takes over the frame: seizes it, lets it exec the frame program and
+// looks at its descriptors.
+func (t *Task) Setup(ctx context.Context) error {
+	if t.Traced != nil {
+		return nil
+	}
+	tr := tracer.New()
+	p, err := tr.AttachFrame(ctx, tracer.Options{Pid: t.Pid})
+	if err != nil {
+		return errors.Join(fmt.Errorf("take over the frame, pid %d: %w", t.Pid, err), tr.Close())
+	}
+	t.tracer, t.Traced = tr, p
+	if err := t.start(ctx); err != nil {
+		return errors.Join(err, t.Cleanup(ctx))
+	}
+	t.Threads = map[int]*tracer.Thread{p.Leader().NSTid: p.Leader()}
+	return nil
+}
+
+func (t *Task) start(ctx context.Context) error {
+	if t.frame.Started != nil {
+		if err := t.frame.Started(ctx); err != nil {
+			return fmt.Errorf("start the frame program: %w", err)
+		}
+	}
+	if err := t.Traced.WaitExec(ctx); err != nil {
+		return fmt.Errorf("wait for the frame program: %w", err)
+	}
+	fds, err := t.Proc.FDs()
+	if err != nil {
+		return fmt.Errorf("list the frame's descriptors: %w", err)
+	}
+	t.Table = newTable(fds)
+	t.socket = frameSocket
+	return nil
+}
+
+// Prepare is called when the image's mappings are known, before anything else
+// is done to the task: no scratch memory may lie in avoid, and no soft limit
+// may get into the way of building.
+func (t *Task) Prepare(avoid []tracer.Range) error {
+	t.Traced.Avoid(avoid...)
+	return t.raiseLimits()
+}
+
+// raiseLimits lifts the soft limits that would get into the way of building,
+// to the hard ones. The subsystem of limits lowers them last.
+func (t *Task) raiseLimits() error {
+	sc, err := t.Traced.Scratch()
+	if err != nil {
+		return err
+	}
+	limits, err := t.Proc.Limits()
+	if err != nil {
+		return fmt.Errorf("read the frame's limits: %w", err)
+	}
+	var calls []tracer.Call
+	for _, r := range []int{unix.RLIMIT_NOFILE, unix.RLIMIT_AS, unix.RLIMIT_DATA, unix.RLIMIT_STACK, unix.RLIMIT_MEMLOCK} {
+		var b [16]byte
+		binary.LittleEndian.PutUint64(b[:], limits[r].Hard)
+		binary.LittleEndian.PutUint64(b[8:], limits[r].Hard)
+		addr, err := sc.Put(b[:])
+		if err != nil {
+			return err
+		}
+		calls = append(calls, tracer.Syscall(unix.SYS_PRLIMIT64, 0, uint64(r), addr, 0))
+	}
+	return t.Run(calls)
+}
+
+// Restart lets the task run as what the image says. Nothing can fail in it
+// afterwards: registers are the last thing that is set.
+func (t *Task) Restart(context.Context) error {
+	if t.Traced == nil {
+		return ErrNotStopped
+	}
+	if err := t.Traced.Release(); err != nil {
+		return fmt.Errorf("process %d: set the registers: %w", t.ID, err)
+	}
+	if err := t.Traced.Commit(); err != nil {
+		return fmt.Errorf("process %d: commit: %w", t.ID, err)
+	}
+	if err := t.Traced.Detach(); err != nil {
+		return fmt.Errorf("process %d: let it run: %w", t.ID, err)
+	}
+	return t.forget()
+}
+
+// Cleanup kills the task.
+func (t *Task) Cleanup(context.Context) error {
+	if t.Traced == nil {
+		return nil
+	}
+	err := t.Traced.Kill()
+	if errors.Is(err, tracer.ErrExited) {
+		err = nil
+	}
+	return errors.Join(err, t.forget())
+}
+
+func (t *Task) forget() error {
+	tr := t.tracer
+	t.tracer, t.Traced = nil, nil
+	if tr == nil {
+		return nil
+	}
+	return tr.Close()
+}
+
+// Run makes calls in the task's leader and fails if one of them does.
+func (t *Task) Run(calls []tracer.Call) error {
+	if err := t.Traced.Run(t.Traced.Leader(), calls); err != nil {
+		return err
+	}
+	return tracer.Check(calls)
+}
+
+// PutString writes a NUL-terminated string into the task's scratch memory.
+func (t *Task) PutString(s string) (uint64, error) {
+	sc, err := t.Traced.Scratch()
+	if err != nil {
+		return 0, err
+	}
+	return sc.Put(append([]byte(s), 0))
+}
+
+// MoveStdio takes the container's standard streams and the engine's socket out
+// of the way of the image's descriptors, to numbers above all of them, and
+// closes everything else that the frame had. It is called once, when the whole
+// table is known (Table.Want) and before the first descriptor is placed.
+func (t *Task) MoveStdio() error {
+	p := t.Plan()
+	above := t.Table.highest() + 1
+	open := t.Table.used
+	for i := range t.Stdio {
+		t.Stdio[i] = -1
+		if open[i] {
+			t.Stdio[i] = p.DupAbove(i, max(above, frameSocket+1))
+		}
+	}
+	socket := p.DupAbove(t.socket, max(above, frameSocket+1))
+	t.socket = socket
+	keep := map[int]bool{socket: true, t.Stdio[0]: true, t.Stdio[1]: true, t.Stdio[2]: true}
+	for _, fd := range sortedKeys(open) {
+		if !keep[fd] {
+			p.Close(fd)
+		}
+	}
+	if err := p.Run(); err != nil {
+		return fmt.Errorf("move the frame's descriptors above %d (is the hard limit of open files large enough?): %w", above, err)
+	}
+	return nil
+}
+
+// CloseOwn closes what MoveStdio kept. It is called once, when every
+// descriptor of the image is in its place.
+func (t *Task) CloseOwn() error {
+	p := t.Plan()
+	for _, fd := range append(t.Stdio[:], t.socket) {
+		if fd >= 0 && t.Table.used[fd] {
+			p.Close(fd)
+		}
+	}
+	return p.Run()
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Freezer is the container's cgroup as far as quiescing needs it: freezing and
+// listing. Both hierarchies are served: v1's freezer.state
+// (Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst) and v2's
+// cgroup.freeze (cgroup-v2.rst).
+type Freezer struct {
+	dir string
+	v2  bool
+}
+
+// NewFreezer uses the cgroup directory dir, of either version.
+func NewFreezer(dir string) (*Freezer, error) {
+	if _, err := os.Stat(filepath.Join(dir, "freezer.state")); err == nil {
+		return &Freezer{dir: dir}, nil
+	}
+	if _, err := os.Stat(filepath.Join(dir, "cgroup.freeze")); err == nil {
+		return &Freezer{dir: dir, v2: true}, nil
+	}
+	return nil, fmt.Errorf("%s has neither freezer.state nor cgroup.freeze: it is no cgroup with a freezer", dir)
+}
+
+// Frozen reports whether the cgroup is frozen or on the way to it.
+func (f *Freezer) Frozen() (bool, error) {
+	name := "freezer.state"
+	if f.v2 {
+		name = "cgroup.freeze"
+	}
+	b, err := os.ReadFile(filepath.Join(f.dir, name))
+	if err != nil {
+		return false, fmt.Errorf("read the freezer: %w", err)
+	}
+	s := strings.TrimSpace(string(b))
+	return s == "FROZEN" || s == "FREEZING" || s == "1", nil
+}
+
+// Freeze asks for the freezing of every task and waits until it is done. On
+// error the cgroup is thawed again.
+func (f *Freezer) Freeze(ctx context.Context) error {
+	if err := f.write("FROZEN", "1"); err != nil {
+		return fmt.Errorf("freeze %s: %w", f.dir, err)
+	}
+	for wait := 50 * time.Microsecond; ; wait = min(2*wait, 5*time.Millisecond) {
+		done, err := f.settled()
+		if err == nil && done {
+			return nil
+		}
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("freeze %s: %w", f.dir, err), f.Thaw())
+		}
+		time.Sleep(wait)
+	}
+}
+
+// Thaw lets the tasks go on. A cgroup that is gone has nothing to thaw.
+func (f *Freezer) Thaw() error {
+	err := f.write("THAWED", "0")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("thaw %s: %w", f.dir, err)
+	}
+	return nil
+}
+
+func (f *Freezer) write(v1, v2 string) error {
+	name, text := "freezer.state", v1
+	if f.v2 {
+		name, text = "cgroup.freeze", v2
+	}
+	return os.WriteFile(filepath.Join(f.dir, name), []byte(text), 0)
+}
+
+// settled: every task is frozen. v1 may stay FREEZING for ever if a task was
+// on its way when the state was written, and is asked again (the kernel tries
+// anew at each read).
+func (f *Freezer) settled() (bool, error) {
+	if !f.v2 {
+		b, err := os.ReadFile(filepath.Join(f.dir, "freezer.state"))
+		return strings.TrimSpace(string(b)) == "FROZEN", err
+	}
+	b, err := os.ReadFile(filepath.Join(f.dir, "cgroup.events"))
+	for line := range strings.Lines(string(b)) {
+		if strings.TrimSpace(line) == "frozen 1" {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
+// Pids lists the processes of the cgroup and of those below it, as the
+// engine's pid namespace sees them.
+func (f *Freezer) Pids() ([]int, error) {
+	var pids []int
+	err := filepath.WalkDir(f.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		if err != nil {
+			return err
+		}
+		for _, s := range strings.Fields(string(b)) {
+			n, err := strconv.Atoi(s)
+			if err != nil {
+				return fmt.Errorf("%s/cgroup.procs: %w", path, err)
+			}
+			if n == 0 {
+				return fmt.Errorf("%s/cgroup.procs holds a process of another pid namespace", path)
+			}
+			pids = append(pids, n)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the processes of %s: %w", f.dir, err)
+	}
+	return pids, nil
+}

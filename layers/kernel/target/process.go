@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/record"
+)
+
+// Process is one process of the source: stopped between Setup and Restart or
+// Cleanup. It is control's constructor set for it (the paper's Table 3).
+type Process struct {
+	ID  record.ProcessID
+	Pid int // in the engine's pid namespace
+	// Proc reads its files in /proc.
+	Proc procfs.Task
+	// Traced gives remote calls, registers and memory. nil unless stopped.
+	Traced *tracer.Process
+
+	source *Source
+	tracer *tracer.Tracer
+	pidfd  int
+	// startTime tells a process from a later one with the same pid.
+	startTime uint64
+
+	mu          sync.Mutex
+	descriptors []Descriptor
+	thaw        func() error // given to Attach: see Source.attachFrozen
+}
+
+// newProcess takes hold of a running process by a pidfd, so that everything
+// after is about this process and no successor of its pid.
+func newProcess(s *Source, id record.ProcessID, pid int) (*Process, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open a pidfd of pid %d: %w", pid, err)
+	}
+	p := &Process{ID: id, Pid: pid, Proc: s.proc.Process(pid), source: s, pidfd: fd}
+	st, err := p.Proc.Stat()
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	p.startTime = st.StartTime
+	return p, nil
+}
+
+// Setup seizes every thread and stops it. On error nothing is held.
+func (p *Process) Setup(ctx context.Context) error {
+	if p.Traced != nil {
+		return nil // Hold had to do it already: the container was frozen
+	}
+	t := tracer.New()
+	tr, err := t.Attach(ctx, tracer.Options{Pid: p.Pid, Thaw: p.thaw})
+	if err != nil {
+		return errors.Join(fmt.Errorf("stop pid %d: %w", p.Pid, err), t.Close())
+	}
+	p.tracer, p.Traced = t, tr
+	return nil
+}
+
+// Restart lets the process run on as if nothing had happened.
+func (p *Process) Restart(context.Context) error {
+	if p.Traced == nil {
+		return nil
+	}
+	if err := p.source.beforeRemote(); err != nil {
+		return err
+	}
+	err := p.Traced.Detach()
+	if err != nil {
+		err = errors.Join(fmt.Errorf("let pid %d run on: %w", p.Pid, err), p.Traced.Leave())
+	}
+	return errors.Join(err, p.forget())
+}
+
+// Cleanup kills the process. It is gone once the container is thawed and its
+// threads are reaped: see Source.Release.
+func (p *Process) Cleanup(context.Context) error {
+	if p.Traced == nil {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill pid %d: %w", p.Pid, err)
+	}
+	p.source.mu.Lock()
+	defer p.source.mu.Unlock()
+	p.source.killed = append(p.source.killed, p)
+	return nil
+}
+
+// reap collects the threads of a killed process from its tracer.
+func (p *Process) reap() error {
+	err := p.Traced.Kill()
+	if err != nil && !errors.Is(err, tracer.ErrExited) {
+		err = fmt.Errorf("reap pid %d: %w", p.Pid, err)
+	} else {
+		err = nil
+	}
+	return errors.Join(err, p.forget())
+}
+
+// forget drops what is only true of the stopped process.
+func (p *Process) forget() error {
+	p.mu.Lock()
+	p.descriptors = nil
+	p.mu.Unlock()
+	t := p.tracer
+	p.tracer, p.Traced = nil, nil
+	if t == nil {
+		return nil
+	}
+	return t.Close()
+}
+
+// close ends the handle itself.
+func (p *Process) close() {
+	if p.pidfd >= 0 {
+		unix.Close(p.pidfd)
+		p.pidfd = -1
+	}
+}

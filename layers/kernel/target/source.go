@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/spec/record"
+)
+
+// Source is the container that is exported. Its methods Hold, Process, Seal
+// and Release are control's view of it.
+type Source struct {
+	// Init is the container's first process, in the engine's pid namespace.
+	Init int
+	// Freezer is the container's cgroup.
+	Freezer *Freezer
+	// Stdio are the standard streams as the shim handed them to the init.
+	Stdio []StdioFile
+
+	proc  procfs.FS
+	files identities
+
+	mu        sync.Mutex
+	processes []*Process // in order of id; ids start at 1
+	killed    []*Process
+	// wasFrozen: the container was paused when the event began and is to be
+	// paused afterwards.
+	wasFrozen bool
+	sealed    bool
+	asked     int // calls of Hold
+}
+
+// NewSource looks at the container whose first process is init. It touches
+// nothing.
+func NewSource(init int, f *Freezer, stdio []StdioFile) (*Source, error) {
+	s := &Source{Init: init, Freezer: f, Stdio: stdio, proc: procfs.Host()}
+	var err error
+	if s.wasFrozen, err = f.Frozen(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// freezeAfter is how often the processes are listed and stopped one by one
+// before the freezer is used to stop them all: a container that forks faster
+// than it can be seized.
+const freezeAfter = 3
+
+// Hold lists the container's processes, the init first. New ones may appear
+// until all that it named are set up; it is asked until it names no new one.
+func (s *Source) Hold(ctx context.Context) ([]record.ProcessID, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked++
+	frozen := s.wasFrozen && s.asked == 1
+	if s.asked > freezeAfter && !frozen {
+		if err := s.Freezer.Freeze(ctx); err != nil {
+			return nil, err
+		}
+		frozen = true
+	}
+	if err := s.list(); err != nil {
+		return nil, err
+	}
+	if frozen {
+		if err := s.attachFrozen(ctx); err != nil {
+			return nil, err
+		}
+	}
+	ids := make([]record.ProcessID, len(s.processes))
+	for i, p := range s.processes {
+		ids[i] = p.ID
+	}
+	return ids, nil
+}
+
+// list adds the processes that are not known yet and forgets those that have
+// exited before they were stopped.
+func (s *Source) list() error {
+	pids, err := s.Freezer.Pids()
+	if err != nil {
+		return err
+	}
+	known := map[int]bool{}
+	for _, p := range s.processes {
+		known[p.Pid] = true
+	}
+	if !known[s.Init] {
+		pids = append([]int{s.Init}, pids...)
+	}
+	for _, pid := range pids {
+		if known[pid] {
+			continue
+		}
+		known[pid] = true
+		p, err := newProcess(s, record.ProcessID(len(s.processes)+1), pid)
+		if err != nil {
+			if pid != s.Init && procfs.IsGone(err) {
+				continue
+			}
+			return fmt.Errorf("the container's process %d: %w", pid, err)
+		}
+		s.processes = append(s.processes, p)
+	}
+	return nil
+}
+
+// attachFrozen seizes every process of a frozen container. Frozen tasks
+// report no stop, so all are seized and interrupted first; then the freezer is
+// thawed, and each task stops before it runs a single instruction of its own
+// (facts: a pending PTRACE_INTERRUPT traps on the way back to user mode).
+func (s *Source) attachFrozen(ctx context.Context) error {
+	var todo []*Process
+	for _, p := range s.processes {
+		if p.Traced == nil {
+			todo = append(todo, p)
+		}
+	}
+	if len(todo) == 0 {
+		return s.Freezer.Thaw()
+	}
+	gate := newGate(len(todo), s.Freezer.Thaw)
+	errs := make([]error, len(todo))
+	var wg sync.WaitGroup
+	for i, p := range todo {
+		arrive := sync.OnceFunc(gate.arrive)
+		p.thaw = func() error { arrive(); return gate.wait(ctx) }
+		wg.Go(func() {
+			errs[i] = p.Setup(ctx)
+			arrive() // Setup may have failed before it came to the gate
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Process is the constructor set of one process; nil if there is none.
+func (s *Source) Process(id record.ProcessID) *Process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if id == 0 || int(id) > len(s.processes) {
+		return nil
+	}
+	return s.processes[id-1]
+}
+
+// Processes are all processes that Hold named, in the order of their ids.
+func (s *Source) Processes() []*Process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]*Process(nil), s.processes...)
+}
+
+// Seal freezes the stopped container: from now on it stays still even if the
+// engine dies. No remote call works until it is thawed.
+func (s *Source) Seal(ctx context.Context) error {
+	if err := s.Freezer.Freeze(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.sealed = true
+	s.mu.Unlock()
+	return nil
+}
+
+// beforeRemote thaws a sealed container: its tasks stay stopped by ptrace.
+func (s *Source) beforeRemote() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.sealed {
+		return nil
+	}
+	s.sealed = false
+	return s.Freezer.Thaw()
+}
+
+// Release ends the hold: a container that was paused is paused again, any
+// other runs; what was killed is reaped.
+func (s *Source) Release(ctx context.Context) error {
+	s.mu.Lock()
+	killed, all := s.killed, s.processes
+	s.killed = nil
+	s.mu.Unlock()
+	var err error
+	if len(killed) > 0 || !s.wasFrozen {
+		err = s.Freezer.Thaw()
+	} else {
+		err = s.Freezer.Freeze(ctx)
+	}
+	for _, p := range killed {
+		err = errors.Join(err, p.reap())
+	}
+	for _, p := range all {
+		p.close()
+	}
+	s.mu.Lock()
+	s.sealed, s.asked, s.processes = false, 0, nil
+	s.mu.Unlock()
+	return err
+}
+
+// gate opens when n have arrived; the last to arrive runs fn first.
+type gate struct {
+	mu   sync.Mutex
+	left int
+	open chan struct{}
+	fn   func() error
+	err  error // of fn, valid once open
+}
+
+func newGate(n int, fn func() error) *gate {
+	return &gate{left: n, open: make(chan struct{}), fn: fn}
+}
+
+func (g *gate) arrive() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.left--
+	if g.left == 0 {
+		g.err = g.fn()
+		close(g.open)
+	}
+}
+
+// wait returns fn's error once the gate is open.
+func (g *gate) wait(ctx context.Context) error {
+	select {
+	case <-g.open:
+		return g.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

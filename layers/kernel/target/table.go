@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"fmt"
+	"sort"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/tracer"
+)
+
+// Slot is a descriptor that an open file description is to have in a process.
+type Slot struct {
+	FD          int
+	CloseOnExec bool
+}
+
+// Table plans a descriptor table. The kernel gives every new descriptor the
+// lowest free number, and only the engine's calls run in the task, so the
+// engine knows each number before the call is made and a whole table is built
+// in a few batches.
+type Table struct {
+	used  map[int]bool
+	slots map[uint64][]Slot
+}
+
+// newTable starts with the descriptors the task has now.
+func newTable(open []int) *Table {
+	t := &Table{used: map[int]bool{}, slots: map[uint64][]Slot{}}
+	for _, fd := range open {
+		t.used[fd] = true
+	}
+	return t
+}
+
+// Want says which descriptors the description desc is to have.
+func (t *Table) Want(desc uint64, s Slot) { t.slots[desc] = append(t.slots[desc], s) }
+
+// Slots are the descriptors wanted for desc.
+func (t *Table) Slots(desc uint64) []Slot { return t.slots[desc] }
+
+// lowest is the number the kernel gives to the next descriptor, not below min.
+func (t *Table) lowest(min int) int {
+	for fd := min; ; fd++ {
+		if !t.used[fd] {
+			return fd
+		}
+	}
+}
+
+// Plan collects calls that open and place descriptors.
+type Plan struct {
+	task   *Task
+	calls  []tracer.Call
+	expect map[int]int64 // results that are known beforehand
+	quiet  map[int]bool  // calls whose failure does not matter
+}
+
+// Plan starts a batch.
+func (t *Task) Plan() *Plan { return &Plan{task: t, expect: map[int]int64{}, quiet: map[int]bool{}} }
+
+// Call appends a call whose failure fails the plan; it returns its index.
+func (p *Plan) Call(c tracer.Call) int {
+	p.calls = append(p.calls, c)
+	return len(p.calls) - 1
+}
+
+// Quiet appends a call that may fail: see Result.
+func (p *Plan) Quiet(c tracer.Call) int {
+	i := p.Call(c)
+	p.quiet[i] = true
+	return i
+}
+
+// Open appends a call that opens one descriptor and returns the number that it
+// will get.
+func (p *Plan) Open(c tracer.Call) int {
+	fd := p.task.Table.lowest(0)
+	p.expect[p.Call(c)] = int64(fd)
+	p.task.Table.used[fd] = true
+	return fd
+}
+
+// DupAbove duplicates fd to the lowest free number not below min.
+func (p *Plan) DupAbove(fd, min int) int {
+	n := p.task.Table.lowest(min)
+	p.expect[p.Call(tracer.Syscall(unix.SYS_FCNTL, uint64(fd), unix.F_DUPFD_CLOEXEC, uint64(min)))] = int64(n)
+	p.task.Table.used[n] = true
+	return n
+}
+
+// Close closes a descriptor.
+func (p *Plan) Close(fd int) {
+	p.expect[p.Call(tracer.Close(fd))] = 0
+	delete(p.task.Table.used, fd)
+}
+
+// Place gives the description that descriptor fd leads to its wanted numbers
+// and closes fd itself, unless it is one of them.
+func (p *Plan) Place(desc uint64, fd int) error {
+	keep := false
+	for _, s := range p.task.Table.slots[desc] {
+		if s.FD == fd {
+			keep = true
+			flag := uint64(0)
+			if s.CloseOnExec {
+				flag = unix.FD_CLOEXEC
+			}
+			p.expect[p.Call(tracer.Syscall(unix.SYS_FCNTL, uint64(fd), unix.F_SETFD, flag))] = 0
+			continue
+		}
+		if p.task.Table.used[s.FD] {
+			return fmt.Errorf("descriptor %d of process %d is taken twice", s.FD, p.task.ID)
+		}
+		flag := 0
+		if s.CloseOnExec {
+			flag = unix.O_CLOEXEC
+		}
+		p.expect[p.Call(tracer.Dup3(fd, s.FD, flag))] = int64(s.FD)
+		p.task.Table.used[s.FD] = true
+	}
+	if !keep {
+		p.Close(fd)
+	}
+	return nil
+}
+
+// Run makes the calls in the task's leader and checks every result.
+func (p *Plan) Run() error {
+	if len(p.calls) == 0 {
+		return nil
+	}
+	if err := p.task.Traced.Run(p.task.Traced.Leader(), p.calls); err != nil {
+		return err
+	}
+	for i := range p.calls {
+		if p.quiet[i] {
+			continue
+		}
+		if p.calls[i].Failed() {
+			return &tracer.CallError{Index: i, Call: p.calls[i]}
+		}
+		if want, ok := p.expect[i]; ok && p.calls[i].Ret != want {
+			return fmt.Errorf("remote system call %d returned descriptor %d where %d was the lowest free one: somebody else runs in the task", p.calls[i].Nr, p.calls[i].Ret, want)
+		}
+	}
+	return nil
+}
+
+// Result is call i's return value, valid after Run.
+func (p *Plan) Result(i int) (int64, error) { return p.calls[i].Ret, p.calls[i].Errno() }
+
+// Len is the number of calls so far.
+func (p *Plan) Len() int { return len(p.calls) }
+
+// highest is the largest descriptor wanted, -1 for none.
+func (t *Table) highest() int {
+	all := []int{-1}
+	for _, list := range t.slots {
+		for _, s := range list {
+			all = append(all, s.FD)
+		}
+	}
+	sort.Ints(all)
+	return all[len(all)-1]
+}
+
+func sortedKeys(m map[int]bool) []int {
+	out := make([]int, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	sort.Ints(out)
+	return out
+}
