@@ -95,7 +95,7 @@ func (p *pathCache) setPath(m *Mapping, raw []byte) {
 	if !bytes.Equal(raw, p.raw) {
 		p.raw = append(p.raw[:0], raw...)
 		name, deleted := bytes.CutSuffix(raw, []byte(deletedSuffix))
-		if raw[0] == '[' {
+		if raw[0] == '[' || len(name) == 0 {
 			name, deleted = raw, false
 		}
 		p.path, p.deleted = unescapeNewlines(name), deleted
