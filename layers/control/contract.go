@@ -39,7 +39,10 @@ type Preflighter interface {
 
 // ConcurrentReceiver is a Subsystem whose StageReceive steps may run at the
 // same time for different entities of one process (memory's page records).
-// Records of the kinds for which it answers false wait for those before them.
+// Records for which it answers false wait for all those before them, and hold
+// up all those behind them. Records with equal headers keep their order; where
+// different entities may overlap (a page in a later round than the run of pages
+// around it), the exporter puts a record that answers false between the rounds.
 type ConcurrentReceiver interface {
 	Concurrent(h record.Header) bool
 }
@@ -72,13 +75,15 @@ type Medium interface {
 // Constructor is what control does to one process (the paper's Table 3).
 type Constructor interface {
 	// Setup takes hold of the process: the source seizes and stops it, the
-	// destination takes over its frame. On error nothing is held.
+	// destination takes over its frame. On error nothing is held; an error that
+	// wraps ErrGone says that the process has ended since it was listed.
 	Setup(ctx context.Context) error
 	// Restart lets it run: the source as if nothing had happened, the
 	// destination as the image's task.
 	Restart(ctx context.Context) error
 	// Cleanup ends it: the source's copy after the switch, the destination's
-	// frame after a failure.
+	// frame after a failure. It may be asked again after an error. On a sealed
+	// source it must not wait for the death, which needs the Release that follows.
 	Cleanup(ctx context.Context) error
 }
 
@@ -92,7 +97,16 @@ type Container interface {
 	// Process is the constructor set of one of them.
 	Process(id record.ProcessID) Constructor
 	// Seal writes the state that must survive our own death before COMMIT
-	// (source: FROZEN), Release undoes Hold and Seal.
+	// (source: FROZEN). It comes after the last record, since a task in a frozen
+	// cgroup v1 answers no remote call. A source that runs on is never sealed.
 	Seal(ctx context.Context) error
+	// Release undoes Hold and Seal, also a Hold that failed half-way. On a
+	// destination it is called after a failure only.
 	Release(ctx context.Context) error
+}
+
+// Lister is a Container that can name its processes while they run, with the
+// ids that Hold will give them, parents first. Early rounds need it.
+type Lister interface {
+	List(ctx context.Context) ([]record.ProcessID, error)
 }

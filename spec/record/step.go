@@ -66,6 +66,9 @@ type Step struct {
 	Round int
 	// Last is set in StageEarly for the round before the tasks are stopped.
 	Last bool
+	// Leave is set in StageResidual where the strategy allows to leave for
+	// StageLeft what can be sent when the copy runs already.
+	Leave bool
 }
 
 // Progress says how far one step got.

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/io-mig/mig/spec/record"
+)
+
+// early makes the pre-copy rounds of the strategy while the tasks run. The
+// processes are listed anew for each round: one that ends or appears is the
+// subsystems' to notice, and Hold is the look that counts.
+func (x *Exporter) early(ctx context.Context) error {
+	s := x.opts.Strategy
+	if s.Rounds == 0 {
+		return nil
+	}
+	if err := x.to(StateEarly); err != nil {
+		return err
+	}
+	begun := time.Now()
+	var before uint64
+	last := s.Rounds == 1
+	for n := 0; ; n++ {
+		r, err := x.earlyRound(ctx, n, last)
+		if err != nil || last {
+			return err
+		}
+		d := s.Decide(Outlook{
+			Made: n + 1, Sent: r.Bytes, Took: r.Took, Remaining: r.Remaining, Before: before, Elapsed: time.Since(begun),
+		})
+		if d.Next == NextGiveUp {
+			return fmt.Errorf("after %d rounds %d bytes remain, more than the downtime of %s allows: the container writes faster than its state travels (allow more downtime, or another strategy)",
+				n+1, r.Remaining, s.Downtime)
+		}
+		last = d.Next == NextLast
+		x.leave = x.leave || d.Leave
+		before = r.Remaining
+	}
+}
+
+// earlyRound is one step of every subsystem for what is shared and for every
+// process.
+func (x *Exporter) earlyRound(ctx context.Context, n int, last bool) (Round, error) {
+	ids, err := list(ctx, x.Event, "list", x.opts.Container.(Lister).List)
+	if err != nil {
+		return Round{}, err
+	}
+	begun, sent := time.Now(), x.snapshot().Bytes
+	var remaining counter
+	step := record.Step{Stage: record.StageEarly, Round: n, Last: last}
+	for _, sub := range x.opts.Subsystems {
+		fn := x.exporter(sub, x.opts.Medium)
+		one := func(ctx context.Context, id record.ProcessID) error {
+			st := step
+			st.Process = id
+			pr, err := x.step(ctx, sub, st, fn)
+			remaining.add(pr.Remaining)
+			return err
+		}
+		if err := one(ctx, record.Shared); err != nil {
+			return Round{}, err
+		}
+		if err := x.each(ctx, ids, one); err != nil {
+			return Round{}, err
+		}
+	}
+	r := Round{Bytes: x.snapshot().Bytes - sent, Remaining: remaining.sum(), Took: time.Since(begun)}
+	x.mu.Lock()
+	x.round = n + 1
+	x.result.Rounds = append(x.result.Rounds, r)
+	x.mu.Unlock()
+	return r, nil
+}

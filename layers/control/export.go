@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/io-mig/mig/spec/record"
+)
+
+// Exporter is one export. See Export.
+type Exporter struct {
+	*Event
+	opts ExportOptions
+
+	// Owned by the event's goroutine:
+
+	// listed are the container's processes, parents first, as they were listed
+	// last; held those that Setup holds, in the order of their Setup.
+	listed, held []record.ProcessID
+	// touched: Hold was called, so Release is due.
+	touched bool
+	stopped time.Time
+	leave   bool // state is left behind at the switch
+	closed  bool
+}
+
+// NewExport prepares an export without touching anything.
+func NewExport(o ExportOptions) *Exporter {
+	return &Exporter{Event: newEvent(SideExport, o.Tuning, o.Subsystems), opts: o}
+}
+
+// Export runs an export to its end: the container's state goes through the
+// medium, and the container runs on (Leave) or is ended. Any failure before the
+// decision leaves the container running as before and the medium without a
+// Flush. A failure is an *Error; an error that wraps a *StuckError obliges the
+// caller to end its process.
+func Export(ctx context.Context, o ExportOptions) (Result, error) { return NewExport(o).Run(ctx) }
+
+// Run runs the export. It may be called once.
+func (x *Exporter) Run(ctx context.Context) (Result, error) {
+	live, stop := x.start(ctx)
+	defer stop()
+	if err := x.towards(live); err != nil {
+		return x.undo(ctx, err)
+	}
+	if x.opts.Leave {
+		return x.resume(ctx, live)
+	}
+	return x.decide(ctx, live)
+}
+
+// towards is everything up to the last record.
+func (x *Exporter) towards(ctx context.Context) error {
+	for _, part := range []func(context.Context) error{x.preflight, x.early, x.hold, x.residual} {
+		if err := part(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// preflight asks everyone before anything is touched.
+func (x *Exporter) preflight(ctx context.Context) error {
+	if err := errors.Join(x.to(StatePreflight), x.check()); err != nil {
+		return err
+	}
+	var refused []record.Finding
+	var errs []error
+	for _, sub := range x.opts.Subsystems {
+		p, ok := sub.(Preflighter)
+		if !ok {
+			continue
+		}
+		var found []record.Finding
+		errs = append(errs, x.call(ctx, Place{Call: "preflight", Subsystem: sub.Name()}, func(ctx context.Context) (err error) {
+			f, err := p.Preflight(ctx)
+			found = f
+			return err
+		}))
+		for _, f := range found {
+			if f.Warning {
+				x.update(func(r *Result) { r.Warnings = append(r.Warnings, f.String()) })
+				continue
+			}
+			refused = append(refused, f)
+		}
+	}
+	if len(refused) > 0 {
+		errs = append([]error{&PreflightError{Findings: refused}}, errs...)
+	}
+	return errors.Join(errs...)
+}
+
+func (x *Exporter) check() error {
+	s := x.opts.Strategy
+	if err := checkSubsystems(x.opts.Subsystems); err != nil {
+		return err
+	}
+	if x.opts.Leave && (x.opts.Switch != nil || s.LeaveBehind != LeaveNever) {
+		return &DefectError{What: "a container that runs on cannot be moved or have state left behind"}
+	}
+	if _, ok := x.opts.Container.(Lister); s.Rounds > 0 && !ok {
+		return &DefectError{What: "strategy " + s.Name + " needs a container that can list its running processes"}
+	}
+	x.leave = s.LeaveBehind == LeaveAlways
+	return nil
+}
+
+// residual exports what is left of the stopped tasks, subsystem by subsystem.
+func (x *Exporter) residual(ctx context.Context) error {
+	if err := x.to(StateResidual); err != nil {
+		return err
+	}
+	if err := x.stage(ctx, record.StageResidual); err != nil || !x.leave {
+		return err
+	}
+	return x.call(ctx, Place{Call: "push switch mark"}, func(ctx context.Context) error {
+		m := switchMark()
+		if err := m.Seal(); err != nil {
+			return err
+		}
+		return x.opts.Medium.PushData(ctx, m)
+	})
+}
+
+// stage runs one stage for every subsystem: what is shared, then the processes
+// side by side.
+func (x *Exporter) stage(ctx context.Context, st record.Stage) error {
+	for _, sub := range x.opts.Subsystems {
+		fn := x.exporter(sub, x.opts.Medium)
+		step := record.Step{Stage: st, Leave: x.leave && st == record.StageResidual}
+		if err := x.steps(ctx, sub, step, fn); err != nil {
+			return err
+		}
+		err := x.each(ctx, x.listed, func(ctx context.Context, id record.ProcessID) error {
+			step := step
+			step.Process = id
+			return x.steps(ctx, sub, step, fn)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *Exporter) flush(ctx context.Context) error {
+	if err := x.to(StateFlushing); err != nil {
+		return err
+	}
+	return x.call(ctx, Place{Call: "flush"}, x.opts.Medium.Flush)
+}
+
+func (x *Exporter) close() error {
+	if x.closed {
+		return nil
+	}
+	x.closed = true
+	ctx, cancel := context.WithTimeout(context.Background(), x.tune.Undo)
+	defer cancel()
+	return x.call(ctx, Place{Call: "close medium"}, func(context.Context) error { return x.opts.Medium.Close() })
+}
+
+func (x *Exporter) backward() []record.ProcessID {
+	ids := slices.Clone(x.held)
+	slices.Reverse(ids)
+	return ids
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/io-mig/mig/spec/record"
+)
+
+// Importer is one import. See Import.
+type Importer struct {
+	*Event
+	opts   ImportOptions
+	byName map[string]Subsystem
+
+	// Owned by the event's goroutine:
+
+	// held are the processes whose frames were taken over, parents first.
+	held    []record.ProcessID
+	touched bool
+	closed  bool
+	arrived time.Time // of the last record before the switch
+	more    bool      // records follow after the switch
+}
+
+// NewImport prepares an import without touching anything.
+func NewImport(o ImportOptions) *Importer {
+	m := &Importer{Event: newEvent(SideImport, o.Tuning, o.Subsystems), opts: o, byName: map[string]Subsystem{}}
+	for _, s := range o.Subsystems {
+		m.byName[s.Name()] = s
+	}
+	return m
+}
+
+// Import runs an import to its end: the container's frame becomes the image's
+// tasks and runs. Any failure before a task was let go leaves nothing of the
+// copy. A failure is an *Error; an error that wraps a *StuckError obliges the
+// caller to end its process.
+func Import(ctx context.Context, o ImportOptions) (Result, error) { return NewImport(o).Run(ctx) }
+
+// Run runs the import. It may be called once.
+func (m *Importer) Run(ctx context.Context) (Result, error) {
+	live, stop := m.start(ctx)
+	defer stop()
+	for _, part := range []func(context.Context) error{m.negotiate, m.setup, m.receive, m.build, m.ready} {
+		if err := part(live); err != nil {
+			return m.undo(ctx, err, false)
+		}
+	}
+	return m.run(context.WithoutCancel(ctx))
+}
+
+// negotiate compares what the stream holds with what we have, before anything
+// is built.
+func (m *Importer) negotiate(ctx context.Context) error {
+	if err := errors.Join(m.to(StateNegotiating), checkSubsystems(m.opts.Subsystems)); err != nil || m.opts.Manifest == nil {
+		return err
+	}
+	var names []string
+	err := m.call(ctx, Place{Call: "manifest"}, func(ctx context.Context) error {
+		got, err := m.opts.Manifest(ctx)
+		if err == nil {
+			names = slices.Clone(got)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	names = slices.DeleteFunc(names, func(n string) bool { return m.byName[n] != nil || n == markName })
+	if len(names) > 0 {
+		slices.Sort(names)
+		return &UnknownSubsystemError{Names: slices.Compact(names)}
+	}
+	return nil
+}
+
+// setup takes over the frame.
+func (m *Importer) setup(ctx context.Context) error {
+	if err := m.to(StateSetup); err != nil {
+		return err
+	}
+	if err := m.takeNew(ctx); err != nil {
+		return err
+	}
+	if len(m.held) == 0 {
+		return errors.New("the frame has no process")
+	}
+	return nil
+}
+
+// takeNew takes over the processes that have appeared since the last look:
+// first the frame's one process, later those that it was made to fork.
+func (m *Importer) takeNew(ctx context.Context) error {
+	for range maxHolds {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		m.touched = true
+		ids, err := list(ctx, m.Event, "hold", m.opts.Container.Hold)
+		if err != nil {
+			return err
+		}
+		fresh := without(ids, m.held)
+		if len(fresh) == 0 {
+			m.update(func(r *Result) { r.Processes = len(m.held) })
+			return nil
+		}
+		held, err := takeHold(ctx, m.Event, m.opts.Container, fresh)
+		m.held = append(m.held, held...)
+		if err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("the frame still shows new processes after %d looks", maxHolds)
+}
+
+// stageStates are the states that the import's stages have, in their order.
+var stageStates = map[record.Stage]State{
+	record.StageBuild: StateBuilding, record.StageJoin: StateJoining,
+	record.StageSettle: StateSettling, record.StageResume: StateArming,
+}
+
+// build goes through the stages that have no records.
+func (m *Importer) build(ctx context.Context) error {
+	for _, st := range record.ImportStages {
+		if err := m.to(stageStates[st]); err != nil {
+			return err
+		}
+		if err := m.takeNew(ctx); err != nil {
+			return err
+		}
+		for _, sub := range m.opts.Subsystems {
+			if err := m.buildOne(ctx, st, sub); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (m *Importer) buildOne(ctx context.Context, st record.Stage, sub Subsystem) error {
+	fn := builder(sub)
+	if err := m.steps(ctx, sub, record.Step{Stage: st}, fn); err != nil {
+		return err
+	}
+	return m.each(ctx, m.held, func(ctx context.Context, id record.ProcessID) error {
+		return m.steps(ctx, sub, record.Step{Stage: st, Process: id}, fn)
+	})
+}
+
+// ready waits for the permission to run.
+func (m *Importer) ready(ctx context.Context) error {
+	if err := m.to(StateReady); err != nil {
+		return err
+	}
+	if m.opts.Ready != nil {
+		if err := m.call(ctx, Place{Call: "ready"}, m.opts.Ready); err != nil {
+			return err
+		}
+		return m.to(StateCommitted)
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return m.to(StateCommitted)
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// Tuning is what both sides of an event share. Its zero value is usable.
+type Tuning struct {
+	// Workers bounds the calls that are made at the same time; 0 means 1.
+	Workers int
+	// Watchdog is how long nothing may advance; 0 means DefaultWatchdog, a
+	// negative value none.
+	Watchdog time.Duration
+	// Grace is how long a cancelled call may take to return before the event
+	// goes on without it; 0 means DefaultGrace.
+	Grace time.Duration
+	// Undo bounds the undoing as a whole; 0 means DefaultUndo.
+	Undo time.Duration
+	// Observer is told of every transition. May be nil.
+	Observer Observer
+	// Report receives the subsystems' dumps when the event fails, at most
+	// maxDump bytes of each. May be nil.
+	Report io.Writer
+}
+
+// Defaults of Tuning.
+const (
+	DefaultWatchdog = 60 * time.Second
+	DefaultGrace    = 5 * time.Second
+	DefaultUndo     = 20 * time.Second
+)
+
+func (t Tuning) withDefaults() Tuning {
+	t.Workers = max(t.Workers, 1)
+	if t.Watchdog == 0 {
+		t.Watchdog = DefaultWatchdog
+	}
+	if t.Grace <= 0 {
+		t.Grace = DefaultGrace
+	}
+	if t.Undo <= 0 {
+		t.Undo = DefaultUndo
+	}
+	return t
+}
+
+// Verdict is the outcome of a two-phase switch as its source sees it.
+type Verdict uint8
+
+const (
+	// VerdictAbort: the destination will never run the copy. The zero value,
+	// so that forgetting to decide keeps the source.
+	VerdictAbort Verdict = iota
+	// VerdictCommit: the destination runs, the source never will again.
+	VerdictCommit
+	// VerdictDoubt: COMMIT was sent and its fate is unknown. The source stays
+	// frozen and whole until the peers have met again.
+	VerdictDoubt
+)
+
+// ExportOptions describe one export.
+type ExportOptions struct {
+	Tuning
+	Container Container
+	// Subsystems in the order in which they export.
+	Subsystems []Subsystem
+	Medium     Medium
+	Strategy   Strategy
+	// Leave lets the container run on afterwards. It excludes Switch and a
+	// strategy that leaves state behind.
+	Leave bool
+	// Switch is the point of decision of a move, called when everything is
+	// flushed and the container is sealed. nil decides for the image as soon as
+	// it is flushed. If it panics or never returns, the verdict is
+	// VerdictDoubt, since COMMIT may have been sent.
+	Switch func(ctx context.Context) (Verdict, error)
+}
+
+// ImportOptions describe one import.
+type ImportOptions struct {
+	Tuning
+	Container Container
+	// Subsystems in the order in which the stages go through them.
+	Subsystems []Subsystem
+	Medium     Medium
+	// Manifest returns the names of the subsystems whose records the stream
+	// holds. It is asked before anything is built. nil leaves the discovery to
+	// the first record of an unknown subsystem.
+	Manifest func(ctx context.Context) ([]string, error)
+	// Ready is called when only the permission to run is missing. It returns
+	// nil when the copy is the container from here on (COMMIT was received and
+	// written down). nil means at once: a local restore.
+	Ready func(ctx context.Context) error
+	// Running is called when every task was let go. Its error is reported, but
+	// the copy runs on. May be nil.
+	Running func(ctx context.Context) error
+}
+
+// Result is what an event did, also of one that failed.
+type Result struct {
+	State     State
+	Processes int
+	Rounds    []Round
+	// Records and Bytes of payload that went through the medium.
+	Records, Bytes uint64
+	Started, Ended time.Time
+	// Downtime is the time from the first Hold until the tasks were let go
+	// (export that leaves them running), or until the decision. An import's is
+	// from the last record before the switch until its tasks ran.
+	Downtime time.Duration
+	// Preflight's warnings, each a line for a person.
+	Warnings []string
+}
+
+// Round is one pre-copy round.
+type Round struct {
+	Bytes, Remaining uint64
+	Took             time.Duration
+}

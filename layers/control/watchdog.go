@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// watchdog calls bark once when it was not touched for its time-out. It reads
+// time only through package time, so that tests run it in a synctest bubble.
+type watchdog struct {
+	// last is the time of the last touch, nanoseconds after the start of the
+	// watchdog: an atomic, since every step and every record touches it.
+	last  atomic.Int64
+	epoch atomic.Pointer[time.Time]
+}
+
+func (w *watchdog) touch() {
+	if e := w.epoch.Load(); e != nil {
+		w.last.Store(int64(time.Since(*e)))
+	}
+}
+
+// start returns the function that ends the watchdog. A time-out that is not
+// positive means none.
+func (w *watchdog) start(timeout time.Duration, bark func()) (stop func()) {
+	if timeout <= 0 {
+		return func() {}
+	}
+	now := time.Now()
+	w.last.Store(0)
+	w.epoch.Store(&now)
+	quit := make(chan struct{})
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		t := time.NewTimer(timeout)
+		defer t.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-t.C:
+			}
+			idle := time.Since(now) - time.Duration(w.last.Load())
+			if idle >= timeout {
+				bark()
+				return
+			}
+			t.Reset(timeout - idle)
+		}
+	}()
+	return func() {
+		close(quit)
+		<-gone
+	}
+}
