@@ -12,7 +12,8 @@ import (
 )
 
 // CgroupPaths are absolute directories: one for each controller on v1 (the key
-// is its name), a single one under "" on v2. The map is the caller's.
+// is its name; a hybrid machine's unified hierarchy comes under "" as well), a
+// single one under "" on v2. The map is the caller's.
 func (c *Container) CgroupPaths() map[string]string { return maps.Clone(c.cg.GetPaths()) }
 
 // CgroupV2 says whether this machine has the unified hierarchy on

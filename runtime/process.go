@@ -67,18 +67,21 @@ func (p *Process) exited() bool {
 	return err != nil
 }
 
-// control runs f on the pidfd, which cannot be closed meanwhile.
+// control runs f on the pidfd, which cannot be closed meanwhile. It gives
+// os.ErrClosed if the process is gone.
 func (p *Process) control(f func(fd int) error) error {
 	if p.pidfd == nil {
 		return os.ErrClosed
 	}
 	conn, err := p.pidfd.SyscallConn()
 	if err != nil {
-		return err
+		return os.ErrClosed
 	}
 	var ferr error
+	// Control fails in one way only, if the file is closed, and does not say
+	// so in a way that errors.Is knows.
 	if err := conn.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
-		return err
+		return os.ErrClosed
 	}
 	return ferr
 }
