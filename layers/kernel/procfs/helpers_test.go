@@ -4,6 +4,7 @@ package procfs
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,7 +26,7 @@ func golden(t testing.TB, name string) []byte {
 // equal compares without the parsers' private bookkeeping.
 func equal[T any](t *testing.T, got, want T) {
 	t.Helper()
-	opts := cmp.Options{cmpopts.IgnoreUnexported(SmapsMapping{}, TimerfdInfo{}), cmpopts.EquateComparable()}
+	opts := cmp.Options{cmpopts.IgnoreUnexported(SmapsMapping{}, TimerfdInfo{}), cmpopts.EquateComparable(netip.AddrPort{})}
 	if diff := cmp.Diff(want, got, opts); diff != "" {
 		t.Errorf("want -, got +:\n%s", diff)
 	}
