@@ -12,7 +12,8 @@ import (
 // Exec starts another process in the container. Its seccomp filter is the
 // spec's; user, capabilities, limits and the rest are p's, and never those that
 // a frame was given. execID is only for messages. It returns when the process
-// has executed its program.
+// is about to execute its program: as with runc, a signal that comes at once may
+// still meet libcontainer's code, which ignores most.
 //
 // If the container is paused in the middle of it, Exec waits until it is
 // resumed; ctx is looked at before the start only.

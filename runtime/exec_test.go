@@ -50,6 +50,7 @@ func TestExecSignal(t *testing.T) {
 	c := s.start(s.options("exec-sig", spec))
 	p, err := c.Exec(t.Context(), "e", process(spec, "sleep", "1000"), Stdio{})
 	must(t, err)
+	awaitProgram(t, p)
 	must(t, p.Signal(unix.SIGUSR1))
 	want(t, "status", waitDone(t, p), 128+int(unix.SIGUSR1))
 	if err := p.Signal(unix.SIGTERM); !errors.Is(err, ErrNotRunning) {

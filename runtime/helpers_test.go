@@ -5,6 +5,7 @@ package runtime
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -201,4 +202,13 @@ func want(t *testing.T, what string, got, want any) {
 	if got != want {
 		t.Errorf("%s: got %v, want %v", what, got, want)
 	}
+}
+
+// awaitProgram waits until the process has executed busybox.
+func awaitProgram(t *testing.T, p *Process) {
+	t.Helper()
+	eventually(t, "the program runs", func() bool {
+		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.Pid()))
+		return strings.HasSuffix(exe, "/busybox")
+	})
 }

@@ -55,7 +55,7 @@ func TestSpecFields(t *testing.T) {
 		}, "grep -c mig-runtime-test /proc/self/cgroup", "0\n"},
 		{"personality", func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32} }, "cat /proc/self/personality", "00000008\n"},
 		{"relative bind", func(s *specs.Spec) { s.Mounts = append(s.Mounts, bind("shared", "/tmp", "ro")) }, "cat /tmp/note", "from the bundle\n"},
-		{"seccomp", func(s *specs.Spec) { s.Linux.Seccomp = denyMkdir() }, "mkdir /tmp/d; grep Seccomp: /proc/self/status", "mkdir: can't create directory '/tmp/d': Not a tty\nSeccomp:\t2\n"},
+		{"seccomp", func(s *specs.Spec) { s.Linux.Seccomp = denyMkdir() }, "mkdir /tmp/d; grep Seccomp: /proc/self/status", "mkdir: can't create directory '/tmp/d': Inappropriate ioctl for device\nSeccomp:\t2\n"},
 		{"cpu affinity of the init", func(s *specs.Spec) { s.Linux.Resources.CPU = &specs.LinuxCPU{Cpus: "0"} }, "nproc", "1\n"},
 	}
 	s := newSandbox(t)
@@ -90,10 +90,7 @@ func TestUserNamespace(t *testing.T) {
 	withUserns(spec)
 	must(t, os.Chown(filepath.Join(s.bundle, "rootfs"), 100000, 100000))
 	c := s.start(s.options("userns", spec))
-	eventually(t, "the program runs", func() bool {
-		exe, _ := os.Readlink("/proc/" + pidString(c) + "/exe")
-		return strings.HasSuffix(exe, "busybox")
-	})
+	awaitProgram(t, c.Init())
 	st, err := os.Stat("/proc/" + pidString(c))
 	must(t, err)
 	want(t, "owner seen from outside", ownerOf(st), uint32(100000))

@@ -14,7 +14,7 @@ import (
 )
 
 // Start lets the init process execute the program. It returns once the init
-// has been told; startContainer hooks run after that, in the container. If the
+// has been told; startContainer hooks and the execve come after that. If the
 // init has died it returns an error that wraps ErrNotRunning. If ctx ends first
 // it cannot be known whether the init was told: Destroy the container then.
 //
