@@ -139,6 +139,22 @@ func (s *Source) attachFrozen(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// Pids lists the container's processes while they run, the init first. Any of
+// them may be gone by the time it is looked at.
+func (s *Source) Pids() ([]int, error) {
+	pids, err := s.Freezer.Pids()
+	if err != nil {
+		return nil, err
+	}
+	out := []int{s.Init}
+	for _, pid := range pids {
+		if pid != s.Init {
+			out = append(out, pid)
+		}
+	}
+	return out, nil
+}
+
 // Process is the constructor set of one process; nil if there is none.
 func (s *Source) Process(id record.ProcessID) *Process {
 	s.mu.Lock()

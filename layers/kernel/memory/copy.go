@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxVectors is IOV_MAX: the ranges that one process_vm_readv(2) takes.
+const maxVectors = 1024
+
+// errPartial: the kernel copied less than it was asked to.
+var errPartial = errors.New("partial copy")
+
+// readRuns copies runs of a process's memory into dst, one after another.
+// process_vm_readv is the fast way; it cannot read what the process itself may
+// not read (PROT_NONE), for which /proc/PID/mem is asked, which can.
+func readRuns(pid int, mem *os.File, runs []run, dst []byte) error {
+	err := copyVectors(unix.SYS_PROCESS_VM_READV, pid, runs, dst)
+	if !errors.Is(err, unix.EFAULT) && !errors.Is(err, errPartial) {
+		return err
+	}
+	for _, r := range runs {
+		n := r.bytes()
+		if _, err := io.ReadFull(io.NewSectionReader(mem, int64(r.start), int64(n)), dst[:n]); err != nil {
+			return fmt.Errorf("read %#x-%#x: %w", r.start, r.end, err)
+		}
+		dst = dst[n:]
+	}
+	return nil
+}
+
+// writeRuns is the way back.
+func writeRuns(pid int, mem *os.File, runs []run, src []byte) error {
+	err := copyVectors(unix.SYS_PROCESS_VM_WRITEV, pid, runs, src)
+	if !errors.Is(err, unix.EFAULT) && !errors.Is(err, errPartial) {
+		return err
+	}
+	for _, r := range runs {
+		n := r.bytes()
+		if _, err := mem.WriteAt(src[:n], int64(r.start)); err != nil {
+			return fmt.Errorf("write %#x-%#x: %w", r.start, r.end, err)
+		}
+		src = src[n:]
+	}
+	return nil
+}
+
+// copyVectors makes one process_vm_readv or _writev call for up to IOV_MAX
+// runs between local, contiguous memory and the process.
+func copyVectors(nr uintptr, pid int, runs []run, local []byte) error {
+	for len(runs) > 0 {
+		var remote [maxVectors]unix.RemoteIovec
+		n := min(len(runs), maxVectors)
+		total := 0
+		for i, r := range runs[:n] {
+			remote[i] = unix.RemoteIovec{Base: uintptr(r.start), Len: int(r.bytes())}
+			total += int(r.bytes())
+		}
+		liov := unix.Iovec{Base: &local[0], Len: uint64(total)}
+		got, _, e := unix.Syscall6(nr, uintptr(pid), uintptr(unsafe.Pointer(&liov)), 1, uintptr(unsafe.Pointer(&remote[0])), uintptr(n), 0)
+		if e != 0 {
+			return fmt.Errorf("copy %d ranges at %#x of pid %d: %w", n, runs[0].start, pid, e)
+		}
+		if int(got) != total {
+			return fmt.Errorf("%w: %d of %d bytes at %#x of pid %d", errPartial, got, total, runs[0].start, pid)
+		}
+		runs, local = runs[n:], local[total:]
+	}
+	return nil
+}

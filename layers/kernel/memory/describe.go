@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// describe reads everything of a stopped process's address space but its
+// contents.
+func describe(p *target.Process, smaps []procfs.SmapsMapping) (*state.AddressSpace, []*state.Mapping, error) {
+	space, err := boundaries(p)
+	if err != nil {
+		return nil, nil, err
+	}
+	pm, err := openPagemap(p.Pid)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer pm.Close()
+	mappings := make([]*state.Mapping, 0, len(smaps))
+	for i := range smaps {
+		kind, m, err := classify(&smaps[i])
+		if err != nil {
+			return nil, nil, err
+		}
+		switch kind {
+		case partFixed:
+			continue
+		case partVDSO:
+			if err := addVDSO(p, space, &smaps[i]); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		if err := details(p, pm, &smaps[i], m); err != nil {
+			return nil, nil, err
+		}
+		mappings = append(mappings, m)
+	}
+	space.Mappings = uint32(len(mappings))
+	return space, mappings, nil
+}
+
+// boundaries fills what prctl(PR_SET_MM_MAP) sets again.
+func boundaries(p *target.Process) (*state.AddressSpace, error) {
+	st, err := p.Proc.Stat()
+	if err != nil {
+		return nil, err
+	}
+	aux, err := p.Proc.Auxv()
+	if err != nil {
+		return nil, err
+	}
+	exe, err := p.Proc.Exe()
+	if err != nil {
+		return nil, err
+	}
+	if exe.Deleted {
+		return nil, fmt.Errorf("its executable %s has been deleted or replaced", exe.Path)
+	}
+	calls := []tracer.Call{tracer.Syscall(unix.SYS_BRK, 0), tracer.Prctl(unix.PR_GET_THP_DISABLE)}
+	if err := p.Traced.Run(p.Traced.Leader(), calls); err != nil {
+		return nil, err
+	}
+	if err := tracer.Check(calls); err != nil {
+		return nil, err
+	}
+	return &state.AddressSpace{
+		StartCode: st.StartCode, EndCode: st.EndCode, StartData: st.StartData, EndData: st.EndData,
+		StartBrk: st.StartBrk, Brk: uint64(calls[0].Ret), StartStack: st.StartStack,
+		ArgStart: st.ArgStart, ArgEnd: st.ArgEnd, EnvStart: st.EnvStart, EnvEnd: st.EnvEnd,
+		Auxv: encodeAuxv(aux), Exe: exe.Path, ThpDisabled: calls[1].Ret == 1,
+	}, nil
+}
+
+// encodeAuxv is the kernel's own form: pairs of words, ended by AT_NULL.
+func encodeAuxv(aux []procfs.AuxEntry) []byte {
+	var b []byte
+	for _, a := range aux {
+		b = binary.LittleEndian.AppendUint64(b, a.Key)
+		b = binary.LittleEndian.AppendUint64(b, a.Value)
+	}
+	if n := len(aux); n == 0 || aux[n-1].Key != 0 {
+		b = append(b, make([]byte, 16)...)
+	}
+	return b
+}
+
+// addVDSO notes where the kernel's pages are. Their parts follow each other:
+// [vvar], [vvar_vclock], [vdso] (arch/x86/entry/vdso/vma.c, map_vdso).
+func addVDSO(p *target.Process, space *state.AddressSpace, m *procfs.SmapsMapping) error {
+	if space.VdsoLength == 0 {
+		space.VdsoStart = m.Start
+	}
+	if m.Start != space.VdsoStart+space.VdsoLength {
+		return fmt.Errorf("the parts of the vDSO are not in one piece: %s at %#x, expected %#x", m.Path, m.Start, space.VdsoStart+space.VdsoLength)
+	}
+	space.VdsoLength += m.Len()
+	if m.Kind != procfs.MapVDSO {
+		return nil
+	}
+	code := make([]byte, m.Len())
+	if err := p.Traced.ReadForce(m.Start, code); err != nil {
+		return fmt.Errorf("read the vDSO: %w", err)
+	}
+	sum := sha256.Sum256(code)
+	space.VdsoSha256 = sum[:]
+	return nil
+}
+
+// details fills what smaps does not show.
+func details(p *target.Process, pm *pagemap, s *procfs.SmapsMapping, m *state.Mapping) error {
+	if m.Backing == state.Backing_BACKING_FILE {
+		var st unix.Stat_t
+		name := p.Proc.Path(fmt.Sprintf("map_files/%x-%x", s.Start, s.End))
+		if err := unix.Stat(name, &st); err != nil {
+			return fmt.Errorf("look at %s, mapped at %#x: %w", s.Path, s.Start, err)
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFREG {
+			return &refusal{fmt.Sprintf("mapping %#x-%#x of %s", s.Start, s.End, s.Path), "is not of a regular file", ""}
+		}
+		m.FileSize = uint64(st.Size)
+	}
+	if !s.Flags.Has(procfs.VMGuard) {
+		return nil
+	}
+	return pm.scan(s.Start, s.End, selection{all: pageIsGuard}, func(start, end uint64) {
+		m.Guard = append(m.Guard, &state.Range{Start: start, Length: end - start})
+	})
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// stepBytes is what one export step copies at most: a fraction of a second's
+// work, so that progress and cancellation are seen in time.
+const stepBytes = 128 << 20
+
+// mappingsPerRecord keeps a record of mappings below record.MaxPayload even if
+// every path has PATH_MAX bytes.
+const mappingsPerRecord = 512
+
+// export is one process on its way out.
+type export struct {
+	mappings []*state.Mapping
+	chunks   []chunk
+	next     int // the first chunk that was not exported yet
+}
+
+// Checkpoint exports a process: its layout with the first residual step, its
+// pages with that and the following ones.
+func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
+	if step.Stage != record.StageResidual || step.Process == record.Shared {
+		return record.Progress{Done: true}, nil
+	}
+	p := s.env.Source.Process(step.Process)
+	if p == nil || p.Traced == nil {
+		return record.Progress{}, fmt.Errorf("memory: process %d: %w", step.Process, target.ErrNotStopped)
+	}
+	s.mu.Lock()
+	e := s.exports[step.Process]
+	s.mu.Unlock()
+	if e == nil {
+		var err error
+		if e, err = s.exportLayout(ctx, p, out); err != nil {
+			return record.Progress{}, fmt.Errorf("memory: pid %d: %w", p.Pid, err)
+		}
+		s.mu.Lock()
+		s.exports[step.Process] = e
+		s.mu.Unlock()
+	}
+	n, err := s.exportPages(ctx, p, e, out)
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("memory: pid %d: %w", p.Pid, err)
+	}
+	return record.Progress{Done: e.next == len(e.chunks), Advanced: true, Bytes: n}, nil
+}
+
+// exportLayout reads and pushes the mappings and plans the pages.
+func (s *Subsystem) exportLayout(ctx context.Context, p *target.Process, out record.Sink) (*export, error) {
+	smaps, err := p.Proc.Smaps()
+	if err != nil {
+		return nil, err
+	}
+	smaps = withoutScratch(smaps, p.Traced.ScratchRanges())
+	space, mappings, err := describe(p, smaps)
+	if err != nil {
+		return nil, err
+	}
+	if err := pushLayout(ctx, p.ID, space, mappings, out); err != nil {
+		return nil, err
+	}
+	e := &export{mappings: mappings}
+	if e.chunks, err = planPages(p.Pid, mappings); err != nil {
+		return nil, err
+	}
+	var total uint64
+	for _, c := range e.chunks {
+		total += c.bytes
+	}
+	s.total.Add(total)
+	s.entities.Add(uint64(len(mappings)))
+	return e, nil
+}
+
+// withoutScratch drops the mappings that injections made.
+func withoutScratch(smaps []procfs.SmapsMapping, scratch []tracer.Range) []procfs.SmapsMapping {
+	out := smaps[:0]
+	for _, m := range smaps {
+		inside := false
+		for _, r := range scratch {
+			inside = inside || m.Start >= r.Start && m.End <= r.End
+		}
+		if !inside {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// pushLayout sends the records of kind 1 and 2.
+func pushLayout(ctx context.Context, id record.ProcessID, space *state.AddressSpace, mappings []*state.Mapping, out record.Sink) error {
+	if err := pushMessage(ctx, out, record.Header{Subsystem: Name, Process: id, Kind: KindAddressSpace}, space); err != nil {
+		return err
+	}
+	for len(mappings) > 0 {
+		n := min(len(mappings), mappingsPerRecord)
+		h := record.Header{Subsystem: Name, Process: id, Kind: KindMappings, Entity: mappings[0].Start}
+		if err := pushMessage(ctx, out, h, &state.Mappings{Mapping: mappings[:n]}); err != nil {
+			return err
+		}
+		mappings = mappings[n:]
+	}
+	return nil
+}
+
+func pushMessage(ctx context.Context, out record.Sink, h record.Header, m proto.Message) error {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", h, err)
+	}
+	return out.Push(ctx, &record.Record{Header: h, Payload: b})
+}
+
+// planPages lists the pages that hold something of their own: of private
+// mappings those that are not the file's and not the shared zero page.
+func planPages(pid int, mappings []*state.Mapping) ([]chunk, error) {
+	pm, err := openPagemap(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer pm.Close()
+	var pl planner
+	sel := selection{none: pageIsFile | pageIsPFNZero, any: pageIsPresent | pageIsSwapped}
+	for _, r := range spans(mappings) {
+		if err := pm.scan(r.start, r.end, sel, pl.add); err != nil {
+			return nil, err
+		}
+	}
+	pl.close()
+	return pl.chunks, nil
+}
+
+// spans joins neighbouring mappings whose pages are carried, so that one scan
+// covers many.
+func spans(mappings []*state.Mapping) []run {
+	var out []run
+	for _, m := range mappings {
+		if !hasPages(m) {
+			continue
+		}
+		end := m.Start + m.Length
+		if n := len(out); n > 0 && out[n-1].end == m.Start {
+			out[n-1].end = end
+			continue
+		}
+		out = append(out, run{m.Start, end})
+	}
+	return out
+}
+
+// hasPages: the mapping can hold pages that only memory has.
+func hasPages(m *state.Mapping) bool {
+	return !m.Shared && m.Backing != state.Backing_BACKING_DROPPABLE && m.Backing != state.Backing_BACKING_DEVICE
+}
+
+// exportPages copies chunks by several workers until one step is full.
+func (s *Subsystem) exportPages(ctx context.Context, p *target.Process, e *export, out record.Sink) (uint64, error) {
+	end, planned := e.next, uint64(0)
+	for end < len(e.chunks) && planned < stepBytes {
+		planned += e.chunks[end].bytes
+		end++
+	}
+	todo := e.chunks[e.next:end]
+	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", p.Pid))
+	if err != nil {
+		return 0, fmt.Errorf("open its memory: %w", err)
+	}
+	defer mem.Close()
+	var taken atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	for range min(s.workers, len(todo)) {
+		g.Go(func() error {
+			buf := buffers.Get().(*[]byte)
+			defer buffers.Put(buf)
+			for {
+				i := int(taken.Add(1)) - 1
+				if i >= len(todo) {
+					return nil
+				}
+				if err := s.exportChunk(ctx, p, mem, &todo[i], *buf, out); err != nil {
+					return err
+				}
+			}
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return 0, err
+	}
+	e.next = end
+	return planned, nil
+}
+
+// exportChunk copies one chunk and pushes it.
+func (s *Subsystem) exportChunk(ctx context.Context, p *target.Process, mem *os.File, c *chunk, buf []byte, out record.Sink) error {
+	h := record.Header{Subsystem: Name, Process: p.ID, Entity: c.runs[0].start, Kind: KindPages}
+	head := c.header()
+	if head > 0 {
+		h.Kind = KindScattered
+		encodeIndex(buf, c.runs)
+	}
+	payload := buf[:head+int(c.bytes)]
+	if err := readRuns(p.Pid, mem, c.runs, payload[head:]); err != nil {
+		return err
+	}
+	if err := out.Push(ctx, &record.Record{Header: h, Payload: payload}); err != nil {
+		return err
+	}
+	s.bytes.Add(c.bytes)
+	return nil
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+)
+
+// Concurrent: pages of different records may be written at the same time. The
+// layout comes before them, on its own.
+func (s *Subsystem) Concurrent(h record.Header) bool {
+	return h.Kind == KindPages || h.Kind == KindScattered
+}
+
+// Restart imports: the layout is mapped as soon as it is whole, pages go
+// straight into it, and StageBuild gives the mappings their final form.
+func (s *Subsystem) Restart(ctx context.Context, step record.Step, in *record.Record) (record.Progress, error) {
+	if step.Process == record.Shared {
+		if in != nil {
+			return record.Progress{}, fmt.Errorf("%w: %s belongs to no process", errLayout, in.Header)
+		}
+		return record.Progress{Done: true}, nil
+	}
+	t := s.env.Frame.Task(step.Process)
+	if t == nil || t.Traced == nil {
+		return record.Progress{}, fmt.Errorf("memory: process %d: %w", step.Process, target.ErrNotStopped)
+	}
+	l := s.layout(step.Process)
+	switch {
+	case in != nil:
+		return s.receive(ctx, t, l, in)
+	case step.Stage == record.StageBuild:
+		return s.build(t, l)
+	}
+	return record.Progress{Done: true}, nil
+}
+
+func (s *Subsystem) layout(id record.ProcessID) *layout {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.imports[id] == nil {
+		s.imports[id] = &layout{}
+	}
+	return s.imports[id]
+}
+
+// receive takes one record.
+func (s *Subsystem) receive(ctx context.Context, t *target.Task, l *layout, in *record.Record) (record.Progress, error) {
+	p := record.Progress{Done: true, Advanced: true, Entities: 1}
+	switch in.Kind {
+	case KindAddressSpace:
+		return p, l.receiveSpace(in.Payload)
+	case KindMappings:
+		whole, err := l.receiveMappings(in.Payload)
+		if err != nil || !whole {
+			return p, err
+		}
+		if err := mapAll(t, l); err != nil {
+			return p, fmt.Errorf("memory: process %d: %w", t.ID, err)
+		}
+		s.entities.Add(uint64(len(l.mappings)))
+		return p, nil
+	case KindPages, KindScattered:
+		runs, data, err := l.pageRuns(in)
+		if err != nil {
+			return p, err
+		}
+		if err := s.writePages(t, runs, data); err != nil {
+			return p, fmt.Errorf("memory: process %d: %w", t.ID, err)
+		}
+		p.Bytes = uint64(len(data))
+		return p, nil
+	}
+	return p, fmt.Errorf("%w: %s: this version knows no such kind", errLayout, in.Header)
+}
+
+// writePages fills pages of the task.
+func (s *Subsystem) writePages(t *target.Task, runs []run, data []byte) error {
+	mem, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", t.Pid), os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("open its memory: %w", err)
+	}
+	defer mem.Close()
+	if err := writeRuns(t.Pid, mem, runs, data); err != nil {
+		return err
+	}
+	s.bytes.Add(uint64(len(data)))
+	return nil
+}
+
+// build gives the mappings their protections and whatever else must come after
+// the fill.
+func (s *Subsystem) build(t *target.Task, l *layout) (record.Progress, error) {
+	if l.built {
+		return record.Progress{Done: true}, nil
+	}
+	if !l.mapped {
+		return record.Progress{}, fmt.Errorf("%w: process %d has no whole memory layout", errLayout, t.ID)
+	}
+	if err := finish(t, l); err != nil {
+		return record.Progress{}, fmt.Errorf("memory: process %d: %w", t.ID, err)
+	}
+	l.built = true
+	return record.Progress{Done: true, Advanced: true}, nil
+}

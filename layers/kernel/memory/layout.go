@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"sort"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// Limits of what an image may ask for.
+const (
+	// maxMappings is far above vm.max_map_count's default of 65,530.
+	maxMappings = 1 << 20
+	// userEnd is the end of user memory with 4-level page tables; 5-level
+	// addresses are given only to those who ask (arch/x86/mm.rst).
+	userEnd = 0x7ffffffff000
+	// maxAuxv is the kernel's: AT_VECTOR_SIZE words.
+	maxAuxv = 2 * 8 * (20 + 8 + 1)
+)
+
+// layout is one process on its way in. Everything in it has been validated.
+type layout struct {
+	space    *state.AddressSpace
+	mappings []*state.Mapping
+	// mapped: the task has the image's mappings, pages may be written.
+	mapped bool
+	built  bool
+}
+
+// errLayout marks an image that contradicts itself.
+var errLayout = errors.New("the image's memory layout is invalid")
+
+// receiveSpace takes the record of kind 1.
+func (l *layout) receiveSpace(payload []byte) error {
+	if l.space != nil {
+		return fmt.Errorf("%w: a second address space", errLayout)
+	}
+	sp := &state.AddressSpace{}
+	if err := proto.Unmarshal(payload, sp); err != nil {
+		return fmt.Errorf("%w: %w", errLayout, err)
+	}
+	switch {
+	case sp.Mappings == 0 || sp.Mappings > maxMappings:
+		return fmt.Errorf("%w: %d mappings", errLayout, sp.Mappings)
+	case len(sp.Auxv) > maxAuxv || len(sp.Auxv)%16 != 0:
+		return fmt.Errorf("%w: auxiliary vector of %d bytes", errLayout, len(sp.Auxv))
+	case !validPath(sp.Exe):
+		return fmt.Errorf("%w: executable %q", errLayout, sp.Exe)
+	case !validRange(sp.VdsoStart, sp.VdsoLength) && sp.VdsoLength != 0:
+		return fmt.Errorf("%w: vDSO at %#x, %#x bytes", errLayout, sp.VdsoStart, sp.VdsoLength)
+	}
+	l.space = sp
+	return nil
+}
+
+// receiveMappings takes a record of kind 2; done when all have come.
+func (l *layout) receiveMappings(payload []byte) (done bool, err error) {
+	if l.space == nil || l.mapped {
+		return false, fmt.Errorf("%w: mappings in the wrong place", errLayout)
+	}
+	var ms state.Mappings
+	if err := proto.Unmarshal(payload, &ms); err != nil {
+		return false, fmt.Errorf("%w: %w", errLayout, err)
+	}
+	if len(l.mappings)+len(ms.Mapping) > int(l.space.Mappings) {
+		return false, fmt.Errorf("%w: more than the %d mappings announced", errLayout, l.space.Mappings)
+	}
+	for _, m := range ms.Mapping {
+		if err := validMapping(m); err != nil {
+			return false, err
+		}
+		if n := len(l.mappings); n > 0 && m.Start < end(l.mappings[n-1]) {
+			return false, fmt.Errorf("%w: mapping %#x overlaps the one before it", errLayout, m.Start)
+		}
+		if m.Start < l.space.VdsoStart+l.space.VdsoLength && l.space.VdsoStart < end(m) {
+			return false, fmt.Errorf("%w: mapping %#x overlaps the vDSO", errLayout, m.Start)
+		}
+		l.mappings = append(l.mappings, m)
+	}
+	return len(l.mappings) == int(l.space.Mappings), nil
+}
+
+func end(m *state.Mapping) uint64 { return m.Start + m.Length }
+
+func validRange(start, length uint64) bool {
+	return start%pageSize == 0 && length%pageSize == 0 && length > 0 && start >= pageSize && start < userEnd && length <= userEnd-start
+}
+
+// validPath: absolute, clean, and free of what a path cannot hold. It is used
+// inside the container's root only, so ".." could do no harm; it is refused as
+// a sign of a forged image.
+func validPath(p string) bool {
+	return strings.HasPrefix(p, "/") && len(p) < 4096 && path.Clean(p) == p && strings.IndexByte(p, 0) < 0
+}
+
+// validMapping checks one mapping on its own.
+func validMapping(m *state.Mapping) error {
+	bad := func(what string) error { return fmt.Errorf("%w: mapping %#x: %s", errLayout, m.Start, what) }
+	if !validRange(m.Start, m.Length) {
+		return bad(fmt.Sprintf("%#x bytes are no range of user pages", m.Length))
+	}
+	if m.Protection > 7 || m.Locked > 2 || len(m.Name) > 80 {
+		return bad("protection, lock or name out of range")
+	}
+	switch m.Backing {
+	case state.Backing_BACKING_ANONYMOUS, state.Backing_BACKING_DROPPABLE:
+		if m.Shared {
+			return bad("private memory that is shared")
+		}
+	case state.Backing_BACKING_FILE:
+		if !validPath(m.Path) || m.Offset%pageSize != 0 || m.Offset+m.Length < m.Offset {
+			return bad("file or offset")
+		}
+		if m.GrowsDown {
+			return bad("a file that grows down")
+		}
+	default:
+		return bad("backing " + m.Backing.String() + " is not known to this version")
+	}
+	for _, a := range m.Advice {
+		if !knownAdvice(a) {
+			return bad(fmt.Sprintf("advice %d", a))
+		}
+	}
+	for _, g := range m.Guard {
+		if !validRange(g.Start, g.Length) || g.Start < m.Start || g.Start+g.Length > end(m) {
+			return bad("guard region outside of it")
+		}
+	}
+	return nil
+}
+
+func knownAdvice(a uint32) bool {
+	for _, k := range advices {
+		if k.advice == a {
+			return true
+		}
+	}
+	return false
+}
+
+// contains reports whether pages may be written to r: it lies wholly in
+// mappings that carry pages. This keeps an image from reaching memory that is
+// the engine's, such as the code that runs the remote calls.
+func (l *layout) contains(r run) bool {
+	i := sort.Search(len(l.mappings), func(i int) bool { return end(l.mappings[i]) > r.start })
+	for at := r.start; at < r.end; i++ {
+		if i == len(l.mappings) || l.mappings[i].Start > at || !hasPages(l.mappings[i]) {
+			return false
+		}
+		at = end(l.mappings[i])
+	}
+	return true
+}
+
+// ranges are all addresses that the image uses.
+func (l *layout) ranges() []tracer.Range {
+	var out []tracer.Range
+	add := func(start, end uint64) {
+		if n := len(out); n > 0 && out[n-1].End == start {
+			out[n-1].End = end
+			return
+		}
+		out = append(out, tracer.Range{Start: start, End: end})
+	}
+	for _, m := range l.mappings {
+		add(m.Start, end(m))
+	}
+	if l.space.VdsoLength > 0 {
+		out = append(out, tracer.Range{Start: l.space.VdsoStart, End: l.space.VdsoStart + l.space.VdsoLength})
+	}
+	return out
+}
+
+// pageRuns decodes a record of pages and checks where they go.
+func (l *layout) pageRuns(r *record.Record) ([]run, []byte, error) {
+	if !l.mapped {
+		return nil, nil, fmt.Errorf("%w: pages before the mappings", errLayout)
+	}
+	runs, data := []run{{r.Entity, r.Entity + uint64(len(r.Payload))}}, r.Payload
+	if r.Kind == KindScattered {
+		var err error
+		if runs, data, err = decodeIndex(r.Payload); err != nil {
+			return nil, nil, err
+		}
+	} else if !validRange(r.Entity, uint64(len(r.Payload))) {
+		return nil, nil, fmt.Errorf("%w: %d bytes of pages at %#x", errLayout, len(r.Payload), r.Entity)
+	}
+	for _, x := range runs {
+		if !l.contains(x) {
+			return nil, nil, fmt.Errorf("%w: pages %#x-%#x are outside of its mappings", errLayout, x.start, x.end)
+		}
+	}
+	return runs, data, nil
+}

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// archMapVDSO64 is ARCH_MAP_VDSO_64 of arch/x86/include/uapi/asm/prctl.h.
+const archMapVDSO64 = 0x2003
+
+// openAtOnce bounds the files that are open in the task at the same time while
+// it maps them.
+const openAtOnce = 128
+
+// mapAll replaces the task's address space by the image's, still empty.
+func mapAll(t *target.Task, l *layout) error {
+	if err := t.Prepare(l.ranges()); err != nil {
+		return err
+	}
+	if _, err := t.Traced.Scratch(); err != nil { // from now on calls run from there
+		return err
+	}
+	if err := unmapAll(t); err != nil {
+		return fmt.Errorf("unmap the frame: %w", err)
+	}
+	if err := mapVDSO(t, l.space); err != nil {
+		return err
+	}
+	for rest := l.mappings; len(rest) > 0; {
+		n, err := mapSome(t, rest)
+		if err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	if err := checkFiles(t, l); err != nil {
+		return err
+	}
+	l.mapped = true
+	return nil
+}
+
+// unmapAll removes every mapping of the task but the engine's own.
+func unmapAll(t *target.Task) error {
+	maps, err := t.Proc.Maps()
+	if err != nil {
+		return err
+	}
+	scratch := t.Traced.ScratchRanges()
+	var calls []tracer.Call
+	for _, m := range maps {
+		keep := m.Kind == procfs.MapVSyscall
+		for _, r := range scratch {
+			keep = keep || m.Start < r.End && r.Start < m.End
+		}
+		if !keep {
+			calls = append(calls, tracer.Munmap(m.Start, m.Len()))
+		}
+	}
+	return t.Run(calls)
+}
+
+// mapVDSO maps the running kernel's vDSO where the image's was, and checks
+// that it is the same: the application has pointers into it.
+func mapVDSO(t *target.Task, sp *state.AddressSpace) error {
+	if sp.VdsoLength == 0 {
+		return nil
+	}
+	if err := t.Run([]tracer.Call{tracer.Syscall(unix.SYS_ARCH_PRCTL, archMapVDSO64, sp.VdsoStart)}); err != nil {
+		return fmt.Errorf("map the vDSO at %#x: %w", sp.VdsoStart, err)
+	}
+	maps, err := t.Proc.Maps()
+	if err != nil {
+		return err
+	}
+	next := sp.VdsoStart
+	for _, m := range maps {
+		if m.Start != next {
+			continue
+		}
+		next = m.End
+		if m.Kind != procfs.MapVDSO {
+			continue
+		}
+		code := make([]byte, m.Len())
+		if err := t.Traced.ReadForce(m.Start, code); err != nil {
+			return fmt.Errorf("read the vDSO: %w", err)
+		}
+		if sum := sha256.Sum256(code); !bytes.Equal(sum[:], sp.VdsoSha256) || next != sp.VdsoStart+sp.VdsoLength {
+			break
+		}
+		return nil
+	}
+	return errors.New("this kernel's vDSO is not the one that the image was made with: restore it on a host with the same kernel")
+}
+
+// mapSome maps as many of the mappings as one round of open files allows and
+// returns how many.
+func mapSome(t *target.Task, mappings []*state.Mapping) (int, error) {
+	sc, err := t.Traced.Scratch()
+	if err != nil {
+		return 0, err
+	}
+	defer sc.Release(sc.Mark())
+	plan := t.Plan()
+	open := map[string]int{}
+	var order []string
+	at := map[int]*state.Mapping{} // by index of its mmap
+	done := 0
+	for _, m := range mappings {
+		fd := -1
+		if m.Backing == state.Backing_BACKING_FILE {
+			key := fmt.Sprintf("%v %s", m.MayWrite, m.Path)
+			n, ok := open[key]
+			if !ok {
+				if len(open) == openAtOnce {
+					break
+				}
+				path, err := t.PutString(m.Path)
+				if err != nil {
+					return 0, err
+				}
+				n = plan.Open(openCall(path, m.MayWrite))
+				open[key] = n
+				order = append(order, key)
+			}
+			fd = n
+		}
+		at[plan.Len()] = m
+		plan.Quiet(mmapCall(m, fd))
+		done++
+	}
+	for _, key := range order {
+		plan.Close(open[key])
+	}
+	if err := plan.Run(); err != nil {
+		return 0, describeOpen(err, order)
+	}
+	for i, m := range at {
+		if ret, err := plan.Result(i); err != nil {
+			return 0, fmt.Errorf("map %#x-%#x %s: %w", m.Start, end(m), m.Path, err)
+		} else if uint64(ret) != m.Start {
+			return 0, fmt.Errorf("map %#x-%#x %s: the kernel put it at %#x", m.Start, end(m), m.Path, ret)
+		}
+	}
+	return done, nil
+}
+
+// describeOpen names the file whose open failed. Files are opened in order, so
+// the failed call's rank among the opens is its place in the list.
+func describeOpen(err error, order []string) error {
+	var ce *tracer.CallError
+	if !errors.As(err, &ce) || ce.Call.Nr != unix.SYS_OPENAT {
+		return err
+	}
+	return fmt.Errorf("open a mapped file of the image, one of %q: %w (is the root file system the one the image was made with?)", order, err)
+}
+
+func openCall(path uint64, write bool) tracer.Call {
+	flags := unix.O_RDONLY
+	if write {
+		flags = unix.O_RDWR
+	}
+	at := unix.AT_FDCWD
+	return tracer.Syscall(unix.SYS_OPENAT, uint64(at), path, uint64(flags|unix.O_CLOEXEC|unix.O_NOCTTY), 0)
+}
+
+// mmapCall maps m with the protection that the fill needs.
+func mmapCall(m *state.Mapping, fd int) tracer.Call {
+	flags := unix.MAP_FIXED_NOREPLACE
+	if m.NoReserve {
+		flags |= unix.MAP_NORESERVE
+	}
+	switch {
+	case m.Backing == state.Backing_BACKING_DROPPABLE:
+		flags |= mapDroppable | unix.MAP_ANONYMOUS
+	case m.Shared:
+		flags |= unix.MAP_SHARED
+	default:
+		flags |= unix.MAP_PRIVATE
+	}
+	if m.Backing == state.Backing_BACKING_ANONYMOUS {
+		flags |= unix.MAP_ANONYMOUS
+	}
+	if m.GrowsDown {
+		flags |= unix.MAP_GROWSDOWN
+	}
+	return tracer.Mmap(m.Start, m.Length, fillProtection(m), flags, fd, m.Offset)
+}
+
+// mapDroppable is MAP_DROPPABLE of include/uapi/linux/mman.h (Linux 6.11).
+const mapDroppable = 0x08
+
+// fillProtection is the final one, made writable where pages may come.
+func fillProtection(m *state.Mapping) int {
+	p := int(m.Protection)
+	if hasPages(m) {
+		p |= unix.PROT_READ | unix.PROT_WRITE
+	}
+	return p
+}
+
+// checkFiles compares the mapped files with those of the image: code that was
+// compiled, linked or cached against another file would crash or, worse, not.
+func checkFiles(t *target.Task, l *layout) error {
+	for _, m := range l.mappings {
+		if m.Backing != state.Backing_BACKING_FILE || m.Shared {
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(t.Proc.Path(fmt.Sprintf("map_files/%x-%x", m.Start, end(m))), &st); err != nil {
+			if errors.Is(err, unix.ENOENT) {
+				continue // joined with its neighbour, which is checked
+			}
+			return fmt.Errorf("look at %s: %w", m.Path, err)
+		}
+		if uint64(st.Size) != m.FileSize {
+			return fmt.Errorf("%s has %d bytes here and had %d when the image was made: restore with the same root file system", m.Path, st.Size, m.FileSize)
+		}
+	}
+	return nil
+}
