@@ -21,7 +21,7 @@ func fake(t *testing.T) FS {
 		"7/fdinfo/3": file("fdinfo/socket"), "7/ns/net": link("net:[6]"), "7/exe": link("/bin/x (deleted)"),
 		"7/map_files/1000-2000": link("/lib/y"), "7/task/9/comm": {Data: []byte("worker\n")}, "7/task/7/comm": {},
 		"7/task/7/children": {Data: []byte("8 10 ")}, "9/timerslack_ns": {Data: []byte("50\n")},
-		"7/stat": {Data: []byte("broken\n")}, "self/comm": {Data: []byte("me\n")}, "uptime": {},
+		"7/stat": {Data: []byte("broken\n")}, "uptime": {},
 		"sys/kernel/cap_last_cap": {Data: []byte("40\n")},
 		"7/mountinfo":             file("mountinfo"), "7/net/tcp": file("tcp"), "7/net/unix": file("unix"),
 	})
@@ -36,7 +36,6 @@ func TestTaskOverAnyFS(t *testing.T) {
 	equal(t, must(p.Children())(t), []int{8, 10})
 	equal(t, must(p.Thread(9).Comm())(t), "worker")
 	equal(t, must(p.Thread(9).TimerSlack())(t), 50)
-	equal(t, must(f.Self().Comm())(t), "me")
 	equal(t, must(f.CapLastCap())(t), 40)
 	equal(t, must(p.FDLink(3))(t), FDLink{Kind: FDSocket, Name: "socket", Inode: 5})
 	equal(t, must(p.Exe())(t), FDLink{Kind: FDPath, Path: "/bin/x", Deleted: true})

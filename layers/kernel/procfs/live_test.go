@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -262,6 +263,43 @@ func TestOwnLocks(t *testing.T) {
 		}
 	}
 	equal(t, held, map[LockClass][2]int64{LockPOSIX: {0, 9}, LockOFD: {100, 109}, LockFlock: {0, LockEOF}})
+}
+
+// TestWaitingLock has a thread wait for a lock and finds it in /proc/locks.
+func TestWaitingLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x")
+	holder, err := unix.Open(path, unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	open(t, holder, err)
+	waiter, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	open(t, waiter, err)
+	if err := unix.Flock(holder, unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- unix.Flock(waiter, unix.LOCK_EX) }()
+	var st unix.Stat_t
+	if err := unix.Fstat(holder, &st); err != nil {
+		t.Fatal(err)
+	}
+	depths := func() (out []int) {
+		for _, l := range must(Host().Locks())(t) {
+			if l.Inode == st.Ino && l.Class == LockFlock {
+				out = append(out, l.Depth)
+			}
+		}
+		return out
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for len(depths()) < 2 && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	equal(t, depths(), []int{0, 1})
+	if err := unix.Flock(holder, unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 // TestOwnMapKinds maps one of each kind that a program can make and checks

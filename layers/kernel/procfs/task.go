@@ -2,9 +2,7 @@
 
 package procfs
 
-import (
-	"strconv"
-)
+import "strconv"
 
 // Task is the directory of one process or of one thread. Both have the same
 // files, so both have the same methods. It holds no resource and does not pin
@@ -27,16 +25,13 @@ func (f FS) Thread(pid, tid int) Task {
 	return Task{fs: f, dir: strconv.Itoa(pid) + "/task/" + strconv.Itoa(tid), pid: pid, tid: tid}
 }
 
-// Self is the calling process.
-func (f FS) Self() Task { return Task{fs: f, dir: "self"} }
-
 // Processes lists the pids of this proc file system.
 func (f FS) Processes() ([]int, error) { return f.numbers(".") }
 
-// Pid is the process id given to Process or Thread; 0 for Self.
+// Pid is the process id given to Process or Thread.
 func (t Task) Pid() int { return t.pid }
 
-// Tid is the thread id given to Thread; the pid for a process, 0 for Self.
+// Tid is the thread id given to Thread; the pid for a process.
 func (t Task) Tid() int { return t.tid }
 
 // Path is the full path of one of the task's files, for openers of "mem",
@@ -140,7 +135,7 @@ func (t Task) Comm() (string, error) { return parseTask(t, "comm", ParseComm) }
 // Children lists the children of this thread (of the main thread, for a
 // process). Unless all of them are stopped, the kernel may skip some.
 func (t Task) Children() ([]int, error) {
-	if t.tid != 0 && t.pid == t.tid {
+	if t.pid == t.tid {
 		t = t.Thread(t.tid)
 	}
 	return parseTask(t, "children", ParseChildren)
