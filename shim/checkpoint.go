@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	eventapi "github.com/containerd/containerd/api/events"
+	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// exitTimeout bounds how long a checkpoint with exit waits for the processes
+// to be gone after the image is complete.
+const exitTimeout = 10 * time.Second
+
+// leaveRunning is the annotation (a label in nerdctl, which copies labels) that
+// keeps a container running after nerdctl's checkpoint.
+const (
+	leaveRunning  = "io.mig/leave-running"
+	nerdctlPrefix = "nerdctl/"
+)
+
+// Checkpoint writes the image of a running or paused task.
+func (s *service) Checkpoint(ctx context.Context, r *taskapi.CheckpointTaskRequest) (*emptypb.Empty, error) {
+	t, err := s.task(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	if s.migrator == nil {
+		return nil, fmt.Errorf("checkpoint %s: this shim was built without an engine: %w", t.id, errdefs.ErrNotImplemented)
+	}
+	opts, err := decodeCheckpoint(r.Options)
+	if err != nil {
+		return nil, err
+	}
+	req, err := t.checkpointRequest(r.Path, opts)
+	if err != nil {
+		return nil, err
+	}
+	end, err := t.begin(ctx, opCheckpoint)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	req.Paused = t.state == duringPausedCheckpoint
+	t.mu.Unlock()
+	err = s.checkpoint(ctx, t, req)
+	end(err)
+	return &emptypb.Empty{}, err
+}
+
+func (s *service) checkpoint(ctx context.Context, t *task, req CheckpointRequest) error {
+	if !isURL(req.Image) {
+		if err := os.MkdirAll(req.Image, 0o700); err != nil {
+			return fmt.Errorf("checkpoint %s: image directory: %w", t.id, err)
+		}
+	}
+	if err := s.migrator.Checkpoint(ctx, req); err != nil {
+		return fmt.Errorf("checkpoint %s to %s: %w", t.id, req.Image, asAPI(err))
+	}
+	s.events.Put(&eventapi.TaskCheckpointed{ContainerID: t.id, Checkpoint: req.Image})
+	if !req.Exit {
+		return nil
+	}
+	select {
+	case <-t.init.done:
+		return nil
+	case <-time.After(exitTimeout):
+		return fmt.Errorf("checkpoint %s: the image %s is complete, but process %d has not exited", t.id, req.Image, t.init.pid())
+	}
+}
+
+func (t *task) checkpointRequest(path string, opts *options.CheckpointOptions) (CheckpointRequest, error) {
+	req := CheckpointRequest{
+		ID: t.id, Namespace: t.namespace, Bundle: t.bundle,
+		Container: t.container, Spec: t.spec,
+		Image: path, Work: opts.GetWorkPath(), Options: opts,
+		Exit: exitsAfterCheckpoint(opts, t.spec.Annotations),
+	}
+	if req.Image == "" {
+		req.Image = opts.GetImagePath()
+	}
+	if req.Image == "" {
+		return req, fmt.Errorf("checkpoint %s: no image path: %w", t.id, errdefs.ErrInvalidArgument)
+	}
+	return req, nil
+}
+
+// exitsAfterCheckpoint decides whether the task ends. nerdctl and CRI send a
+// third-party runtime no options. Without them the task runs on, as CRI means
+// it; nerdctl's default is the opposite, and its containers are known by the
+// annotations that nerdctl leaves.
+func exitsAfterCheckpoint(opts *options.CheckpointOptions, annotations map[string]string) bool {
+	if opts != nil {
+		return opts.Exit
+	}
+	for key := range annotations {
+		if strings.HasPrefix(key, nerdctlPrefix) {
+			return annotations[leaveRunning] != "true"
+		}
+	}
+	return false
+}
+
+var urlScheme = regexp.MustCompile(`^[a-z][a-z0-9+.-]*://`)
+
+// isURL tells a medium's URL from a directory.
+func isURL(image string) bool { return urlScheme.MatchString(image) }

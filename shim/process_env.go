@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	goruntime "runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/io-mig/mig/runtime"
+	"golang.org/x/sys/unix"
+)
+
+// gcPercent trades a little processor time for memory: there is one shim for
+// every pod of a machine (the value is containerd's own).
+const gcPercent = 40
+
+// trimEvery is how often memory that is not used goes back to the kernel.
+const trimEvery = 30 * time.Second
+
+func limitMemory() {
+	debug.SetGCPercent(gcPercent)
+	go func() {
+		var before, now goruntime.MemStats
+		for range time.Tick(trimEvery) {
+			// An idle shim must not wake up for a collection.
+			goruntime.ReadMemStats(&now)
+			if now.Mallocs-before.Mallocs < 10_000 && before.Mallocs != 0 {
+				continue
+			}
+			debug.FreeOSMemory()
+			goruntime.ReadMemStats(&before)
+		}
+	}()
+}
+
+// openLog connects stderr to the FIFO `log` in the bundle, which containerd
+// copies into its own log. It is opened for reading as well: while containerd
+// restarts there is no reader, and a write must neither fail nor block. What
+// does not fit into the FIFO in that time is lost.
+func openLog(verbose bool) error {
+	level := slog.LevelInfo
+	if verbose {
+		level = slog.LevelDebug
+	}
+	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).
+		With("runtime", Name))
+	fd, err := unix.Open("log", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil // not started by containerd: stderr as it is
+	}
+	if err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Dup3(fd, int(unix.Stderr), 0); err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	return nil
+}
+
+// handleSignals reaps orphans, ends the server on SIGTERM and writes the stacks
+// of all goroutines to the log on SIGUSR1.
+func handleSignals(end func()) {
+	signals := make(chan os.Signal, 32)
+	signal.Notify(signals, unix.SIGCHLD, unix.SIGTERM, unix.SIGINT, unix.SIGPIPE, unix.SIGUSR1)
+	for sig := range signals {
+		switch sig {
+		case unix.SIGCHLD:
+			runtime.ReapOrphans()
+		case unix.SIGTERM, unix.SIGINT:
+			slog.Info("shim ends", "signal", sig.String())
+			end()
+		case unix.SIGUSR1:
+			buf := make([]byte, 1<<20)
+			slog.Info("goroutines", "stacks", string(buf[:goruntime.Stack(buf, true)]))
+		}
+	}
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"syscall"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/errdefs"
+	"github.com/io-mig/mig/runtime"
+)
+
+// prepareRestore turns a create with a checkpoint into one of a frame.
+func (s *service) prepareRestore(ctx context.Context, t *task, r *taskapi.CreateTaskRequest, c *creation) error {
+	if r.Checkpoint == "" {
+		return nil
+	}
+	if s.migrator == nil {
+		return fmt.Errorf("restore %s: this shim was built without an engine: %w", r.ID, errdefs.ErrNotImplemented)
+	}
+	if t.spec.Linux != nil {
+		t.spec.Linux.CgroupsPath = ownCgroup(t.spec.Linux.CgroupsPath, s.namespace, r.ID)
+	}
+	restore, err := s.migrator.PrepareRestore(ctx, RestoreRequest{
+		ID: r.ID, Namespace: s.namespace, Bundle: r.Bundle, Spec: t.spec, Image: r.Checkpoint,
+	})
+	if err != nil {
+		return fmt.Errorf("restore %s from %s: %w", r.ID, r.Checkpoint, err)
+	}
+	c.add(restore.Close)
+	t.restore, t.state = restore, stateFrame
+	if isDaemonScratch(r.Checkpoint) {
+		t.scratch = r.Checkpoint
+	}
+	return nil
+}
+
+// runRestore fills the frame. A restore is tried once: after an error the frame
+// is killed, and the exit that follows leaves the task stopped.
+func (t *task) runRestore(ctx context.Context) error {
+	t.mu.Lock()
+	restore := t.restore
+	t.mu.Unlock()
+	err := restore.Run(ctx, t.container)
+	if err != nil {
+		err = fmt.Errorf("restore failed: %w", asAPI(err))
+		if killErr := t.container.Signal(syscall.SIGKILL, true); killErr != nil && !errors.Is(killErr, runtime.ErrNotRunning) {
+			slog.Error("kill the frame of a failed restore", "container", t.id, "error", killErr)
+		}
+	}
+	t.closeRestore()
+	return err
+}
+
+// restoring tells whether Start has a frame to fill.
+func (t *task) restoring() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.restore != nil
+}
+
+// closeRestore frees the restore and the daemon's copy of the image, once.
+func (t *task) closeRestore() {
+	t.mu.Lock()
+	restore, scratch := t.restore, t.scratch
+	t.restore, t.scratch = nil, ""
+	t.mu.Unlock()
+	if restore != nil {
+		if err := restore.Close(); err != nil {
+			slog.Error("close restore", "container", t.id, "error", err)
+		}
+	}
+	removeScratch(scratch)
+}
+
+// scratchName is what os.MkdirTemp makes of the daemon's pattern
+// (plugins/services/tasks/local.go).
+var scratchName = regexp.MustCompile(`^ctrd-checkpoint\d+$`)
+
+// isDaemonScratch tells whether path is the temporary directory into which the
+// daemon has unpacked the image. The daemon leaves it to nobody, and an image
+// is as large as the container's memory. Nothing else must match: a directory
+// that a person has named is that person's.
+func isDaemonScratch(path string) bool {
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path || !scratchName.MatchString(filepath.Base(path)) {
+		return false
+	}
+	parent := filepath.Dir(path)
+	if parent != os.TempDir() && parent != os.Getenv("XDG_RUNTIME_DIR") {
+		return false
+	}
+	info, err := os.Lstat(path)
+	return err == nil && info.IsDir()
+}
+
+func removeScratch(path string) {
+	if path == "" || !isDaemonScratch(path) {
+		return
+	}
+	if err := os.RemoveAll(path); err != nil {
+		slog.Warn("remove the daemon's copy of the image", "error", err)
+	}
+}

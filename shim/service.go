@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+)
+
+// eventSink takes events; it must not wait. Implemented by events.Queue.
+type eventSink interface{ Put(event proto.Message) }
+
+// service is the task API for the containers of one group.
+type service struct {
+	namespace string
+	events    eventSink
+	migrator  Migrator // nil: checkpoints and restores are refused
+	// shutdown ends the server; it must not wait.
+	shutdown func()
+
+	mu sync.Mutex
+	// tasks has nil for an id that is just being created.
+	tasks map[string]*task
+}
+
+func newService(namespace string, events eventSink, m Migrator, shutdown func()) *service {
+	return &service{namespace: namespace, events: events, migrator: m, shutdown: shutdown,
+		tasks: make(map[string]*task)}
+}
+
+func (s *service) task(id string) (*task, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.tasks[id]; t != nil {
+		return t, nil
+	}
+	return nil, fmt.Errorf("container not created: %w", errdefs.ErrNotFound)
+}
+
+// find is the task and one of its processes.
+func (s *service) find(id, execID string) (*task, *process, error) {
+	t, err := s.task(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := t.process(execID)
+	return t, p, err
+}
+
+// reserve keeps an id for a create; settle replaces or drops the reservation.
+func (s *service) reserve(id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.tasks[id]; ok {
+		return fmt.Errorf("task %s: %w", id, errdefs.ErrAlreadyExists)
+	}
+	s.tasks[id] = nil
+	return nil
+}
+
+func (s *service) settle(id string, t *task) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t == nil {
+		delete(s.tasks, id)
+		return
+	}
+	s.tasks[id] = t
+}
