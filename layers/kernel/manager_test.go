@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+)
+
+func TestManager(t *testing.T) {
+	var m Manager
+	made := func(target.Env) Subsystem { return nil }
+	for _, name := range []string{"memory", "file"} {
+		if err := m.Insert(Entry{name, 2, made}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.Insert(Entry{"file", 1, made}); err == nil {
+		t.Error("inserted twice")
+	}
+	for _, e := range []Entry{{"", 1, made}, {"x", 0, made}, {"x", 1, nil}, {strings.Repeat("x", 33), 1, made}} {
+		if err := m.Insert(e); err == nil {
+			t.Errorf("inserted %+v", e)
+		}
+	}
+	if l := m.List(); len(l) != 2 || l[0].Name != "memory" || l[1].Name != "file" {
+		t.Errorf("order: %+v", l)
+	}
+	if err := m.Accepts("file", 1); err != nil {
+		t.Error(err)
+	}
+	if err := m.Accepts("file", 3); err == nil || errors.Is(err, ErrUnknown) {
+		t.Errorf("newer version: %v", err)
+	}
+	if err := m.Remove("file"); err != nil {
+		t.Error(err)
+	}
+	if err := m.Accepts("file", 1); !errors.Is(err, ErrUnknown) {
+		t.Errorf("removed: %v", err)
+	}
+	if err := m.Remove("file"); !errors.Is(err, ErrUnknown) {
+		t.Errorf("removed twice: %v", err)
+	}
+}
