@@ -22,7 +22,7 @@ const (
 	MapVSyscall                  // [vsyscall], not a real mapping: cannot be changed
 	MapUprobes                   // [uprobes] and [uprobes-trampoline]
 	MapAnonNamed                 // [anon:NAME], prctl(PR_SET_VMA_ANON_NAME)
-	MapAnonShmem                 // [anon_shmem:NAME], the same on shared memory
+	MapAnonShmem                 // [anon_shmem:NAME], the same on shared memory; map_files tells which
 	MapSharedAnon                // /dev/zero (deleted): MAP_SHARED|MAP_ANONYMOUS
 	MapSysV                      // /SYSVKEY (deleted): shmat(2); Inode is the shmid
 	MapMemfd                     // /memfd:NAME (deleted)
@@ -114,10 +114,10 @@ func unescapeNewlines(b []byte) string {
 
 // classify derives the kind from the name. Names in brackets cannot be forged
 // by an application: files begin with a slash and anon names cannot contain a
-// bracket (mm/madvise.c). Names of kernel-internal files could: a file named
-// "memfd:x" in the root directory, once unlinked, prints like a memfd. Those
-// files live on devices with major 0, which is checked; a caller that must be
-// certain compares the device with a memfd of its own.
+// bracket (mm/madvise.c). Names of kernel-internal files can: a file "memfd:x"
+// in the root directory, once unlinked, prints like a memfd. Those files live
+// on devices with major 0, which is checked, but so does overlayfs. A caller
+// that must be certain compares Dev with that of a memfd of its own.
 func classify(m *Mapping) MapKind {
 	switch m.Path[0] {
 	case '[':
