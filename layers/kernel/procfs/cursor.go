@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/bits"
 )
 
 var (
@@ -76,12 +77,12 @@ func (c *cursor) literal(s string) {
 	c.rest = c.rest[len(s):]
 }
 
-// number converts f; bits bounds the result.
-func (c *cursor) number(f []byte, base uint64, bits uint, what string) uint64 {
+// number converts f; width is the result's size in bits.
+func (c *cursor) number(f []byte, base uint64, width uint, what string) uint64 {
 	if c.err != nil {
 		return 0
 	}
-	n, err := parseUint(f, base, bits)
+	n, err := parseUint(f, base, width)
 	if err != nil {
 		c.fail(what, err)
 	}
@@ -97,11 +98,11 @@ func (c *cursor) hex32(what string) uint32 { return uint32(c.number(c.field(what
 func (c *cursor) int64(what string) int64 { return c.signed(c.field(what), 64, what) }
 func (c *cursor) int(what string) int     { return int(c.signed(c.field(what), 32, what)) }
 
-func (c *cursor) signed(f []byte, bits uint, what string) int64 {
+func (c *cursor) signed(f []byte, width uint, what string) int64 {
 	if c.err != nil {
 		return 0
 	}
-	n, err := parseInt(f, bits)
+	n, err := parseInt(f, width)
 	if err != nil {
 		c.fail(what, err)
 	}
@@ -118,11 +119,11 @@ func (c *cursor) end() error {
 }
 
 // parseUint is strconv.ParseUint without the string, for bases up to 16.
-func parseUint(b []byte, base uint64, bits uint) (uint64, error) {
+func parseUint(b []byte, base uint64, width uint) (uint64, error) {
 	if len(b) == 0 {
 		return 0, errEmpty
 	}
-	limit := ^uint64(0) >> (64 - bits)
+	limit := ^uint64(0) >> (64 - width)
 	var n uint64
 	for _, ch := range b {
 		var d uint64
@@ -139,16 +140,18 @@ func parseUint(b []byte, base uint64, bits uint) (uint64, error) {
 		if d >= base {
 			return 0, errNotDigit
 		}
-		if n > (limit-d)/base {
+		over, product := bits.Mul64(n, base)
+		next, carry := bits.Add64(product, d, 0)
+		if over|carry != 0 || next > limit {
 			return 0, errRange
 		}
-		n = n*base + d
+		n = next
 	}
 	return n, nil
 }
 
 // parseInt reads a decimal number with an optional minus sign.
-func parseInt(b []byte, bits uint) (int64, error) {
+func parseInt(b []byte, width uint) (int64, error) {
 	negative := len(b) > 0 && b[0] == '-'
 	if negative {
 		b = b[1:]
@@ -157,7 +160,7 @@ func parseInt(b []byte, bits uint) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	limit := uint64(1) << (bits - 1)
+	limit := uint64(1) << (width - 1)
 	switch {
 	case negative && n <= limit:
 		return int64(-n), nil
