@@ -24,6 +24,8 @@ type folder struct {
 	*os.File
 	path    string
 	created bool
+	// named: files get temporary names, for want of O_TMPFILE.
+	named bool
 }
 
 // lockFolder opens the directory for one writer, making it if it is missing.

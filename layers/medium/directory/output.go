@@ -28,7 +28,10 @@ type output struct {
 // system has no O_TMPFILE.
 func (d *folder) create(name string) (*output, error) {
 	o := &output{dir: d, name: name}
-	fd, err := unix.Openat(int(d.Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	fd, err := -1, error(unix.EOPNOTSUPP)
+	if !d.named {
+		fd, err = unix.Openat(int(d.Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	}
 	// EISDIR and ENOENT: a kernel that does not know the flag (open(2)).
 	if err == unix.EOPNOTSUPP || err == unix.EISDIR || err == unix.ENOENT || err == unix.EINVAL {
 		var unique [8]byte

@@ -46,11 +46,14 @@ type lane struct {
 // Create begins an image in the directory path, which is made if missing. The
 // directory must belong to the caller and be writable by nobody else. Nothing
 // is visible in it before Flush.
-func Create(path string, options Options) (*Writer, error) {
+func Create(path string, options Options) (*Writer, error) { return create(path, options, false) }
+
+func create(path string, options Options, named bool) (*Writer, error) {
 	dir, err := lockFolder(path)
 	if err != nil {
 		return nil, err
 	}
+	dir.named = named
 	file, err := dir.create(image.StateName)
 	if err != nil {
 		dir.abandon()
