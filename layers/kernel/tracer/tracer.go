@@ -21,6 +21,7 @@ type Tracer struct {
 	done  chan struct{}
 	once  sync.Once
 	procs map[*Process]struct{} // owned by the tracer's thread
+	late  []lateThread          // likewise: threads to detach when they stop
 }
 
 type task struct {

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux && amd64
+
+package tracer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Attach seizes every thread of a running process, stops them and returns
+// when no thread is left out. On error nothing stays attached and the
+// process runs on, or stays group-stopped, as before. Errors to tell apart:
+// ErrTraced, ErrVfork, ErrNoStop, Err32Bit, ErrZombieLeader, ErrSeccomp,
+// ErrShadowStack, ErrExited, ErrBusy.
+func (t *Tracer) Attach(ctx context.Context, o Options) (*Process, error) {
+	if o.Timeout == 0 {
+		o.Timeout = DefaultTimeout
+	}
+	deadline := time.Now().Add(o.Timeout)
+	var p *Process
+	err := t.Do(func() (err error) {
+		for {
+			p, err = t.attachOnce(ctx, o, deadline)
+			if !errors.Is(err, ErrBusy) || time.Now().After(deadline) || ctx.Err() != nil {
+				return err
+			}
+			time.Sleep(time.Millisecond) // the injection ends by itself
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("attach to process %d: %w", o.Pid, err)
+	}
+	return p, nil
+}
+
+func (t *Tracer) attachOnce(ctx context.Context, o Options, deadline time.Time) (*Process, error) {
+	p := &Process{Pid: o.Pid, Tracer: t, opts: o, ptOpts: sourceOptions, memFD: -1}
+	err := p.stopAll(ctx, deadline)
+	if err == nil {
+		err = p.inspect()
+	}
+	if err != nil {
+		p.abandon()
+		return nil, err
+	}
+	t.procs[p] = struct{}{}
+	return p, nil
+}
+
+// stopAll seizes and interrupts until every thread is stopped and none is
+// unknown. A listing made while all known threads are stopped proves that:
+// only a thread we did not know could have made another.
+func (p *Process) stopAll(ctx context.Context, deadline time.Time) error {
+	thaw := p.opts.Thaw
+	for {
+		fresh, err := p.seizeNew()
+		if err != nil {
+			return err
+		}
+		late := time.Now().After(deadline)
+		if fresh > 0 && thaw != nil && !late {
+			continue // frozen: list until stable before anyone may run
+		}
+		if thaw != nil {
+			if err := thaw(); err != nil {
+				return fmt.Errorf("thaw: %w", err)
+			}
+			thaw = nil
+		} else if fresh == 0 && len(p.threads) > 0 {
+			return nil
+		}
+		if err := p.awaitStops(ctx, deadline); err != nil {
+			return err
+		}
+		if late {
+			return fmt.Errorf("%w: process %d makes threads faster than they can be stopped; freeze its cgroup first", ErrNoStop, p.Pid)
+		}
+	}
+}
+
+// seizeNew seizes and interrupts all threads not known yet.
+func (p *Process) seizeNew() (fresh int, err error) {
+	tids, err := listTasks(p.Pid)
+	if err != nil {
+		return 0, err
+	}
+	known := make(map[int]bool, len(p.threads))
+	for _, th := range p.threads {
+		known[th.Tid] = true
+	}
+	for _, tid := range tids {
+		if known[tid] {
+			continue
+		}
+		ok, err := p.seize(tid)
+		if err != nil {
+			return fresh, err
+		}
+		if ok {
+			fresh++
+		}
+	}
+	p.sortThreads()
+	return fresh, nil
+}
+
+// seize takes one thread. A thread that is gone meanwhile is no error.
+func (p *Process) seize(tid int) (bool, error) {
+	err := ptraceSeize(tid, p.ptOpts|optSuspendSeccomp)
+	suspended := err == nil
+	if err != nil {
+		if ok, err := p.seizable(tid); !ok {
+			return false, err
+		}
+		if err2 := ptraceSeize(tid, p.ptOpts); err2 != nil {
+			if ok, err := p.seizable(tid); !ok {
+				return false, err
+			}
+			return false, fmt.Errorf("seize task %d (CAP_SYS_PTRACE is needed): %w", tid, err2)
+		}
+	} else {
+		p.ptOpts |= optSuspendSeccomp
+	}
+	p.threads = append(p.threads, &Thread{Tid: tid, p: p, running: true})
+	if !suspended {
+		if st, err := readStatus(p.Pid, tid); err == nil && st.Seccomp != 0 {
+			return true, fmt.Errorf("task %d: %w", tid, ErrSeccomp)
+		}
+	}
+	if err := ptraceInterrupt(tid); err != nil && !errors.Is(err, unix.ESRCH) {
+		return true, fmt.Errorf("interrupt task %d: %w", tid, err)
+	}
+	return true, nil
+}
+
+// seizable explains a refused SEIZE: false without an error means that the
+// thread is gone.
+func (p *Process) seizable(tid int) (bool, error) {
+	st, err := readStatus(p.Pid, tid)
+	switch {
+	case errors.Is(err, ErrExited):
+		return false, nil
+	case err != nil:
+		return false, err
+	case st.State == 'Z' || st.State == 'X':
+		if tid == p.Pid {
+			return false, p.deadLeader()
+		}
+		return false, nil
+	case st.TracerPid != 0:
+		return false, &TracedError{Tid: tid, TracerPid: st.TracerPid}
+	}
+	return true, nil
+}
+
+// deadLeader tells a process that is dying, leader first, from one whose
+// leader ended alone. Threads we trace end only if we take their status.
+func (p *Process) deadLeader() error {
+	for range 20 {
+		for _, th := range p.threads {
+			if _, err := peekStop(th.Tid); errors.Is(err, ErrExited) {
+				reap(th.Tid)
+			}
+		}
+		tids, err := listTasks(p.Pid)
+		if err != nil {
+			return err
+		}
+		if len(tids) <= 1 {
+			return ErrExited
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return ErrZombieLeader
+}
+
+// awaitStops waits until each thread has stopped or is gone.
+func (p *Process) awaitStops(ctx context.Context, deadline time.Time) error {
+	for i := 0; i < len(p.threads); {
+		th := p.threads[i]
+		if !th.running {
+			i++
+			continue
+		}
+		s, err := waitStop(ctx, th.Tid, deadline)
+		switch {
+		case errors.Is(err, ErrExited):
+			p.drop(th) // also after an exec by another thread
+			continue
+		case errors.Is(err, ErrNoStop):
+			return noStop(p.Pid, th.Tid)
+		case err != nil:
+			return fmt.Errorf("wait for task %d to stop: %w", th.Tid, err)
+		}
+		th.stopped(s)
+		i++
+	}
+	return nil
+}
+
+// stopped records how the thread stopped.
+func (th *Thread) stopped(s stop) {
+	th.running = false
+	switch {
+	case s.Event == eventStop && isStopSignal(s.Sig):
+		th.Stopped = s.Sig
+	case s.Event == 0 && s.Sig != syscallStop:
+		// A signal was on its way. The kernel has taken it from the queue;
+		// we pass it on with the first resume or the detach.
+		th.held = s.Sig
+		th.info, _ = ptraceSiginfo(th.Tid)
+	}
+}
+
+func isStopSignal(sig int) bool {
+	switch unix.Signal(sig) {
+	case unix.SIGSTOP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
+		return true
+	}
+	return false
+}
+
+// inspect reads what every later step needs and refuses what cannot work.
+func (p *Process) inspect() error {
+	leader, err := readStatus(p.Pid, p.Pid)
+	if err != nil {
+		return err
+	}
+	if leader.ShadowStk {
+		return ErrShadowStack
+	}
+	p.NSPid, p.caught, p.ignored = leader.NSTid, leader.Signals.Caught, leader.Signals.Ignored
+	var blocked uint64
+	for _, th := range p.threads {
+		if err := th.load(leader.NSTid == p.Pid); err != nil {
+			return err
+		}
+		blocked |= th.mask
+	}
+	leader.Signals.Blocked |= blocked
+	p.stopSig = stopSignal(leader.Signals)
+	return p.findLeftovers()
+}
+
+// load reads registers, mask and namespace id of a stopped thread.
+func (th *Thread) load(hostNamespace bool) (err error) {
+	if th.regs, err = ptraceGetRegs(th.Tid); err != nil {
+		return fmt.Errorf("registers of task %d: %w", th.Tid, gone(err))
+	}
+	if th.regs.Is32Bit() {
+		return fmt.Errorf("task %d: %w", th.Tid, Err32Bit)
+	}
+	if th.mask, err = ptraceGetMask(th.Tid); err != nil {
+		return fmt.Errorf("signal mask of task %d: %w", th.Tid, gone(err))
+	}
+	th.NSTid = th.Tid
+	if !hostNamespace {
+		st, err := readStatus(th.p.Pid, th.Tid)
+		if err != nil {
+			return err
+		}
+		th.NSTid = st.NSTid
+	}
+	return nil
+}
+
+// gone names the error of a request to a task that was killed in its stop.
+func gone(err error) error {
+	if errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("%w (%v)", ErrExited, err)
+	}
+	return err
+}

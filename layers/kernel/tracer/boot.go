@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux && amd64
+
+package tracer
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// boot is how the first and the last remote call are made, when there is no
+// scratch area: by code of the program itself, with a signal frame in dead
+// stack memory. See the package comment.
+type boot struct {
+	thread  *Thread
+	code    gadgets
+	frame   uint64
+	saved   []byte // what was at frame
+	entry   uint64 // where stubCode was poked, 0 if code are real gadgets
+	entrySv []byte
+}
+
+// ensureScratch maps the scratch area and leaves the thread that made it
+// parked there.
+func (p *Process) ensureScratch() (*Scratch, error) {
+	if p.scratch != nil {
+		return p.scratch, nil
+	}
+	if len(p.threads) == 0 {
+		return nil, ErrExited
+	}
+	maps, err := readMaps(p.Pid)
+	if err != nil {
+		return nil, notThere(err)
+	}
+	if err := p.bootEnter(maps, p.threads[0]); err != nil {
+		return nil, p.bootFail(err)
+	}
+	s, err := p.mapScratch(maps)
+	if err != nil {
+		return nil, p.bootFail(err)
+	}
+	p.scratch = s
+	th := p.boot.thread
+	if err := p.prepare(th); err != nil {
+		return nil, err
+	}
+	if err := p.park(th); err != nil {
+		return nil, err
+	}
+	return s, p.bootErase()
+}
+
+// bootEnter writes the frame and finds the code for calls of thread th.
+func (p *Process) bootEnter(maps []mapping, th *Thread) error {
+	b := boot{thread: th, code: findGadgets(maps, p.Read)}
+	frame, err := p.encodeFrame(th)
+	if err != nil {
+		return err
+	}
+	sps := make([]uint64, len(p.threads))
+	for i, t := range p.threads {
+		sps[i] = t.regs.Rsp
+	}
+	at, ok := deadStack(maps, sps, sigframeSize(frame.xsize()))
+	if !ok {
+		return fmt.Errorf("process %d: %w: its stacks are almost full or not recognisable", p.Pid, ErrNoStackRoom)
+	}
+	b.frame = at
+	p.boot = b
+	if !b.code.complete() {
+		if err := p.pokeEntry(maps); err != nil {
+			return err
+		}
+	}
+	return p.bootFrame(frame)
+}
+
+// bootFrame writes the frame, keeping what was there.
+func (p *Process) bootFrame(f frameData) error {
+	b := f.encode(p.boot.frame, p.boot.code.restorer)
+	p.boot.saved = make([]byte, len(b))
+	if err := p.Read(p.boot.frame, p.boot.saved); err != nil {
+		p.boot.saved = nil
+		return err
+	}
+	return p.Write(p.boot.frame, b)
+}
+
+// bootErase puts back the memory the first calls used. No thread may be on
+// its way through it any more.
+func (p *Process) bootErase() error {
+	var err error
+	if p.boot.saved != nil {
+		err = p.Write(p.boot.frame, p.boot.saved)
+		p.boot.saved = nil
+	}
+	if p.boot.entrySv != nil {
+		if e := p.WriteForce(p.boot.entry, p.boot.entrySv); e != nil && err == nil {
+			err = e
+		}
+		p.boot.entrySv = nil
+	}
+	return err
+}
+
+// bootFail gives the thread its own state back after a failed boot.
+func (p *Process) bootFail(cause error) error {
+	if th := p.boot.thread; th != nil && !th.gone && !th.running && th.entered {
+		if err := p.finish(th); err != nil {
+			return cause // dying: its memory does not matter any more
+		}
+	}
+	_ = p.bootErase()
+	return cause
+}
+
+// pokeEntry is for programs in which no gadget was found: the stub goes to
+// the entry point, code that has run once and never runs again.
+func (p *Process) pokeEntry(maps []mapping) error {
+	at := entryPoint(p.Pid)
+	for _, m := range maps {
+		if at < m.Start || at+uint64(len(stubCode)) > m.End || !m.Exec || m.Write || m.Shared {
+			continue
+		}
+		for _, th := range p.threads {
+			if th.regs.Rip-at < uint64(len(stubCode)) {
+				return fmt.Errorf("process %d: %w: task %d runs at the entry point", p.Pid, ErrNoGadget, th.Tid)
+			}
+		}
+		old := make([]byte, len(stubCode))
+		if err := p.Read(at, old); err != nil {
+			return err
+		}
+		if bytes.Equal(old, stubCode) { // a predecessor died here: ask the file
+			if err := readMapped(p.Pid, &m, at, old); err != nil {
+				return err
+			}
+		}
+		p.boot.entry, p.boot.entrySv = at, old
+		p.boot.code = gadgets{syscallRet: at, restorer: at + stubRestorer}
+		return p.WriteForce(at, stubCode)
+	}
+	return fmt.Errorf("process %d: %w: no libc-like code is mapped and the entry point %#x is not mapped executable", p.Pid, ErrNoGadget, at)
+}
+
+// readMapped reads the file behind a mapping, not the memory.
+func readMapped(pid int, m *mapping, at uint64, b []byte) error {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/map_files/%x-%x", pid, m.Start, m.End))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.ReadAt(b, int64(m.Offset+at-m.Start))
+	return err
+}
+
+// TouchedCode returns the range of program code that was overwritten and put
+// back (the fallback without gadgets), which makes its page anonymous; a
+// checkpoint may treat it as clean. Empty, as a rule.
+func (p *Process) TouchedCode() Range {
+	var r Range
+	_ = p.Do(func() error {
+		if p.boot.entry != 0 {
+			r = Range{p.boot.entry, p.boot.entry + uint64(len(stubCode))}
+		}
+		return nil
+	})
+	return r
+}
+
+// mapScratch makes the first calls.
+func (p *Process) mapScratch(maps []mapping) (*Scratch, error) {
+	call := func(c *Call) error { return p.stubCall(p.boot.thread, p.boot.code.syscallRet, p.boot.frame, c) }
+	if err := p.clearLeftovers(call); err != nil {
+		return nil, err
+	}
+	base, ok := pickHole(mapRanges(maps), p.opts.Avoid, scratchMaxLen)
+	if !ok {
+		return nil, fmt.Errorf("%w: no hole of %d bytes in the address space", ErrScratch, scratchMaxLen)
+	}
+	slots := (uint64(len(p.threads))*p.slotSize() + scratchFirst/2 + pageSize - 1) &^ (pageSize - 1)
+	data := slots + scratchFirst/2
+	// Never writable and executable at once: PR_SET_MDWE forbids that.
+	code := Mmap(base, pageSize, unix.PROT_READ|unix.PROT_EXEC, scratchFlags, -1, 0)
+	if err := call(&code); err != nil {
+		return nil, err
+	}
+	if code.Ret != int64(base) {
+		return nil, mapError(&code)
+	}
+	area := Mmap(base+pageSize, data, unix.PROT_READ|unix.PROT_WRITE, scratchFlags, -1, 0)
+	err := call(&area)
+	if err == nil && area.Ret != int64(base+pageSize) {
+		err = mapError(&area)
+	}
+	if err == nil {
+		err = p.WriteForce(base, codePage(monotonic()))
+	}
+	if err != nil {
+		undo := Munmap(base, pageSize+data)
+		_ = call(&undo)
+		return nil, err
+	}
+	start := base + pageSize
+	return &Scratch{
+		p: p, base: base, end: start + data,
+		internal:   arena{extents: []Range{{start, start + slots}}},
+		user:       arena{extents: []Range{{start + slots, start + data}}},
+		syscallRet: base + scratchStub,
+		restorer:   base + scratchStub + stubRestorer,
+	}, nil
+}
+
+// unmapScratch makes the last call, in a thread whose own state is put back
+// right after it. All other threads must have theirs already.
+func (p *Process) unmapScratch() error {
+	s := p.scratch
+	if s == nil {
+		return nil
+	}
+	th := p.boot.thread
+	if th.gone {
+		if len(p.threads) == 0 {
+			return ErrExited
+		}
+		th = p.threads[0]
+		p.boot.thread = th
+	}
+	frame, err := p.encodeFrame(th)
+	if err == nil && p.boot.entry != 0 {
+		var maps []mapping
+		if maps, err = readMaps(p.Pid); err == nil {
+			err = p.pokeEntry(maps)
+		}
+	}
+	if err == nil {
+		err = p.bootFrame(frame)
+	}
+	c := Munmap(s.base, s.end-s.base)
+	if err == nil {
+		err = p.stubCall(th, p.boot.code.syscallRet, p.boot.frame, &c)
+	}
+	if err == nil {
+		err = c.Errno()
+	}
+	if err == nil {
+		p.scratch = nil
+	}
+	if e := p.finish(th); err == nil {
+		err = e
+	}
+	if e := p.bootErase(); err == nil {
+		err = e
+	}
+	return err
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux && amd64
+
+package tracer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotFrame: the process execed something else than the frame program.
+var ErrNotFrame = errors.New("the process did not exec the frame program")
+
+// AttachFrame seizes the init of a created, not yet started container, to
+// catch its exec of the frame program (FrameFile): WaitExec must follow
+// before anything else works. Until Commit the frame dies with the tracer.
+func (t *Tracer) AttachFrame(_ context.Context, o Options) (*Process, error) {
+	p := &Process{Pid: o.Pid, Tracer: t, opts: o, ptOpts: frameOptions, frame: true, memFD: -1}
+	err := t.Do(func() error {
+		err := ptraceSeize(o.Pid, p.ptOpts|optSuspendSeccomp)
+		if err != nil {
+			if ok, why := p.seizable(o.Pid); why != nil {
+				return why
+			} else if !ok {
+				return ErrExited
+			}
+			return fmt.Errorf("%w: %w", ErrSeccomp, err)
+		}
+		p.ptOpts |= optSuspendSeccomp
+		p.threads = []*Thread{{Tid: o.Pid, p: p, running: true}}
+		t.procs[p] = struct{}{}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("seize frame %d: %w", o.Pid, err)
+	}
+	return p, nil
+}
+
+// WaitExec lets the frame run until it has execed the frame program and
+// stops it there. Signals on the way are passed on. It waits until the
+// context ends, in short turns, so that the tracer serves others meanwhile.
+func (p *Process) WaitExec(ctx context.Context) error {
+	for {
+		var done bool
+		err := p.do(func() (err error) { done, err = p.towardsExec(ctx); return err })
+		if err != nil {
+			return fmt.Errorf("wait for frame %d to exec: %w", p.Pid, err)
+		}
+		if done {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("wait for frame %d to exec: %w", p.Pid, err)
+		}
+	}
+}
+
+const execTurn = 2 * time.Millisecond
+
+func (p *Process) towardsExec(ctx context.Context) (bool, error) {
+	if len(p.threads) == 0 {
+		return false, ErrExited
+	}
+	th := p.threads[0]
+	s, err := waitStop(ctx, th.Tid, time.Now().Add(execTurn))
+	switch {
+	case errors.Is(err, ErrNoStop), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return false, nil
+	case errors.Is(err, ErrExited):
+		p.drop(th)
+		return false, err
+	case err != nil:
+		return false, err
+	}
+	if s.Event == unix.PTRACE_EVENT_EXEC {
+		return true, p.settle(th)
+	}
+	sig := 0
+	if s.Event == 0 && s.Sig != syscallStop {
+		sig = s.Sig
+	}
+	return false, gone(ptraceCont(th.Tid, sig))
+}
+
+// settle moves a thread from the exec event, which lies inside execve and
+// would overwrite rax, to a stop before its first instruction.
+func (p *Process) settle(th *Thread) error {
+	if err := ptraceInterrupt(th.Tid); err != nil {
+		return gone(err)
+	}
+	if err := ptraceCont(th.Tid, 0); err != nil {
+		return gone(err)
+	}
+	s, err := waitStop(context.Background(), th.Tid, time.Now().Add(DefaultTimeout))
+	if err != nil {
+		return err
+	}
+	th.stopped(s)
+	p.ptOpts &^= unix.PTRACE_O_TRACEEXEC
+	if err := ptraceOptions(th.Tid, p.ptOpts); err != nil {
+		return gone(err)
+	}
+	code := make([]byte, len(frameCode))
+	if p.Read(FrameBase+frameEntry, code) != nil || !bytes.Equal(code, frameCode) {
+		return ErrNotFrame
+	}
+	return p.inspect()
+}
+
+// AvoidSignals tells, for a frame, which signals may be pending in its
+// threads (bit n-1 for signal n), so that batches end with another one.
+func (p *Process) AvoidSignals(mask uint64) error {
+	return p.do(func() error {
+		if !p.frame {
+			return errors.New("tracer: AvoidSignals is for frames")
+		}
+		// In a frame our own signal is never delivered, so any will do that
+		// can be blocked and is not forced by faults.
+		s := signalSets{Pending: mask, Ignored: blockAll}
+		sig := stopSignal(s)
+		if sig == 0 {
+			return fmt.Errorf("tracer: frame %d: every usable signal may be pending", p.Pid)
+		}
+		p.stopSig = sig
+		return nil
+	})
+}
+
+// AdoptThreads takes in threads that remote clone3 calls with CLONE_PTRACE
+// made in this process, by their ids in the innermost pid namespace, and
+// returns them in that order. They stop before their first instruction, with
+// the registers and mask of the injection that made them: SetRegisters and
+// SetSignalMask must follow.
+func (p *Process) AdoptThreads(nsTids []int) (threads []*Thread, err error) {
+	err = p.do(func() error {
+		host, err := p.newTasks()
+		if err != nil {
+			return err
+		}
+		for _, ns := range nsTids {
+			tid, ok := host[ns]
+			if !ok {
+				return fmt.Errorf("thread %d of frame %d: %w", ns, p.Pid, ErrExited)
+			}
+			th, err := p.adopt(tid)
+			if err != nil {
+				return err
+			}
+			threads = append(threads, th)
+		}
+		p.sortThreads()
+		return nil
+	})
+	return threads, err
+}
+
+// newTasks maps innermost to host ids for threads not known yet.
+func (p *Process) newTasks() (map[int]int, error) {
+	tids, err := listTasks(p.Pid)
+	if err != nil {
+		return nil, err
+	}
+	known := make(map[int]bool, len(p.threads))
+	for _, th := range p.threads {
+		known[th.Tid] = true
+	}
+	host := make(map[int]int)
+	for _, tid := range tids {
+		if known[tid] {
+			continue
+		}
+		st, err := readStatus(p.Pid, tid)
+		if err != nil {
+			return nil, err
+		}
+		host[st.NSTid] = tid
+	}
+	return host, nil
+}
+
+// adopt waits for the first stop of a task that was born traced.
+func (p *Process) adopt(tid int) (*Thread, error) {
+	th := &Thread{Tid: tid, p: p, running: true}
+	s, err := waitStop(context.Background(), tid, p.batchDeadline())
+	if err != nil {
+		return nil, fmt.Errorf("new task %d (was it made with CLONE_PTRACE?): %w", tid, err)
+	}
+	th.stopped(s)
+	if err := th.load(false); err != nil {
+		return nil, err
+	}
+	p.threads = append(p.threads, th)
+	return th, nil
+}
+
+// AdoptChild takes in a process that a remote clone3 with CLONE_PTRACE and
+// without CLONE_VM made in this frame; nsPid is its id in its innermost pid
+// namespace. It lives on the same Tracer and has its own copy of the scratch
+// area, at the same addresses. Blocks allocated before stay allocated.
+func (p *Process) AdoptChild(nsPid int) (child *Process, err error) {
+	err = p.do(func() error {
+		pid, err := p.childPid(nsPid)
+		if err != nil {
+			return err
+		}
+		c := &Process{
+			Pid: pid, NSPid: nsPid, Tracer: p.Tracer, opts: p.opts, ptOpts: p.ptOpts, frame: p.frame, memFD: -1,
+			caught: p.caught, ignored: p.ignored, stopSig: p.stopSig,
+		}
+		th, err := c.adopt(pid)
+		if err != nil {
+			return err
+		}
+		c.boot = boot{thread: th, code: p.boot.code, frame: p.boot.frame}
+		if p.scratch != nil {
+			s := *p.scratch
+			s.p = c
+			s.internal.extents = slices.Clone(s.internal.extents)
+			s.user.extents = slices.Clone(s.user.extents)
+			c.scratch = &s
+		}
+		p.Tracer.procs[c] = struct{}{}
+		child = c
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("adopt child %d of frame %d: %w", nsPid, p.Pid, err)
+	}
+	return child, nil
+}
+
+// childPid finds the host id of a child, whichever thread made it.
+func (p *Process) childPid(nsPid int) (int, error) {
+	for _, th := range p.threads {
+		pids, err := listChildren(p.Pid, th.Tid)
+		if err != nil {
+			return 0, err
+		}
+		for _, pid := range pids {
+			if st, err := readStatus(pid, pid); err == nil && st.NSTid == nsPid {
+				return pid, nil
+			}
+		}
+	}
+	return 0, ErrExited
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux && amd64
+
+package tracer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/spec/arch/amd64"
+)
+
+const blockAll = ^uint64(0)
+
+// enter gives a stopped thread injected registers and mask. Registers first,
+// mask second: if the tracer dies in between, the thread runs through the
+// injected code and returns to its own state with its own mask.
+func (th *Thread) enter(r amd64.Registers, mask uint64) error {
+	if th.gone {
+		return ErrExited
+	}
+	if th.running {
+		return fmt.Errorf("task %d is still in a remote call: %w", th.Tid, ErrNoStop)
+	}
+	if err := ptraceSetRegs(th.Tid, &r); err != nil {
+		return gone(err)
+	}
+	if !th.entered || th.curMask != mask {
+		th.entered = true
+		if err := ptraceSetMask(th.Tid, mask); err != nil {
+			return gone(err)
+		}
+		th.curMask = mask
+	}
+	return nil
+}
+
+// resume lets the thread run with request (unix.PTRACE_CONT or _SYSCALL). A
+// signal whose delivery our first stop interrupted goes back to the queue,
+// siginfo and all: the kernel queues it again because it is blocked now
+// (ptrace_signal in kernel/signal.c).
+func (th *Thread) resumeWith(request, sig int) error {
+	if th.held != 0 {
+		sig, th.held = th.held, 0
+	}
+	if err := ptrace(request, th.Tid, 0, uintptr(sig)); err != nil {
+		return gone(err)
+	}
+	th.running = true
+	return nil
+}
+
+// await waits until done accepts a stop of an injected thread, and carries
+// the thread across all others.
+func (p *Process) await(th *Thread, deadline time.Time, request int, done func(stop) bool) error {
+	for {
+		s, err := waitStop(context.Background(), th.Tid, deadline)
+		if errors.Is(err, ErrExited) {
+			p.drop(th)
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		th.running = false
+		if done(s) {
+			return nil
+		}
+		sig := 0
+		switch {
+		case s.Event != 0, s.Sig == syscallStop:
+			// A group-stop begins or ends, or an event of a frame.
+		case isStopSignal(s.Sig):
+			sig = s.Sig // cannot be held back; the thread stops and we resume it
+		case s.Sig == p.stopSig:
+			// Somebody else's: the program ignores it, see stopSignal.
+		default:
+			return &BatchError{Tid: th.Tid, Call: -1, Signal: s.Sig}
+		}
+		if err := th.resumeWith(request, sig); err != nil {
+			return err
+		}
+	}
+}
+
+// stubCall makes one call in th at gadget ("syscall; ret"), stopping before
+// and after it. frame is where the thread returns to if the tracer dies; its
+// first word must lead to rt_sigreturn. It leaves the thread behind the call.
+func (p *Process) stubCall(th *Thread, gadget, frame uint64, c *Call) error {
+	c.Ret = retPending
+	if err := th.enter(stubRegisters(th.regs, gadget, frame, c), blockAll); err != nil {
+		return err
+	}
+	if err := th.resumeWith(unix.PTRACE_SYSCALL, 0); err != nil {
+		return err
+	}
+	deadline, stops := p.batchDeadline(), 0
+	for stops < 2 {
+		err := p.await(th, deadline, unix.PTRACE_SYSCALL, func(s stop) bool { return s.Event == 0 && s.Sig == syscallStop })
+		if err != nil {
+			return &BatchError{Tid: th.Tid, Nr: c.Nr, Cause: err}
+		}
+		if stops++; stops < 2 {
+			if err := th.resumeWith(unix.PTRACE_SYSCALL, 0); err != nil {
+				return err
+			}
+		}
+	}
+	r, err := ptraceGetRegs(th.Tid)
+	if err != nil {
+		return gone(err)
+	}
+	c.Ret = int64(r.Rax)
+	return nil
+}
+
+// park moves a stopped thread to the way back in the scratch page, where it
+// waits for its next batch: nothing but its own frame matters there.
+func (p *Process) park(th *Thread) error {
+	return th.enter(parkRegisters(th.regs, p.scratch.base, th.slot.frame), blockAll)
+}
+
+// finish gives a thread its own state back. Mask first, registers second: in
+// between, the death of the tracer still leads through the frame.
+func (p *Process) finish(th *Thread) error {
+	r := th.regs
+	if th.entered {
+		if err := ptraceSetMask(th.Tid, th.mask); err != nil {
+			return gone(err)
+		}
+		r = rseqAbort(r, th.rseqCS)
+	}
+	r, changed := p.hideStop(th, r)
+	if th.entered || changed {
+		if err := ptraceSetRegs(th.Tid, &r); err != nil {
+			return gone(err)
+		}
+	}
+	th.entered = false
+	return nil
+}
+
+// hideStop undoes an EINTR that our stop alone caused. Calls that return a
+// restart code are left to the kernel, which still has their restart block.
+func (p *Process) hideStop(th *Thread, r amd64.Registers) (amd64.Registers, bool) {
+	if p.frame || !r.InSyscall() || int64(r.Rax) != interrupted {
+		return r, false
+	}
+	h, err := th.handler(false)
+	if err != nil || h != NoHandler {
+		return r, false
+	}
+	fixed, kind := Restart(r, NoHandler, nil)
+	if kind == RestartNone {
+		return r, false
+	}
+	return fixed, true
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux && amd64
+
+package tracer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/spec/arch/amd64"
+)
+
+// Detach unmaps the scratch area, puts registers, masks and memory back and
+// lets the process run on as if nothing had happened; a group-stopped one
+// stays stopped. For a frame call Release and Commit first.
+func (p *Process) Detach() error {
+	return p.do(func() error {
+		if err := p.leave(); err != nil {
+			return fmt.Errorf("detach from process %d: %w", p.Pid, err)
+		}
+		return nil
+	})
+}
+
+// Leave is for an error at any stage: it does what Detach does, goes on
+// after failures, and always lets the process run (a frame that is not
+// committed is killed instead). It may follow a failed Detach, and reports
+// what could not be put back.
+func (p *Process) Leave() error {
+	err := p.Tracer.Do(func() error {
+		if p.closed {
+			return nil
+		}
+		if p.frame && p.ptOpts&unix.PTRACE_O_EXITKILL != 0 {
+			return p.kill()
+		}
+		return p.leave()
+	})
+	if err != nil && !errors.Is(err, ErrClosed) {
+		return fmt.Errorf("leave process %d: %w", p.Pid, err)
+	}
+	return nil
+}
+
+// stuckWait is how long leave waits for a thread that is in a remote call.
+const stuckWait = 2 * time.Second
+
+func (p *Process) leave() error {
+	var errs []error
+	note := func(err error) {
+		if err != nil && !errors.Is(err, ErrExited) {
+			errs = append(errs, err)
+		}
+	}
+	for _, th := range p.live() {
+		if th.running && th.entered {
+			note(p.halt(th))
+		}
+	}
+	for _, th := range p.live() {
+		if th.entered && !th.running && (th != p.boot.thread || p.scratch == nil) {
+			note(p.finish(th))
+		}
+	}
+	if p.stuck() {
+		// It finds its way back by itself, but through the scratch area,
+		// which therefore stays: a leftover for our successor to clear.
+		note(fmt.Errorf("%w: a remote call does not return, the scratch area stays mapped", ErrScratch))
+		if th := p.boot.thread; th != nil && !th.gone && !th.running {
+			note(p.finish(th))
+		}
+	} else {
+		note(p.unmapScratch())
+	}
+	for _, th := range p.live() {
+		if th.running {
+			p.Tracer.letGoLater(p, th)
+			continue
+		}
+		if th.regs == (amd64.Registers{}) {
+			note(th.load(true)) // Attach failed before it came to that
+		}
+		note(p.finish(th)) // those never entered: hide the stop
+		if err := ptraceDetach(th.Tid, th.held); err != nil {
+			if _, e := peekStop(th.Tid); errors.Is(e, ErrExited) {
+				p.drop(th)
+			} else {
+				p.Tracer.letGoLater(p, th)
+			}
+		}
+	}
+	p.forget()
+	return errors.Join(errs...)
+}
+
+// stuck says whether a thread runs in injected code.
+func (p *Process) stuck() bool {
+	for _, th := range p.threads {
+		if th.running && th.entered {
+			return true
+		}
+	}
+	return false
+}
+
+// abandon undoes a failed Attach.
+func (p *Process) abandon() { _ = p.leave() }
+
+// live is a copy of the threads: leaving drops those that are gone.
+func (p *Process) live() []*Thread { return append([]*Thread(nil), p.threads...) }
+
+func (p *Process) forget() {
+	p.closed, p.threads = true, nil
+	delete(p.Tracer.procs, p)
+	if p.memFD >= 0 {
+		_ = unix.Close(p.memFD)
+		p.memFD = -1
+	}
+}
+
+// halt stops a thread that did not come back from a remote call.
+func (p *Process) halt(th *Thread) error {
+	if err := ptraceInterrupt(th.Tid); err != nil {
+		return gone(err)
+	}
+	_, err := waitStop(context.Background(), th.Tid, time.Now().Add(stuckWait))
+	if errors.Is(err, ErrExited) {
+		p.drop(th)
+		return nil
+	}
+	if err != nil {
+		return noStop(p.Pid, th.Tid)
+	}
+	th.running = false
+	return nil
+}
+
+// letGoLater detaches a thread when it stops at last: PTRACE_DETACH needs a
+// stop, and a vfork parent reports its pending one only after its child has
+// execed. A goroutine looks every millisecond while there are such threads.
+func (t *Tracer) letGoLater(p *Process, th *Thread) {
+	t.late = append(t.late, lateThread{p, th})
+	if len(t.late) > 1 {
+		return
+	}
+	go func() {
+		for {
+			time.Sleep(time.Millisecond)
+			more := false
+			if t.Do(func() error { more = t.letGo(); return nil }) != nil || !more {
+				return
+			}
+		}
+	}()
+}
+
+type lateThread struct {
+	p  *Process
+	th *Thread
+}
+
+// letGo detaches the late threads that have stopped and says whether there
+// are more.
+func (t *Tracer) letGo() bool {
+	left := t.late[:0]
+	for _, l := range t.late {
+		s, err := peekStop(l.th.Tid)
+		switch {
+		case errors.Is(err, ErrExited):
+			l.p.drop(l.th)
+		case err != nil:
+			left = append(left, l)
+		default:
+			if l.th.running {
+				l.th.stopped(s)
+			}
+			if !l.th.entered && l.th.load(true) == nil {
+				_ = l.p.finish(l.th)
+			}
+			if ptraceDetach(l.th.Tid, l.th.held) != nil {
+				left = append(left, l)
+			}
+		}
+	}
+	t.late = left
+	return len(left) > 0
+}
+
+// Kill kills the process and takes the exit status of its traced threads:
+// until then the leader's end is not reported to its parent.
+func (p *Process) Kill() error { return p.do(p.kill) }
+
+func (p *Process) kill() error {
+	if err := unix.Kill(p.Pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill process %d: %w", p.Pid, err)
+	}
+	deadline := time.Now().Add(DefaultTimeout)
+	// In rotation: which thread of a pid namespace's init ends first is not
+	// ours to say.
+	for len(p.threads) > 0 {
+		for _, th := range p.live() {
+			if _, err := peekStop(th.Tid); errors.Is(err, ErrExited) {
+				p.drop(th)
+			}
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("kill process %d: %d threads have not ended: %w", p.Pid, len(p.threads), ErrNoStop)
+		}
+		if len(p.threads) > 0 {
+			time.Sleep(50 * time.Microsecond)
+		}
+	}
+	p.forget()
+	return nil
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux && amd64
+
+package tracer
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// leftover is the scratch area of a tracer that died.
+type leftover struct {
+	Range
+	code  Range
+	stamp uint64 // CLOCK_MONOTONIC at its creation
+}
+
+// leftoverAge is how old a leftover must be before a successor unmaps it: a
+// signal handler that ran on top of an injection (the moment between SETREGS
+// and SETSIGMASK) may still have to return through it.
+const leftoverAge = 2 * time.Second
+
+// findLeftovers looks for what dead predecessors left. ErrBusy: a thread is
+// still on its way out of such an injection; its registers are not the
+// program's. It gets out by itself as soon as it may run.
+func (p *Process) findLeftovers() error {
+	maps, err := readMaps(p.Pid)
+	if err != nil {
+		return notThere(err)
+	}
+	p.leftovers = nil
+	for i := range maps {
+		m := &maps[i]
+		if !m.Exec || m.Write || m.Inode != 0 || m.Name != "" || m.len() != pageSize {
+			continue
+		}
+		head := make([]byte, scratchLoop)
+		if p.Read(m.Start, head) != nil || string(head[:len(scratchMagic)]) != scratchMagic {
+			continue
+		}
+		l := leftover{Range: Range{m.Start, m.End}, code: Range{m.Start, m.End}, stamp: leUint64(head[scratchStamp:])}
+		for _, d := range maps[i+1:] {
+			if d.Start != l.End || !d.Write || d.Inode != 0 || d.End-l.Start > scratchMaxLen {
+				break
+			}
+			l.End = d.End
+		}
+		p.leftovers = append(p.leftovers, l)
+	}
+	for _, th := range p.threads {
+		if p.inInjection(th) {
+			return fmt.Errorf("task %d: %w", th.Tid, ErrBusy)
+		}
+	}
+	return nil
+}
+
+// inInjection says whether a thread stopped in injected code: in a leftover
+// scratch page, or between two gadgets with one of our frames on its stack.
+func (p *Process) inInjection(th *Thread) bool {
+	for _, l := range p.leftovers {
+		if th.regs.Rip >= l.code.Start && th.regs.Rip < l.code.End {
+			return true
+		}
+	}
+	frame := make([]byte, frameMagicAt+len(frameMagic)+8)
+	if p.Read(th.regs.Rsp-8, frame) != nil || !isSigframe(frame) && !isSigframe(frame[8:]) {
+		return false
+	}
+	code := make([]byte, 2*gadgetMaxLen)
+	return p.Read(th.regs.Rip-uint64(gadgetMaxLen), code) == nil && bytes.Contains(code, gadgetSyscallRet[:2])
+}
+
+// ScratchRanges returns the mappings that belong to injections, this one's
+// and leftovers of dead predecessors: a checkpoint leaves them out.
+func (p *Process) ScratchRanges() []Range {
+	var out []Range
+	_ = p.Do(func() error {
+		for _, l := range p.leftovers {
+			out = append(out, l.Range)
+		}
+		if s := p.scratch; s != nil {
+			out = append(out, Range{s.base, s.end})
+		}
+		return nil
+	})
+	return out
+}
+
+// monotonic is CLOCK_MONOTONIC in nanoseconds: the same on all processes of
+// a host, unlike Go's.
+func monotonic() uint64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // cannot fail
+	return uint64(ts.Nano())
+}
+
+// clearLeftovers unmaps what is old enough, through call.
+func (p *Process) clearLeftovers(call func(*Call) error) error {
+	kept := p.leftovers[:0]
+	for _, l := range p.leftovers {
+		if time.Duration(monotonic()-l.stamp) < leftoverAge {
+			kept = append(kept, l)
+			continue
+		}
+		c := Munmap(l.Start, l.End-l.Start)
+		if err := call(&c); err != nil {
+			return err
+		}
+	}
+	p.leftovers = kept
+	return nil
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux && amd64
+
+package tracer
+
+import "slices"
+
+const (
+	redZone = 128 // bytes below rsp that belong to a leaf function (psABI)
+	// deepMargin is kept between a frame and the live part of a stack whose
+	// stack pointer we do not see (a Go thread that runs on another stack).
+	deepMargin = 64 << 10
+	lowestHole = 1 << 32        // far from the program and its brk
+	userEnd    = 0x7ffffffff000 // TASK_SIZE with four-level page tables
+	holeMargin = 1 << 20        // so that no mapping merges with ours
+)
+
+// deadStack returns the 64-aligned address of need bytes of memory that no
+// program may rely on: the far end of a stack, below everything live. sps
+// are the stack pointers of all threads. The main stack is preferred; a
+// thread's stack counts only if it is one for certain: a stack pointer
+// inside and a guard mapping right below.
+func deadStack(maps []mapping, sps []uint64, need int) (uint64, bool) {
+	for i, m := range maps {
+		if m.Name == "[stack]" {
+			if at, ok := stackBottom(maps, i, sps, uint64(need), false); ok {
+				return at, true
+			}
+		}
+	}
+	for i, m := range maps {
+		if m.Name == "" && i > 0 && maps[i-1].End == m.Start && maps[i-1].none() {
+			if at, ok := stackBottom(maps, i, sps, uint64(need), true); ok {
+				return at, true
+			}
+		}
+	}
+	return 0, false
+}
+
+func stackBottom(maps []mapping, i int, sps []uint64, need uint64, mustHold bool) (uint64, bool) {
+	m := maps[i]
+	if !m.Read || !m.Write || m.Shared || m.Inode != 0 {
+		return 0, false
+	}
+	limit, inside := m.End, false
+	for _, sp := range sps {
+		if sp > m.Start && sp <= m.End {
+			limit, inside = min(limit, sp-redZone), true
+		}
+	}
+	margin := uint64(0)
+	if !inside || mustHold {
+		margin = deepMargin
+	}
+	if mustHold && !inside || limit < m.Start || limit-m.Start < need+margin+frameAlign {
+		return 0, false
+	}
+	// Leave some room below, for a handler that runs on this stack in the
+	// moment between SETREGS and SETSIGMASK, if the tracer dies there.
+	room := limit - m.Start - need - margin - frameAlign
+	return (m.Start + min(room, 2*pageSize) + frameAlign - 1) &^ (frameAlign - 1), true
+}
+
+// pickHole returns the start of size free bytes, page-aligned, not touching
+// used or avoid, with a margin around so that neighbours do not merge.
+func pickHole(used, avoid []Range, size uint64) (uint64, bool) {
+	all := slices.Concat(used, avoid)
+	slices.SortFunc(all, func(a, b Range) int {
+		if a.Start < b.Start {
+			return -1
+		}
+		return 1
+	})
+	at := uint64(lowestHole)
+	for _, r := range all {
+		if r.End <= r.Start {
+			continue
+		}
+		if r.Start >= at && r.Start-at >= size+2*holeMargin {
+			break
+		}
+		at = max(at, (r.End+pageSize-1)&^(pageSize-1))
+	}
+	if at > userEnd || userEnd-at < size+2*holeMargin {
+		return 0, false
+	}
+	return at + holeMargin, true
+}
