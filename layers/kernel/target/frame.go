@@ -265,3 +265,6 @@ func (t *Task) CloseOwn() error {
 	}
 	return p.Run()
 }
+
+// Allowed bounds what the image may ask for.
+func (t *Task) Allowed() Allowed { return t.frame.Allowed }

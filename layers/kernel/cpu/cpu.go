@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cpu exports and imports what a thread has in the processor: general
+// registers, segment bases, and the extended state as XSAVE lays it out.
+//
+// Registers are exported as another thread can take them over: a system call
+// that was interrupted by our stop alone is made again, a restartable sequence
+// that was under way begins anew. They are the last thing an import sets.
+package cpu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/arch/amd64"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// Name is what the subsystem's records are called by.
+const Name = "cpu"
+
+// Kinds of records.
+const (
+	// KindLayout: state.XSaveLayout, shared, entity 0.
+	KindLayout = 1
+	// KindThread: state.ThreadCPU, entity is the thread's id.
+	KindThread = 2
+)
+
+// Subsystem is one event's registers.
+type Subsystem struct {
+	env     target.Env
+	threads atomic.Uint64
+
+	mu     sync.Mutex
+	layout *amd64.XLayout
+	kept   map[record.ProcessID]map[int]*saved
+}
+
+// saved is one thread on its way in, in this host's layout.
+type saved struct {
+	registers amd64.Registers
+	xsave     []byte
+}
+
+// New makes the subsystem for one event.
+func New(env target.Env) *Subsystem {
+	return &Subsystem{env: env, kept: map[record.ProcessID]map[int]*saved{}}
+}
+
+// Name of the subsystem.
+func (s *Subsystem) Name() string { return Name }
+
+// Status counts threads.
+func (s *Subsystem) Status() record.Status { return record.Status{Entities: s.threads.Load()} }
+
+// Fault cannot be served: registers exist once.
+func (s *Subsystem) Fault(_ context.Context, f record.Fault) error {
+	return fmt.Errorf("cpu: %s: no second copy to recover it from: %w", f.Header, errors.ErrUnsupported)
+}
+
+// Dump lists the instruction pointers that are known.
+func (s *Subsystem) Dump(w io.Writer) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, threads := range s.kept {
+		for tid, t := range threads {
+			fmt.Fprintf(w, "process %d thread %d: rip %#x rsp %#x rax %#x\n", id, tid, t.registers.Rip, t.registers.Rsp, t.registers.Rax)
+		}
+	}
+	return nil
+}
+
+// Checkpoint exports the layout once and every thread's registers.
+func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
+	if step.Stage != record.StageResidual {
+		return record.Progress{Done: true}, nil
+	}
+	if step.Process == record.Shared {
+		return record.Progress{Done: true, Advanced: true}, exportLayout(ctx, out)
+	}
+	p := s.env.Source.Process(step.Process)
+	if p == nil || p.Traced == nil {
+		return record.Progress{}, fmt.Errorf("cpu: process %d: %w", step.Process, target.ErrNotStopped)
+	}
+	var all []*record.Record
+	err := p.Traced.Do(func() error {
+		for _, th := range p.Traced.Threads() {
+			r, err := export(p.ID, th)
+			if err != nil {
+				return fmt.Errorf("cpu: pid %d: %w", p.Pid, err)
+			}
+			all = append(all, r)
+		}
+		return nil
+	})
+	if err != nil {
+		return record.Progress{}, err
+	}
+	for _, r := range all {
+		if err := out.Push(ctx, r); err != nil {
+			return record.Progress{}, err
+		}
+	}
+	s.threads.Add(uint64(len(all)))
+	return record.Progress{Done: true, Advanced: true, Entities: uint64(len(all))}, nil
+}
+
+func exportLayout(ctx context.Context, out record.Sink) error {
+	l, err := tracer.HostXSave()
+	if err != nil {
+		return fmt.Errorf("cpu: %w", err)
+	}
+	m := &state.XSaveLayout{Features: l.Features}
+	for _, c := range l.Components {
+		m.Component = append(m.Component, &state.XSaveComponent{Bit: uint32(c.Bit), Offset: c.Offset, Size: c.Size})
+	}
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("cpu: %w", err)
+	}
+	return out.Push(ctx, &record.Record{Header: record.Header{Subsystem: Name, Kind: KindLayout}, Payload: b})
+}
+
+func export(id record.ProcessID, th *tracer.Thread) (*record.Record, error) {
+	regs, _, err := th.ResumeRegisters()
+	if err != nil {
+		return nil, err
+	}
+	x, err := th.XState()
+	if err != nil {
+		return nil, err
+	}
+	m := &state.ThreadCPU{Xsave: x}
+	if m.Registers, err = regs.MarshalBinary(); err != nil {
+		return nil, err
+	}
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	return &record.Record{Header: record.Header{Subsystem: Name, Process: id, Kind: KindThread, Entity: uint64(th.NSTid)}, Payload: b}, nil
+}

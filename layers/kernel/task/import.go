@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package task
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// errImage marks records that contradict themselves or each other.
+var errImage = errors.New("the image's tasks are invalid")
+
+// maxThreads is the kernel's largest pid (PID_MAX_LIMIT).
+const maxThreads = 4 << 20
+
+func leUint64(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
+
+// Restart keeps the records, makes the threads in StageJoin and gives them
+// what is theirs in StageSettle.
+func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Record) (record.Progress, error) {
+	if in != nil {
+		return record.Progress{Done: true, Advanced: true, Entities: 1}, s.receive(in)
+	}
+	if step.Process == record.Shared || step.Stage == record.StageResume {
+		return record.Progress{Done: true}, nil
+	}
+	t := s.env.Frame.Task(step.Process)
+	if t == nil || t.Traced == nil {
+		return record.Progress{}, fmt.Errorf("task: process %d: %w", step.Process, target.ErrNotStopped)
+	}
+	s.mu.Lock()
+	k := s.kept[step.Process]
+	s.mu.Unlock()
+	if k == nil || k.process == nil || len(k.threads) != int(k.process.Threads) {
+		return record.Progress{}, fmt.Errorf("%w: process %d is not whole", errImage, step.Process)
+	}
+	var err error
+	switch step.Stage {
+	case record.StageBuild:
+		err = check(t, k)
+	case record.StageJoin:
+		err = join(t, k)
+		s.threads.Add(uint64(len(k.threads)))
+	case record.StageSettle:
+		err = settle(t, k)
+	}
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("task: process %d: %w", step.Process, err)
+	}
+	return record.Progress{Done: true, Advanced: true}, nil
+}
+
+func (s *Subsystem) receive(in *record.Record) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if in.Process == record.Shared {
+		return fmt.Errorf("%w: %s belongs to no process", errImage, in.Header)
+	}
+	k := s.kept[in.Process]
+	if k == nil {
+		k = &saved{}
+		s.kept[in.Process] = k
+	}
+	switch in.Kind {
+	case KindProcess:
+		k.process = &state.Process{}
+		if err := proto.Unmarshal(in.Payload, k.process); err != nil {
+			return fmt.Errorf("%w: %s: %w", errImage, in.Header, err)
+		}
+		if n := k.process.Threads; n == 0 || n > maxThreads {
+			return fmt.Errorf("%w: %s: %d threads", errImage, in.Header, n)
+		}
+		return nil
+	case KindThreads:
+		var m state.Threads
+		if err := proto.Unmarshal(in.Payload, &m); err != nil {
+			return fmt.Errorf("%w: %s: %w", errImage, in.Header, err)
+		}
+		if k.process == nil || len(k.threads)+len(m.Thread) > int(k.process.Threads) {
+			return fmt.Errorf("%w: %s: more threads than announced", errImage, in.Header)
+		}
+		for _, th := range m.Thread {
+			if th.Tid <= 0 || th.Tid > maxThreads || len(th.Comm) > 15 {
+				return fmt.Errorf("%w: %s: thread %d %q", errImage, in.Header, th.Tid, th.Comm)
+			}
+		}
+		k.threads = append(k.threads, m.Thread...)
+		return nil
+	}
+	return fmt.Errorf("%w: %s: this version knows no such kind", errImage, in.Header)
+}
+
+// check compares the frame with the process it is to be.
+func check(t *target.Task, k *saved) error {
+	if int(k.process.Pid) != t.Traced.NSPid || int(k.threads[0].Tid) != t.Traced.NSPid {
+		return fmt.Errorf("the image's process has pid %d and the new container's is %d: both need a pid namespace of their own", k.process.Pid, t.Traced.NSPid)
+	}
+	seen := map[int32]bool{}
+	for _, th := range k.threads {
+		if seen[th.Tid] {
+			return fmt.Errorf("%w: thread %d exists twice", errImage, th.Tid)
+		}
+		seen[th.Tid] = true
+	}
+	return nil
+}
+
+// cloneFlags are those of a POSIX thread, but for what the thread sets itself
+// later; CLONE_PTRACE makes it stop before its first instruction.
+const cloneFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND |
+	unix.CLONE_THREAD | unix.CLONE_SYSVSEM | unix.CLONE_PTRACE
+
+// cloneArgsSize is the size of struct clone_args with set_tid (CLONE_ARGS_SIZE_VER1).
+const cloneArgsSize = 80
+
+// join makes every thread but the leader, with the ids they had.
+func join(t *target.Task, k *saved) error {
+	if k.joined || len(k.threads) == 1 {
+		k.joined = true
+		return nil
+	}
+	sc, err := t.Traced.Scratch()
+	if err != nil {
+		return err
+	}
+	defer sc.Release(sc.Mark())
+	const each = cloneArgsSize + 16
+	others := k.threads[1:]
+	b := make([]byte, each*len(others))
+	at, err := sc.Put(b)
+	if err != nil {
+		return err
+	}
+	calls := make([]tracer.Call, len(others))
+	tids := make([]int, len(others))
+	for i, th := range others {
+		a := b[each*i:]
+		addr := at + uint64(each*i)
+		binary.LittleEndian.PutUint64(a, cloneFlags)
+		binary.LittleEndian.PutUint64(a[64:], addr+cloneArgsSize) // set_tid
+		binary.LittleEndian.PutUint64(a[72:], 1)                  // set_tid_size
+		binary.LittleEndian.PutUint32(a[cloneArgsSize:], uint32(th.Tid))
+		calls[i] = tracer.Syscall(unix.SYS_CLONE3, addr, cloneArgsSize)
+		tids[i] = int(th.Tid)
+	}
+	if err := t.Traced.Write(at, b); err != nil {
+		return err
+	}
+	if err := t.Traced.Run(t.Traced.Leader(), calls); err != nil {
+		return err
+	}
+	for i := range calls {
+		if err := calls[i].Errno(); err != nil {
+			return fmt.Errorf("make thread %d: %w", tids[i], err)
+		}
+	}
+	threads, err := t.Traced.AdoptThreads(tids)
+	if err != nil {
+		return fmt.Errorf("take in %d threads: %w", len(tids), err)
+	}
+	for i, th := range threads {
+		t.Threads[tids[i]] = th
+	}
+	k.joined = true
+	return nil
+}
+
+// settle gives each thread what it must set itself, all at the same time, and
+// then what the engine sets from outside.
+func settle(t *target.Task, k *saved) error {
+	if k.settled {
+		return nil
+	}
+	sc, err := t.Traced.Scratch()
+	if err != nil {
+		return err
+	}
+	defer sc.Release(sc.Mark())
+	names := make([]byte, 16*len(k.threads))
+	for i, th := range k.threads {
+		copy(names[16*i:16*i+15], th.Comm)
+	}
+	at, err := sc.Put(names)
+	if err != nil {
+		return err
+	}
+	batches := make([]tracer.Batch, len(k.threads))
+	for i, th := range k.threads {
+		batches[i] = tracer.Batch{Thread: t.Threads[int(th.Tid)], Calls: own(th, at+uint64(16*i))}
+	}
+	batches[0].Calls = append(batches[0].Calls, ownOfProcess(k.process)...)
+	if err := t.Traced.RunEach(batches); err != nil {
+		return err
+	}
+	for i := range batches {
+		if err := tracer.Check(batches[i].Calls); err != nil {
+			return fmt.Errorf("thread %d: %w", k.threads[i].Tid, err)
+		}
+	}
+	k.settled = true
+	return outside(t, k)
+}
+
+// own are a thread's own calls; name is the address of its 16 bytes of name.
+func own(th *state.Thread, name uint64) []tracer.Call {
+	calls := []tracer.Call{
+		tracer.Syscall(unix.SYS_SET_TID_ADDRESS, th.ClearChildTid),
+		tracer.Prctl(unix.PR_SET_NAME, name),
+		tracer.Prctl(unix.PR_SET_TIMERSLACK, th.TimerSlack),
+	}
+	if th.RobustSize != 0 {
+		calls = append(calls, tracer.Syscall(unix.SYS_SET_ROBUST_LIST, th.RobustHead, th.RobustSize))
+	}
+	if th.RseqAddress != 0 {
+		calls = append(calls, tracer.Syscall(unix.SYS_RSEQ, th.RseqAddress, uint64(th.RseqSize), uint64(th.RseqFlags), uint64(th.RseqSignature)))
+	}
+	return calls
+}
+
+// personalities are the bits that a container may bring along. The others
+// weaken the address space's protection, which a seccomp filter may forbid.
+const personalities = 0x0008 | 0x20000 | 0x40000 // PER_LINUX32, UNAME26, ADDR_NO_RANDOMIZE
+
+func ownOfProcess(p *state.Process) []tracer.Call {
+	sub := uint64(0)
+	if p.ChildSubreaper {
+		sub = 1
+	}
+	calls := []tracer.Call{tracer.Prctl(unix.PR_SET_CHILD_SUBREAPER, sub)}
+	if bits := p.Personality & personalities; bits != 0 {
+		calls = append(calls, tracer.Syscall(unix.SYS_PERSONALITY, uint64(bits)))
+	}
+	return calls
+}
+
+// outside sets what the engine can set better than the task.
+func outside(t *target.Task, k *saved) error {
+	if err := setNumber(t, "coredump_filter", "0x"+strconv.FormatUint(uint64(k.process.CoredumpFilter), 16)); err != nil {
+		return err
+	}
+	// An image may offer the container to the OOM killer, not save it from it.
+	now, err := t.Proc.OOMScoreAdj()
+	if err != nil {
+		return err
+	}
+	if int(k.process.OomScoreAdj) > now {
+		if err := setNumber(t, "oom_score_adj", strconv.Itoa(int(k.process.OomScoreAdj))); err != nil {
+			return err
+		}
+	}
+	for _, th := range k.threads {
+		if err := schedule(t, th); err != nil {
+			return fmt.Errorf("thread %d: scheduling: %w", th.Tid, err)
+		}
+	}
+	return nil
+}
+
+func setNumber(t *target.Task, file, text string) error {
+	if err := os.WriteFile(t.Proc.Path(file), []byte(text), 0); err != nil {
+		return fmt.Errorf("set %s: %w", file, err)
+	}
+	return nil
+}
+
+// capSysNice is CAP_SYS_NICE of include/uapi/linux/capability.h.
+const capSysNice = 23
+
+// schedule sets policy and nice value. Without CAP_SYS_NICE in the live spec an
+// image can only make a thread nicer than it would be started.
+func schedule(t *target.Task, th *state.Thread) error {
+	host := t.Threads[int(th.Tid)].Tid
+	now, err := unix.SchedGetAttr(host, 0)
+	if err != nil {
+		return err
+	}
+	flags := uint64(0)
+	if th.ResetOnFork {
+		flags = unix.SCHED_FLAG_RESET_ON_FORK
+	}
+	want := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: th.Policy, Nice: th.Nice, Priority: th.Priority, Flags: flags}
+	if now.Policy == want.Policy && now.Nice == want.Nice && now.Priority == want.Priority && now.Flags&unix.SCHED_FLAG_RESET_ON_FORK == flags {
+		return nil
+	}
+	if t.Allowed().Effective>>capSysNice&1 == 0 {
+		nicer := now.Policy == unix.SCHED_NORMAL && want.Nice >= now.Nice &&
+			(want.Policy == unix.SCHED_NORMAL || want.Policy == unix.SCHED_BATCH || want.Policy == unix.SCHED_IDLE)
+		if !nicer {
+			return nil
+		}
+	}
+	return unix.SchedSetAttr(host, want, 0)
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package task exports and imports processes and threads as such: their ids,
+// names, scheduling, and what the kernel keeps for threading libraries (robust
+// lists, restartable sequences, the address that is cleared at exit).
+//
+// Sources: proc(5), clone(2), set_tid_address(2), set_robust_list(2), rseq(2)
+// (kernel/rseq.c), sched(7).
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// Name is what the subsystem's records are called by.
+const Name = "task"
+
+// Kinds of records.
+const (
+	// KindProcess: state.Process, entity 0.
+	KindProcess = 1
+	// KindThreads: state.Threads, entity is the first one's id.
+	KindThreads = 2
+)
+
+// threadsPerRecord keeps records small and memory bounded.
+const threadsPerRecord = 512
+
+// Subsystem is one event's tasks.
+type Subsystem struct {
+	env     target.Env
+	threads atomic.Uint64
+
+	mu   sync.Mutex
+	kept map[record.ProcessID]*saved
+}
+
+// saved is one process on its way in.
+type saved struct {
+	process *state.Process
+	threads []*state.Thread
+	joined  bool
+	settled bool
+}
+
+// New makes the subsystem for one event.
+func New(env target.Env) *Subsystem {
+	return &Subsystem{env: env, kept: map[record.ProcessID]*saved{}}
+}
+
+// Name of the subsystem.
+func (s *Subsystem) Name() string { return Name }
+
+// Status counts threads.
+func (s *Subsystem) Status() record.Status { return record.Status{Entities: s.threads.Load()} }
+
+// Fault cannot be served: tasks exist once.
+func (s *Subsystem) Fault(_ context.Context, f record.Fault) error {
+	return fmt.Errorf("task: %s: no second copy to recover it from: %w", f.Header, errors.ErrUnsupported)
+}
+
+// Dump lists processes and threads.
+func (s *Subsystem) Dump(w io.Writer) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, k := range s.kept {
+		fmt.Fprintf(w, "process %d: %v, joined %v, settled %v\n", id, k.process, k.joined, k.settled)
+		for _, t := range k.threads {
+			fmt.Fprintf(w, "  thread %d %q\n", t.Tid, t.Comm)
+		}
+	}
+	return nil
+}
