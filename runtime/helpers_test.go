@@ -23,12 +23,12 @@ const busybox = "/bin/busybox"
 // sandbox is where a test's containers live: a bundle with a busybox root
 // filesystem, and a state root.
 type sandbox struct {
-	t      *testing.T
+	t      testing.TB
 	bundle string
 	root   string
 }
 
-func newSandbox(t *testing.T) *sandbox {
+func newSandbox(t testing.TB) *sandbox {
 	t.Helper()
 	dir := t.TempDir()
 	// User namespaces have to pass through t.TempDir's private parent.
@@ -138,7 +138,7 @@ func process(spec *specs.Spec, args ...string) *specs.Process {
 	return p
 }
 
-func waitDone(t *testing.T, p *Process) int {
+func waitDone(t testing.TB, p *Process) int {
 	t.Helper()
 	select {
 	case <-p.Done():
@@ -160,7 +160,7 @@ type output struct {
 	once sync.Once
 }
 
-func newOutput(t *testing.T) *output {
+func newOutput(t testing.TB) *output {
 	t.Helper()
 	r, w, err := os.Pipe()
 	must(t, err)
@@ -180,7 +180,7 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -188,7 +188,7 @@ func must(t *testing.T, err error) {
 }
 
 // eventually waits for a condition that has no event to wait for.
-func eventually(t *testing.T, what string, f func() bool) {
+func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -197,7 +197,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-func want(t *testing.T, what string, got, want any) {
+func want(t testing.TB, what string, got, want any) {
 	t.Helper()
 	if got != want {
 		t.Errorf("%s: got %v, want %v", what, got, want)
@@ -205,7 +205,7 @@ func want(t *testing.T, what string, got, want any) {
 }
 
 // awaitProgram waits until the process has executed busybox.
-func awaitProgram(t *testing.T, p *Process) {
+func awaitProgram(t testing.TB, p *Process) {
 	t.Helper()
 	eventually(t, "the program runs", func() bool {
 		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.Pid()))
