@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// engineLoop is the child of the kill test: attach, batches, detach, forever.
+func engineLoop(arg string) {
+	pid, err := strconv.Atoi(arg)
+	if err != nil {
+		panic(err)
+	}
+	tr := New()
+	fmt.Println("x")
+	for n := 0; ; n++ {
+		p, err := tr.Attach(context.Background(), Options{Pid: pid})
+		if errors.Is(err, ErrExited) {
+			os.Exit(2)
+		}
+		if err == nil {
+			if err = dump(p); err == nil {
+				err = p.Detach()
+			}
+		}
+		if err != nil {
+			fmt.Println("engine:", err)
+			os.Exit(3)
+		}
+	}
+}
+
+// killEngines lets n engines work on the target and kills each at a random
+// moment.
+func killEngines(t *testing.T, g *target, n int) {
+	t.Helper()
+	for i := range n {
+		c := exec.Command("/proc/self/exe")
+		c.Env = append(os.Environ(), engineEnv+"="+strconv.Itoa(g.pid))
+		out, err := c.StdoutPipe()
+		must(t, err)
+		must(t, c.Start())
+		first := make([]byte, 2)
+		if _, err := out.Read(first); err != nil {
+			t.Fatal("engine said nothing:", err)
+		}
+		time.Sleep(time.Duration(rand.Intn(9000)) * time.Microsecond)
+		_ = c.Process.Kill()
+		rest := make([]byte, 512)
+		k, _ := out.Read(rest)
+		_ = c.Wait()
+		if k > 0 {
+			t.Fatalf("after %d kills: %s", i, rest[:k])
+		}
+		if i%10 == 9 {
+			g.verify()
+		}
+	}
+}
+
+// TestKilledEngine: whatever the moment at which the engine dies, the target
+// goes on unharmed: registers, vector state, masks, dispositions, memory.
+func TestKilledEngine(t *testing.T) {
+	total := 1000
+	if testing.Short() {
+		total = 100
+	}
+	for _, c := range []struct {
+		name string
+		n    int
+		args []string
+	}{
+		{"victim", total * 5 / 10, nil},
+		{"victim-dyn", total * 2 / 10, []string{"alarm"}},
+		{"victim", total * 3 / 10, []string{"handle,alarm"}},
+	} {
+		t.Run(fmt.Sprint(c.name, c.args), func(t *testing.T) {
+			g := launch(t, c.name, c.args...)
+			killEngines(t, g, c.n)
+			_, eintr, _, maps := g.verify()
+			t.Logf("%d kills: %d system calls interrupted visibly, %d mappings left", c.n, eintr, maps)
+			// The next engine clears what the dead ones left.
+			time.Sleep(leftoverAge)
+			p := attach(t, newTracer(t), g.pid)
+			must(t, dump(p))
+			must(t, p.Detach())
+			if _, _, _, maps = g.verify(); maps != 0 {
+				t.Errorf("%d mappings stay behind", maps)
+			}
+		})
+	}
+}
