@@ -33,7 +33,7 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	if in != nil {
 		return record.Progress{Done: true, Advanced: true, Entities: 1}, s.receive(in)
 	}
-	if step.Process == record.Shared || step.Stage == record.StageResume {
+	if step.Process == record.Shared {
 		return record.Progress{Done: true}, nil
 	}
 	t := s.env.Frame.Task(step.Process)
@@ -55,6 +55,11 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 		s.threads.Add(uint64(len(k.threads)))
 	case record.StageSettle:
 		err = settle(t, k)
+	case record.StageResume:
+		// Every change of credentials clears it (prctl(2)), so it comes late.
+		if sig := k.process.ParentDeathSignal; sig > 0 {
+			err = t.Run([]tracer.Call{tracer.Prctl(unix.PR_SET_PDEATHSIG, uint64(sig))})
+		}
 	}
 	if err != nil {
 		return record.Progress{}, fmt.Errorf("task: process %d: %w", step.Process, err)

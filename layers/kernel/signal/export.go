@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package signal
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// Checkpoint exports a process's signals.
+func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
+	if step.Stage != record.StageResidual || step.Process == record.Shared {
+		return record.Progress{Done: true}, nil
+	}
+	p := s.env.Source.Process(step.Process)
+	if p == nil || p.Traced == nil {
+		return record.Progress{}, fmt.Errorf("signal: process %d: %w", step.Process, target.ErrNotStopped)
+	}
+	n, err := export(ctx, p, out)
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("signal: pid %d: %w", p.Pid, err)
+	}
+	s.threads.Add(uint64(n))
+	return record.Progress{Done: true, Advanced: true, Entities: uint64(n)}, nil
+}
+
+func export(ctx context.Context, p *target.Process, out record.Sink) (int, error) {
+	process := &state.ProcessSignals{}
+	var err error
+	if process.Action, err = actions(p); err != nil {
+		return 0, err
+	}
+	if process.Pending, err = pending(p.Traced.Leader(), true); err != nil {
+		return 0, err
+	}
+	threads, err := describeThreads(p)
+	if err != nil {
+		return 0, err
+	}
+	if err := push(ctx, out, record.Header{Subsystem: Name, Process: p.ID, Kind: KindProcess}, process); err != nil {
+		return 0, err
+	}
+	for rest := threads; len(rest) > 0; {
+		n := min(len(rest), threadsPerRecord)
+		h := record.Header{Subsystem: Name, Process: p.ID, Kind: KindThreads, Entity: uint64(rest[0].Tid)}
+		if err := push(ctx, out, h, &state.ThreadSignals{Thread: rest[:n]}); err != nil {
+			return 0, err
+		}
+		rest = rest[n:]
+	}
+	return len(threads), nil
+}
+
+func push(ctx context.Context, out record.Sink, h record.Header, m proto.Message) error {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return out.Push(ctx, &record.Record{Header: h, Payload: b})
+}
+
+// actions asks the leader for all dispositions in one batch.
+func actions(p *target.Process) ([]*state.SignalAction, error) {
+	sc, err := p.Traced.Scratch()
+	if err != nil {
+		return nil, err
+	}
+	defer sc.Release(sc.Mark())
+	b := make([]byte, signals*actionSize)
+	at, err := sc.Put(b)
+	if err != nil {
+		return nil, err
+	}
+	calls := make([]tracer.Call, signals)
+	for i := range calls {
+		calls[i] = tracer.RtSigaction(i+1, 0, at+uint64(actionSize*i))
+	}
+	if err := p.Traced.Run(p.Traced.Leader(), calls); err != nil {
+		return nil, err
+	}
+	if err := tracer.Check(calls); err != nil {
+		return nil, err
+	}
+	if err := p.Traced.Read(at, b); err != nil {
+		return nil, err
+	}
+	return decodeActions(b), nil
+}
+
+// decodeActions leaves out what is default.
+func decodeActions(b []byte) []*state.SignalAction {
+	var out []*state.SignalAction
+	word := func(i, n int) uint64 { return binary.LittleEndian.Uint64(b[actionSize*i+8*n:]) }
+	for i := range len(b) / actionSize {
+		a := &state.SignalAction{Signal: uint32(i + 1), Handler: word(i, 0), Flags: word(i, 1), Restorer: word(i, 2), Mask: word(i, 3)}
+		if a.Handler|a.Flags|a.Mask != 0 {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func pending(th *tracer.Thread, shared bool) ([][]byte, error) {
+	infos, err := th.PeekSiginfo(shared)
+	if err != nil {
+		return nil, err
+	}
+	out := make([][]byte, len(infos))
+	for i := range infos {
+		out[i] = infos[i][:]
+	}
+	return out, nil
+}
+
+// describeThreads reads every thread's mask, queue and alternate stack.
+func describeThreads(p *target.Process) ([]*state.ThreadSignal, error) {
+	threads := p.Traced.Threads()
+	out := make([]*state.ThreadSignal, len(threads))
+	err := p.Traced.Do(func() error {
+		for i, th := range threads {
+			out[i] = &state.ThreadSignal{Tid: int32(th.NSTid)}
+			var err error
+			if out[i].Blocked, err = th.SignalMask(); err != nil {
+				return err
+			}
+			if out[i].Pending, err = pending(th, false); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, stacks(p, threads, out)
+}
+
+// stacks asks every thread for its alternate stack, all at the same time.
+func stacks(p *target.Process, threads []*tracer.Thread, out []*state.ThreadSignal) error {
+	sc, err := p.Traced.Scratch()
+	if err != nil {
+		return err
+	}
+	defer sc.Release(sc.Mark())
+	b := make([]byte, stackSize*len(threads))
+	at, err := sc.Put(b)
+	if err != nil {
+		return err
+	}
+	batches := make([]tracer.Batch, len(threads))
+	for i, th := range threads {
+		batches[i] = tracer.Batch{Thread: th, Calls: []tracer.Call{tracer.Sigaltstack(0, at+uint64(stackSize*i))}}
+	}
+	if err := p.Traced.RunEach(batches); err != nil {
+		return err
+	}
+	if err := p.Traced.Read(at, b); err != nil {
+		return err
+	}
+	for i := range threads {
+		if err := tracer.Check(batches[i].Calls); err != nil {
+			return fmt.Errorf("thread %d: %w", threads[i].Tid, err)
+		}
+		s := b[stackSize*i:]
+		out[i].StackBase = binary.LittleEndian.Uint64(s)
+		// Whether the thread is on it follows from its stack pointer.
+		out[i].StackFlags = binary.LittleEndian.Uint32(s[8:]) &^ ssOnStack
+		out[i].StackSize = binary.LittleEndian.Uint64(s[16:])
+	}
+	return nil
+}
