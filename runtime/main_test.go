@@ -26,6 +26,13 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
+	if os.Getenv(tracerEnv) != "" {
+		if err := traceAndHold(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	code := m.Run()
 	if left := leftCgroups(); len(left) > 0 {
 		fmt.Fprintln(os.Stderr, "FAIL: cgroups left behind:", left)

@@ -60,7 +60,7 @@ func TestOOM(t *testing.T) {
 	s := newSandbox(t)
 	// dd's buffer is larger than the limit.
 	spec := s.spec("oom", sh("dd if=/dev/zero of=/dev/null bs=100M count=1; exit 0")...)
-	spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(16 << 20)), Swap: ptr(int64(16 << 20))}
+	spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(32 << 20)), Swap: ptr(int64(32 << 20))}
 	c := s.create(s.options("oom", spec))
 	events, err := c.OOM(t.Context())
 	must(t, err)
@@ -86,6 +86,42 @@ func TestOOM(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("the channel outlives the cgroup")
 	}
+}
+
+// TestOOMV2Files: the v2 watcher on files that a test writes.
+func TestOOMV2Files(t *testing.T) {
+	dir := t.TempDir()
+	write := func(file, text string) {
+		must(t, os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600))
+	}
+	write("cgroup.events", "populated 1\nfrozen 0\n")
+	write("memory.events", "low 0\noom 1\noom_kill 1\noom_group_kill 0\n")
+	next, source, err := oomV2(dir)
+	must(t, err)
+	defer source.Close()
+	step := func(what string, happens, ends bool) {
+		t.Helper()
+		happened, err := next()
+		want(t, what, happened, happens)
+		want(t, what+": ends", err != nil, ends)
+	}
+	// A rename would be another file: write in place, as the kernel does.
+	change := func(file, from, to string) {
+		path := filepath.Join(dir, file)
+		data, err := os.ReadFile(path)
+		must(t, err)
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		must(t, err)
+		defer f.Close()
+		_, err = f.WriteAt([]byte(strings.Replace(string(data), from, to, 1)), 0)
+		must(t, err)
+	}
+	change("memory.events", "low 0", "low 7")
+	step("another event", false, false)
+	change("memory.events", "oom_kill 1", "oom_kill 2")
+	step("a kill", true, false)
+	change("cgroup.events", "populated 1", "populated 0")
+	step("the end", false, true)
 }
 
 func TestFeatures(t *testing.T) {
