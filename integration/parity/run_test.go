@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package parity
+
+import (
+	"context"
+	"crypto/sha256"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/io-mig/mig/integration/internal/daemon"
+	"github.com/io-mig/mig/integration/internal/image"
+)
+
+// runOperations are the ways to start a container and to get at its output.
+var runOperations = []operation{
+	{name: "run-exit-zero", do: func(p *probe) { p.run(nil, "true") }},
+	{name: "run-exit-status", do: func(p *probe) { p.sh("exit 7") }},
+	{name: "run-killed-by-signal", do: func(p *probe) { p.sh("kill -KILL $$") }},
+	{name: "run-both-outputs", do: func(p *probe) { p.sh("echo out; echo err >&2; printf 'no newline'") }},
+	{name: "run-image-command", do: func(p *probe) { p.stdin("echo from the image; exit 3\n", p.runArgs([]string{"--rm"})...) }},
+	{name: "run-stdin", do: func(p *probe) { p.stdin("a\nb\n", p.runArgs([]string{"--rm"}, "sh", "-c", "cat; echo end")...) }},
+	{name: "run-much-output", do: runMuchOutput},
+	{name: "run-output-after-init", do: func(p *probe) { p.sh("(sleep 0.3; echo late) & exit 4") }},
+	{name: "run-tty", do: runTTY},
+	{name: "run-tty-resize", do: runTTYResize},
+	{name: "run-tty-interrupt", do: runTTYInterrupt},
+	{name: "run-env", do: func(p *probe) {
+		env := p.file("env", "FROM_FILE=one two\n", 0o644)
+		p.sh("env | sort", "--env", "A=b", "--env", "EMPTY=", "--env-file", env)
+	}},
+	{name: "run-cwd", do: func(p *probe) { p.sh("pwd", "--cwd", "/var/lib") }},
+	{name: "run-cwd-created", do: func(p *probe) { p.sh("pwd; ls -ld /new/dir | cut -c1-10", "--cwd", "/new/dir") }},
+	{name: "run-user", only: daemon.V24, why: "ctr 1.6 has no --user", do: func(p *probe) { p.sh("id", "--user", "1000:1000") }},
+	{name: "run-user-name", only: daemon.V24, why: "ctr 1.6 has no --user", do: func(p *probe) { p.sh("id; touch /root/x", "--user", "user") }},
+	{name: "run-hostname", only: daemon.V24, why: "ctr 1.6 has no --hostname", do: func(p *probe) { p.sh("hostname; cat /proc/sys/kernel/hostname", "--hostname", "web-1") }},
+	{name: "run-null-io", do: func(p *probe) { p.sh("echo lost; exit 5", "--null-io") }},
+	{name: "run-log-uri-file", do: func(p *probe) {
+		log := filepath.Join(p.dir, "log")
+		p.must(p.runArgs([]string{"--detach", "--log-uri", "file://" + log}, "sh", "-c", "echo out; echo err >&2")...)
+		p.await("STOPPED")
+		p.content(log, "err")
+	}},
+	{name: "run-log-uri-binary", do: runLogBinary},
+	{name: "run-pid-file", do: runPidFile},
+	{name: "run-detach", do: func(p *probe) {
+		p.sleeper()
+		p.await("RUNNING")
+		p.ctr("tasks", "kill", p.id)
+		p.await("STOPPED")
+		p.ctr("tasks", "delete", p.id)
+		p.await("none")
+	}},
+	{name: "run-label", do: func(p *probe) {
+		p.sleeper("--label", "colour=green")
+		p.record("labels: %v", p.info().Labels["colour"])
+		p.ctr("containers", "ls", "--quiet", "labels.colour==green")
+	}},
+	{name: "run-rootfs", do: runRootfs},
+	{name: "run-rm", do: func(p *probe) {
+		p.run(nil, "true")
+		p.ctr("containers", "ls", "--quiet")
+		p.ctr("snapshots", "info", p.id)
+	}},
+	{name: "run-twice-after-delete", do: func(p *probe) { p.sh("exit 1"); p.sh("exit 2") }},
+}
+
+// stdin runs ctr with an input and records the outcome. The input ends only
+// once there was output: ctr misses an end that comes while it still starts
+// the task (it learns how to pass the end on only after that).
+func (p *probe) stdin(input string, args ...string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	defer cancel()
+	cmd := p.host.CtrCommand(ctx, args...)
+	var out lockedBuffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	if _, err := io.WriteString(in, input); err != nil {
+		p.t.Error(err)
+	}
+	p.eventually("output of "+strings.Join(args, " "), func() bool { return out.String() != "" })
+	in.Close()
+	_ = cmd.Wait()
+	p.record("$ ctr %s < %q: exit %d", strings.Join(args, " "), input, cmd.ProcessState.ExitCode())
+	p.record("%s", out.String())
+}
+
+// runMuchOutput passes more than any pipe holds and compares it whole.
+func runMuchOutput(p *probe) {
+	result := p.quiet(p.runArgs([]string{"--rm"}, "sh", "-c", "seq 1 200000; echo end >&2")...)
+	p.record("exit %d, %d bytes, sha256 %x, stderr %q", result.Code, len(result.Stdout), sha256.Sum256([]byte(result.Stdout)), result.Stderr)
+}
+
+func runTTY(p *probe) {
+	term := p.onTerminal(p.runArgs([]string{"--rm", "--tty"}, "sh", "-c", "tty; test -t 0 && test -t 2 && echo terminal; read line; echo got $line; exit 9")...)
+	term.expect("terminal\r\n")
+	term.typeText("hello\n")
+	term.end()
+}
+
+func runTTYResize(p *probe) {
+	term := p.onTerminal(p.runArgs([]string{"--rm", "--tty"}, "sh", "-c", "trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.05; done")...)
+	term.expect("ready")
+	term.resize(41, 133)
+	term.expect("41 133")
+	term.end()
+}
+
+// runTTYInterrupt types a control-C: the line discipline of the container's
+// terminal has to turn it into a signal.
+func runTTYInterrupt(p *probe) {
+	term := p.onTerminal(p.runArgs([]string{"--rm", "--tty"}, "sh", "-c", "trap 'echo interrupted; exit 130' INT; echo ready; while :; do sleep 0.05; done")...)
+	term.expect("ready")
+	term.typeText("\x03")
+	term.end()
+}
+
+// logger is a logging binary after containerd's protocol: descriptors 3 and 4
+// are the container's outputs, closing 5 says that it is ready.
+const logger = `#!/bin/sh
+exec 5>&-
+{ echo "container $CONTAINER_ID namespace $CONTAINER_NAMESPACE"; cat <&3; cat <&4; echo "logger ends"; } >"$(dirname "$0")/log"
+`
+
+func runLogBinary(p *probe) {
+	binary := p.file("logger", logger, 0o755)
+	p.must(p.runArgs([]string{"--detach", "--log-uri", "binary://" + binary}, "sh", "-c", "echo out; echo err >&2; exit 3")...)
+	p.await("STOPPED")
+	p.ctr("tasks", "delete", p.id)
+	p.content(filepath.Join(p.dir, "log"), "logger ends")
+}
+
+func runPidFile(p *probe) {
+	path := filepath.Join(p.dir, "pid")
+	p.sleeper("--pid-file", path)
+	content, err := os.ReadFile(path)
+	p.record("pid file: %v, holds the task's pid: %v", err, strings.TrimSpace(string(content)) == p.pid())
+}
+
+// runRootfs runs from a directory instead of a snapshot.
+func runRootfs(p *probe) {
+	root := p.rootfs()
+	p.ctr("run", "--rm", "--runtime", p.runtime, "--rootfs", root, p.id, "sh", "-c", "echo in a directory; echo kept >/kept")
+	p.content(filepath.Join(root, "kept"), "kept")
+}
+
+// create makes a container without a task.
+func (p *probe) create(flags []string, argv ...string) {
+	p.t.Helper()
+	args := append([]string{"containers", "create", "--runtime", p.runtime}, flags...)
+	p.must(append(append(args, image.Busybox.Name, p.id), argv...)...)
+}
