@@ -267,6 +267,13 @@ func (th *Thread) load(hostNamespace bool) (err error) {
 		}
 		th.NSTid = st.NSTid
 	}
+	r, hide := th.p.hideStop(th, th.regs)
+	if hide && !th.entered {
+		if err := ptraceSetRegs(th.Tid, &r); err != nil {
+			return gone(err)
+		}
+		th.hidden = true
+	}
 	return nil
 }
 

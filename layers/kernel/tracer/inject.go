@@ -135,18 +135,21 @@ func (p *Process) finish(th *Thread) error {
 		}
 		r = rseqAbort(r, th.rseqCS)
 	}
-	r, changed := p.hideStop(th, r)
-	if th.entered || changed {
+	r, hidden := p.hideStop(th, r)
+	if th.entered || hidden != th.hidden {
 		if err := ptraceSetRegs(th.Tid, &r); err != nil {
 			return gone(err)
 		}
 	}
-	th.entered = false
+	th.entered, th.hidden = false, hidden
 	return nil
 }
 
 // hideStop undoes an EINTR that our stop alone caused. Calls that return a
 // restart code are left to the kernel, which still has their restart block.
+// It happens as soon as the thread has stopped, in case the tracer dies, and
+// is decided again at the end: by then a signal may have come whose handler
+// the program expects to end the call.
 func (p *Process) hideStop(th *Thread, r amd64.Registers) (amd64.Registers, bool) {
 	if p.frame || !r.InSyscall() || int64(r.Rax) != interrupted {
 		return r, false
@@ -156,8 +159,5 @@ func (p *Process) hideStop(th *Thread, r amd64.Registers) (amd64.Registers, bool
 		return r, false
 	}
 	fixed, kind := Restart(r, NoHandler, nil)
-	if kind == RestartNone {
-		return r, false
-	}
-	return fixed, true
+	return fixed, kind != RestartNone
 }

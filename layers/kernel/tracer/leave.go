@@ -83,7 +83,7 @@ func (p *Process) leave() error {
 			continue
 		}
 		if th.regs == (amd64.Registers{}) {
-			note(th.load(true)) // Attach failed before it came to that
+			note(p.loadUnseen(th))
 		}
 		note(p.finish(th)) // those never entered: hide the stop
 		if err := ptraceDetach(th.Tid, th.held); err != nil {
@@ -96,6 +96,16 @@ func (p *Process) leave() error {
 	}
 	p.forget()
 	return errors.Join(errs...)
+}
+
+// loadUnseen reads what finish needs when Attach failed before inspect.
+func (p *Process) loadUnseen(th *Thread) error {
+	st, err := readStatus(p.Pid, th.Tid)
+	if err != nil {
+		return err
+	}
+	p.caught = st.Signals.Caught
+	return th.load(true)
 }
 
 // stuck says whether a thread runs in injected code.
@@ -179,7 +189,7 @@ func (t *Tracer) letGo() bool {
 			if l.th.running {
 				l.th.stopped(s)
 			}
-			if !l.th.entered && l.th.load(true) == nil {
+			if !l.th.entered && l.p.loadUnseen(l.th) == nil {
 				_ = l.p.finish(l.th)
 			}
 			if ptraceDetach(l.th.Tid, l.th.held) != nil {

@@ -39,7 +39,7 @@ func (p *Process) findLeftovers() error {
 			continue
 		}
 		head := make([]byte, scratchLoop)
-		if p.Read(m.Start, head) != nil || string(head[:len(scratchMagic)]) != scratchMagic {
+		if p.Read(m.Start, head) != nil || !isLeftover(m.Start, head) {
 			continue
 		}
 		l := leftover{Range: Range{m.Start, m.End}, code: Range{m.Start, m.End}, stamp: leUint64(head[scratchStamp:])}
@@ -57,6 +57,15 @@ func (p *Process) findLeftovers() error {
 		}
 	}
 	return nil
+}
+
+// isLeftover recognises a code page by its magic, or by its address if the
+// tracer died before it could fill it.
+func isLeftover(addr uint64, head []byte) bool {
+	if string(head[:len(scratchMagic)]) == scratchMagic {
+		return true
+	}
+	return addr%holeStep == holeMark && bytes.Equal(head, make([]byte, len(head)))
 }
 
 // inInjection says whether a thread stopped in injected code: in a leftover

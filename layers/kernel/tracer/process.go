@@ -90,7 +90,7 @@ type Thread struct {
 	curMask  uint64 // valid if entered
 	running  bool   // resumed and not seen to stop
 	gone     bool   // exited
-	dirtyX   bool   // xstate was changed by SetXState
+	hidden   bool   // has regs with the stop's EINTR undone (hideStop)
 	slot     slot
 	prepared bool // slot holds a current frame
 }

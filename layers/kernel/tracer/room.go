@@ -63,8 +63,16 @@ func stackBottom(maps []mapping, i int, sps []uint64, need uint64, mustHold bool
 	return (m.Start + min(room, 2*pageSize) + frameAlign - 1) &^ (frameAlign - 1), true
 }
 
-// pickHole returns the start of size free bytes, page-aligned, not touching
-// used or avoid, with a margin around so that neighbours do not merge.
+// Scratch areas start at addresses with this mark, so that one which a
+// tracer mapped but could not fill before it died is recognised.
+const (
+	holeMark = 0x6d69000
+	holeStep = 1 << 28
+)
+
+// pickHole returns the start of size free bytes, marked by holeMark, not
+// touching used or avoid, with a margin around so that neighbours do not
+// merge.
 func pickHole(used, avoid []Range, size uint64) (uint64, bool) {
 	all := slices.Concat(used, avoid)
 	slices.SortFunc(all, func(a, b Range) int {
@@ -78,13 +86,20 @@ func pickHole(used, avoid []Range, size uint64) (uint64, bool) {
 		if r.End <= r.Start {
 			continue
 		}
-		if r.Start >= at && r.Start-at >= size+2*holeMargin {
+		if start := markedAbove(at); r.Start >= start && r.Start-start >= size+holeMargin {
 			break
 		}
 		at = max(at, (r.End+pageSize-1)&^(pageSize-1))
 	}
-	if at > userEnd || userEnd-at < size+2*holeMargin {
+	start := markedAbove(at)
+	if start > userEnd || userEnd-start < size+holeMargin {
 		return 0, false
 	}
-	return at + holeMargin, true
+	return start, true
+}
+
+// markedAbove is the first marked address a margin above at.
+func markedAbove(at uint64) uint64 {
+	at += holeMargin - holeMark + holeStep - 1
+	return at&^(holeStep-1) + holeMark
 }

@@ -40,7 +40,7 @@ func (th *Thread) Registers() (r amd64.Registers, err error) {
 // SetRegisters sets what the thread continues with after Detach or Release.
 func (th *Thread) SetRegisters(r amd64.Registers) error {
 	return th.do("registers", func() error {
-		th.regs, th.prepared, th.rseqCS = r, false, nil
+		th.regs, th.prepared, th.hidden, th.rseqCS = r, false, false, []byte{}
 		if th.entered {
 			return nil
 		}
