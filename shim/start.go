@@ -42,10 +42,15 @@ func (s *service) startInit(ctx context.Context, t *task) error {
 	}
 	release := t.holdExit(t.init)
 	defer release()
-	if t.restoring() {
+	err = t.init.streams.StartInput()
+	switch {
+	case err != nil:
+	case t.restoring():
 		err = t.runRestore(ctx)
-	} else if err = t.container.Start(ctx); err != nil {
-		err = fmt.Errorf("OCI runtime start failed: %w", asAPI(err))
+	default:
+		if err = t.container.Start(ctx); err != nil {
+			err = fmt.Errorf("OCI runtime start failed: %w", asAPI(err))
+		}
 	}
 	if err == nil {
 		s.events.Put(&eventapi.TaskStart{ContainerID: t.id, Pid: uint32(t.init.pid())})
@@ -114,6 +119,9 @@ func (s *service) runExec(ctx context.Context, t *task, p *process) error {
 	p.phase = phaseRunning
 	t.mu.Unlock()
 	attachErr := p.attach(ctx)
+	if attachErr == nil {
+		attachErr = p.streams.StartInput()
+	}
 	if attachErr != nil {
 		rt.Signal(syscall.SIGKILL)
 	}

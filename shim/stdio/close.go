@@ -9,18 +9,6 @@ import (
 	"os"
 )
 
-// CloseStdin is the task API's CloseIO: the process reads the end of its input
-// once the clients have closed theirs too.
-func (s *Streams) CloseStdin() error {
-	s.mu.Lock()
-	in := s.stdin
-	s.mu.Unlock()
-	if in == nil {
-		return nil
-	}
-	return in.releaseHold()
-}
-
 // Exited tells that the process is gone: what its terminal holds is still
 // copied, but nothing is waited for any more, even if a left-over process keeps
 // the terminal open.

@@ -54,22 +54,9 @@ func (s *Streams) AttachConsole(ctx context.Context, master *os.File, hangUp fun
 		copyAll("terminal", out, c)
 		closeOut()
 	})
-	if s.config.URIs.Stdin == "" {
-		return nil
+	if s.config.URIs.Stdin != "" {
+		s.input, s.inputEnded = master, hangUp
 	}
-	in, err := openFIFOInput(s.config.URIs.Stdin)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.stdin = in
-	s.mu.Unlock()
-	s.onClose(in.close)
-	go func() {
-		copyAll("terminal input", master, in.reader)
-		in.close()
-		hangUp()
-	}()
 	return nil
 }
 

@@ -25,7 +25,8 @@ type Config struct {
 }
 
 // Streams are the connections of one process. Open makes them; the process gets
-// Child's files; Started closes these here; Close ends everything.
+// Child's files; AttachConsole adds its terminal; Started closes Child's files
+// here; StartInput lets clients write; Close ends everything.
 type Streams struct {
 	config Config
 	out    target // of stdout; it decides for stderr too
@@ -34,8 +35,14 @@ type Streams struct {
 	logger  *logger     // nil without a logging program
 	outputs sync.WaitGroup
 
+	// input is where standard input goes and inputEnded what follows its end;
+	// nil without standard input.
+	input      *os.File
+	inputEnded func()
+
 	mu      sync.Mutex
-	stdin   *fifoInput // nil without standard input
+	stdin   *fifoInput // nil before StartInput
+	eof     bool       // CloseStdin was called
 	console *console   // nil without a terminal
 	closers []func() error
 	closed  bool
@@ -101,25 +108,17 @@ func (s *Streams) openInput() error {
 	if s.config.URIs.Stdin == "" {
 		return nil
 	}
-	in, err := openFIFOInput(s.config.URIs.Stdin)
-	if err != nil {
-		return err
-	}
-	s.stdin = in
-	s.onClose(in.close)
 	r, w, err := s.pipe()
 	if err != nil {
 		return err
 	}
 	s.child[0] = r
+	s.onClose(w.Close)
+	s.input = w
+	s.inputEnded = func() { w.Close() }
 	if err := blocking(r); err != nil {
-		return errors.Join(fmt.Errorf("stdin: %w", err), w.Close())
+		return fmt.Errorf("stdin: %w", err)
 	}
-	go func() {
-		copyAll("stdin", w, in.reader)
-		w.Close()
-		in.close()
-	}()
 	return nil
 }
 
