@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -66,6 +67,7 @@ func frameSpec(s *sandbox, id string) *specs.Spec {
 	spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: 40, Soft: 30}, {Type: "RLIMIT_CORE"}}
 	spec.Process.Cwd = "/comes/with/the/image"
 	spec.Linux.Seccomp = denyMkdir()
+	spec.Hooks = hooks("createRuntime", "touch "+filepath.Join(s.bundle, "hooked"))
 	return spec
 }
 
@@ -98,6 +100,10 @@ func testFrame(t *testing.T, s *sandbox, spec *specs.Spec) {
 	st, err := c.Status()
 	must(t, err)
 	want(t, "state", st.State, StateCreated)
+
+	if _, err := os.Stat(filepath.Join(s.bundle, "hooked")); err != nil {
+		t.Error("createRuntime hook:", err)
+	}
 
 	frame.Socket.Close()
 	engine(t, c.Init().Pid(), func() error { return c.ReleaseFrame(t.Context()) })
@@ -200,4 +206,21 @@ func engine(t *testing.T, pid int, release func() error) {
 	must(t, unix.PtraceGetRegs(pid, &regs))
 	want(t, "entry point", fmt.Sprintf("%#x", regs.Rip), "0x20000000078")
 	must(t, unix.PtraceDetach(pid))
+}
+
+// TestFrameTerminal: the terminal belongs to the user that the frame becomes.
+func TestFrameTerminal(t *testing.T) {
+	s := newSandbox(t)
+	frame, _ := newFrame(t)
+	o := s.options("frame-tty", frameSpec(s, "frame-tty"))
+	o.Frame, o.Stdio.Terminal = frame, true
+	c := s.create(o)
+	engine(t, c.Init().Pid(), func() error { return c.ReleaseFrame(t.Context()) })
+	must(t, c.Init().Resize(132, 43))
+	tty, err := os.Stat("/proc/" + pidString(c) + "/fd/0")
+	must(t, err)
+	want(t, "owner of the terminal", ownerOf(tty), uint32(1000))
+	link, err := os.Readlink("/proc/" + pidString(c) + "/fd/2")
+	must(t, err)
+	want(t, "stderr", link, "/dev/pts/0")
 }

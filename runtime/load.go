@@ -73,7 +73,7 @@ func findInit(state *libcontainer.State) (*Process, error) {
 	}
 	// The pidfd first: from then on the start time is that of the process it
 	// refers to, or the process is dead.
-	p, err := watchStranger(pid)
+	p, err := newProcessOf(pid)
 	if errors.Is(err, unix.ESRCH) {
 		return deadProcess(), nil
 	}
@@ -81,8 +81,11 @@ func findInit(state *libcontainer.State) (*Process, error) {
 		return nil, err
 	}
 	if st, err := system.Stat(pid); err != nil || st.StartTime != state.InitProcessStartTime {
-		return deadProcess(), nil // the number belongs to somebody else now
+		p.pidfd.Close() // the number belongs to somebody else now
+		return deadProcess(), nil
 	}
+	// Not a child of ours: there is nothing to wait for after its death.
+	go p.reap(func() int { return unknownExit })
 	return p, nil
 }
 

@@ -20,6 +20,7 @@ func TestUpdateAndStats(t *testing.T) {
 	spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(64 << 20))}
 	spec.Linux.Resources.CPU = &specs.LinuxCPU{Shares: ptr(uint64(512)), Quota: ptr(int64(50000)), Period: ptr(uint64(100000))}
 	c := s.start(s.options("limits", spec))
+	awaitProgram(t, c.Init()) // Go's init counts more tasks
 	read := func(controller, file string) string {
 		data, err := os.ReadFile(filepath.Join(c.CgroupPaths()[controller], file))
 		must(t, err)

@@ -37,16 +37,6 @@ func watch(lp *libcontainer.Process) (*Process, error) {
 	return p, nil
 }
 
-// watchStranger watches a process that is not a child of this one.
-func watchStranger(pid int) (*Process, error) {
-	p, err := newProcessOf(pid)
-	if err != nil {
-		return nil, err
-	}
-	go p.reap(func() int { return unknownExit })
-	return p, nil
-}
-
 // deadProcess stands for an init that cannot be watched any more.
 func deadProcess() *Process {
 	p := &Process{done: make(chan struct{}), status: unknownExit, at: time.Now()}
