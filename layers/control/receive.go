@@ -30,7 +30,7 @@ func (m *Importer) receive(ctx context.Context) error {
 func (m *Importer) receiveAll(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r := &reader{m: m, order: newOrder()}
+	r := &reader{m: m, order: newOrder(), turn: make(chan struct{}, 1)}
 	var wg sync.WaitGroup
 	var once sync.Once
 	var first error
@@ -59,8 +59,10 @@ func (m *Importer) receiveAll(ctx context.Context) error {
 type reader struct {
 	m *Importer
 
-	// turn is held while a record is taken from the medium and given its place.
-	turn   sync.Mutex
+	// turn is held, by the one whose value is in it, while a record is taken
+	// from the medium and given its place. A channel, so that waiting for it
+	// ends with the context.
+	turn   chan struct{}
 	order  *order // guarded by turn
 	ended  bool   // guarded by turn
 	marked bool   // guarded by turn; read after the workers
@@ -93,8 +95,12 @@ type popped struct {
 
 // take pops the next record and its place in the order. rec is nil at the end.
 func (r *reader) take(ctx context.Context) (rec *record.Record, release func(), s slot, err error) {
-	r.turn.Lock()
-	defer r.turn.Unlock()
+	select {
+	case r.turn <- struct{}{}:
+		defer func() { <-r.turn }()
+	case <-ctx.Done():
+		return nil, nil, slot{}, context.Cause(ctx)
+	}
 	if r.ended {
 		return nil, nil, slot{}, nil
 	}

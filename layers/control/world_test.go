@@ -86,6 +86,9 @@ func (w *world) call(ctx context.Context, name string, effect func() error) erro
 	w.calls++
 	w.tally[name]++
 	h := w.match(name, idx)
+	if h != nil && h.kind == "stall" && ctx.Done() == nil {
+		h.kind = "deaf" // a call without an end to wait for
+	}
 	note := name
 	if h != nil {
 		note += "  <- " + h.kind
