@@ -77,7 +77,7 @@ func start(ctx context.Context, o CreateOptions, lc *libcontainer.Container, con
 		return nil, err
 	}
 	if err := c.finish(ctx, o, lc); err != nil {
-		return nil, errors.Join(err, c.abort())
+		return nil, errors.Join(err, c.init.end())
 	}
 	return c, nil
 }
@@ -102,16 +102,6 @@ func (c *Container) finish(ctx context.Context, o CreateOptions, lc *libcontaine
 		}
 	}
 	return ctx.Err()
-}
-
-// abort kills an init that nobody has been told of and waits for it.
-func (c *Container) abort() error {
-	err := c.init.Signal(os.Kill)
-	if errors.Is(err, ErrNotRunning) {
-		err = nil
-	}
-	<-c.init.Done()
-	return errors.Join(err, c.init.Close())
 }
 
 // writePidFile writes by rename: a reader sees no pid or all of it.

@@ -4,7 +4,9 @@ package runtime
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -42,6 +44,23 @@ func TestExec(t *testing.T) {
 	pids, err := c.Pids()
 	must(t, err)
 	want(t, "processes left", len(pids), 1)
+}
+
+// TestExecAffinity: an exec session's own CPUs, and the cpuset's without.
+func TestExecAffinity(t *testing.T) {
+	if runtime.NumCPU() < 2 {
+		t.Skip("needs two CPUs")
+	}
+	s := newSandbox(t)
+	spec := s.spec("exec-cpu", "sleep", "1000")
+	c := s.start(s.options("exec-cpu", spec))
+	p := process(spec, "nproc")
+	p.ExecCPUAffinity = &specs.CPUAffinity{Initial: "0-1", Final: "1"}
+	out, _ := s.exec(c, p)
+	want(t, "CPUs", out, "1\n")
+	p.ExecCPUAffinity = nil
+	out, _ = s.exec(c, p)
+	want(t, "CPUs without an affinity", out, fmt.Sprintln(runtime.NumCPU()))
 }
 
 func TestExecSignal(t *testing.T) {

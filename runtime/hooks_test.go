@@ -19,7 +19,8 @@ func allHooks(dir string) *specs.Hooks {
 		return hooks(kind, "cat > "+dir+"/"+kind+".json; echo "+kind+" >> "+dir+"/order")
 	}
 	return &specs.Hooks{
-		Prestart:        script("prestart", dir).Prestart, //nolint:staticcheck // still in use by clients
+		//lint:ignore SA1019 still in use by clients
+		Prestart:        script("prestart", dir).Prestart,
 		CreateRuntime:   script("createRuntime", dir).CreateRuntime,
 		CreateContainer: script("createContainer", dir).CreateContainer,
 		StartContainer:  script("startContainer", "/tmp").StartContainer,

@@ -56,6 +56,12 @@ func TestSpecFields(t *testing.T) {
 		{"personality", func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32} }, "cat /proc/self/personality", "00000008\n"},
 		{"relative bind", func(s *specs.Spec) { s.Mounts = append(s.Mounts, bind("shared", "/tmp", "ro")) }, "cat /tmp/note", "from the bundle\n"},
 		{"seccomp", func(s *specs.Spec) { s.Linux.Seccomp = denyMkdir() }, "mkdir /tmp/d; grep Seccomp: /proc/self/status", "mkdir: can't create directory '/tmp/d': Inappropriate ioctl for device\nSeccomp:\t2\n"},
+		{"scheduler", func(s *specs.Spec) {
+			s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedBatch, Nice: 5}
+		}, "awk '{ print $41, $19 }' /proc/self/stat", "3 5\n"},
+		{"io priority", func(s *specs.Spec) {
+			s.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 6}
+		}, "busybox ionice -p $$", "best-effort: prio 6\n"},
 		{"cpu affinity of the init", func(s *specs.Spec) { s.Linux.Resources.CPU = &specs.LinuxCPU{Cpus: "0"} }, "nproc", "1\n"},
 	}
 	s := newSandbox(t)

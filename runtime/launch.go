@@ -4,7 +4,6 @@ package runtime
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/opencontainers/runc/libcontainer"
 )
@@ -27,20 +26,24 @@ func launch(lc *libcontainer.Container, lp *libcontainer.Process, s Stdio) (*Pro
 		return nil, err
 	}
 	p, err := watch(lp)
-	if err == nil {
-		p.console, err = console.receive()
-	}
 	if err != nil {
-		return nil, errors.Join(err, kill(lp))
+		// Nobody waits for it yet.
+		_ = lp.Signal(sigkill)
+		_, _ = lp.Wait()
+		return nil, err
+	}
+	if p.console, err = console.receive(); err != nil {
+		return nil, errors.Join(err, p.end())
 	}
 	return p, nil
 }
 
-// kill ends a process that was started and cannot be used.
-func kill(lp *libcontainer.Process) error {
-	if err := lp.Signal(sigkill); err != nil {
-		return fmt.Errorf("kill: %w", err)
+// end kills a process that nobody has been told of, and waits for it.
+func (p *Process) end() error {
+	err := p.Signal(sigkill)
+	if errors.Is(err, ErrNotRunning) {
+		err = nil
 	}
-	_, _ = lp.Wait() // reports the kill as an error
-	return nil
+	<-p.done
+	return errors.Join(err, p.Close())
 }

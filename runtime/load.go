@@ -38,6 +38,12 @@ func load(root, id string) (*Container, error) {
 	}
 	c := &Container{root: root, id: id}
 	r, err := readRecord(c.StateDir())
+	if errors.Is(err, ErrNotExist) {
+		// Left by a creator that died within its first microseconds; it
+		// would be in the way of the next container of that name.
+		_ = os.Remove(filepath.Join(c.StateDir(), recordFile+".new"))
+		_ = os.Remove(c.StateDir()) // only if it is empty
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -73,6 +73,18 @@ func TestLoadHalfMade(t *testing.T) {
 	}
 }
 
+// TestLoadOfNothing: the creator died before its record was complete.
+func TestLoadOfNothing(t *testing.T) {
+	s := newSandbox(t)
+	dir := filepath.Join(s.root, "nothing")
+	must(t, os.MkdirAll(dir, 0o700))
+	must(t, os.WriteFile(filepath.Join(dir, recordFile+".new"), []byte("{"), 0o600))
+	if _, err := Load(s.root, "nothing"); !errors.Is(err, ErrNotExist) {
+		t.Error(err)
+	}
+	want(t, "status", func() int { _, st := s.run("nothing", s.spec("nothing", "true")); return st }(), 0)
+}
+
 func replacePid(t *testing.T, state []byte, pid int) []byte {
 	t.Helper()
 	var m map[string]any

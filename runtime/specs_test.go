@@ -17,7 +17,8 @@ func hooks(kind, script string) *specs.Hooks {
 	h := []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin"}}}
 	switch kind {
 	case "prestart":
-		return &specs.Hooks{Prestart: h} //nolint:staticcheck // still in use by clients
+		//lint:ignore SA1019 still in use by clients
+		return &specs.Hooks{Prestart: h}
 	case "createRuntime":
 		return &specs.Hooks{CreateRuntime: h}
 	case "createContainer":
