@@ -6,8 +6,10 @@ import (
 	"path/filepath"
 	"testing"
 
+	"filippo.io/age"
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/layers/medium/directory"
+	"github.com/io-mig/mig/layers/medium/encrypt"
 	"github.com/io-mig/mig/layers/medium/fault"
 	"github.com/io-mig/mig/layers/medium/limit"
 	"github.com/io-mig/mig/layers/medium/mediumtest"
@@ -55,4 +57,14 @@ func TestLimitSuite(t *testing.T) {
 func TestFaultSuite(t *testing.T) {
 	wrap := func(m medium.Medium) (medium.Medium, error) { return fault.New(m, fault.Plans{}), nil }
 	mediumtest.Wrapped(t, bare, wrap, wrap)
+}
+
+func TestEncryptSuite(t *testing.T) {
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mediumtest.Wrapped(t, bare,
+		func(m medium.Medium) (medium.Medium, error) { return encrypt.NewWriter(m, id.Recipient()) },
+		func(m medium.Medium) (medium.Medium, error) { return encrypt.NewReader(m, id) })
 }

@@ -74,7 +74,7 @@ func TestHostileBlocks(t *testing.T) {
 	for name, change := range map[string]func(b []byte){
 		"kind 0":              func(b []byte) { clear(b[4:8]) },
 		"huge length":         func(b []byte) { binary.LittleEndian.PutUint32(b[12:], 1<<31) },
-		"length over limit":   func(b []byte) { binary.LittleEndian.PutUint32(b[12:], MaxStored+1) },
+		"length over limit":   func(b []byte) { binary.LittleEndian.PutUint32(b[12:], record.MaxPayload+1) },
 		"lane 65":             func(b []byte) { b[28] = 65; b[33] = 16 },
 		"lane without offset": func(b []byte) { b[28] = 1 },
 		"offset without lane": func(b []byte) { b[33] = 16 },

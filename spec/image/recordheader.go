@@ -11,10 +11,6 @@ import (
 	"github.com/io-mig/mig/spec/record"
 )
 
-// MaxStored bounds a stored payload, in bytes: record.MaxPayload and what a
-// wrapper adds to it (the encryption's tag and inner header).
-const MaxStored = record.MaxPayload + 256
-
 // Marks of the 80-byte blocks of a state file.
 const (
 	markRecord = "MREC"
@@ -79,8 +75,8 @@ func (e *Entry) Valid() error {
 	switch {
 	case e.Kind == 0:
 		return fmt.Errorf("%w: %s: kind 0 is reserved", ErrFormat, e.Header)
-	case e.Length < 0 || e.Length > MaxStored:
-		return fmt.Errorf("%w: %s: payload of %d bytes, the limit is %d", ErrFormat, e.Header, e.Length, MaxStored)
+	case e.Length < 0 || e.Length > record.MaxPayload:
+		return fmt.Errorf("%w: %s: payload of %d bytes, the limit is %d", ErrFormat, e.Header, e.Length, record.MaxPayload)
 	case e.Place.Lane < 0 || e.Place.Lane > MaxLanes:
 		return fmt.Errorf("%w: %s: lane %d, the limit is %d", ErrFormat, e.Header, e.Place.Lane, MaxLanes)
 	case e.Place.Lane == 0 && e.Place.Offset != 0:
@@ -168,7 +164,7 @@ func decodeEntry(b []byte) (Entry, error) {
 	}
 	offset, lane := binary.LittleEndian.Uint64(b[32:]), binary.LittleEndian.Uint32(b[28:])
 	size := binary.LittleEndian.Uint32(b[12:])
-	if offset > maxFile || lane > MaxLanes || size > MaxStored {
+	if offset > maxFile || lane > MaxLanes || size > record.MaxPayload {
 		return Entry{}, fmt.Errorf("%w: %d bytes at offset %d of lane %d", ErrFormat, size, offset, lane)
 	}
 	e := Entry{

@@ -69,7 +69,7 @@ func sampleManifest() *Manifest {
 	}
 }
 
-var elsewhere [MaxStored]byte
+var elsewhere [record.MaxPayload]byte
 
 // decode reads a whole stream with the payloads that lie in it.
 func decode(b []byte, o Options) (list []*record.Record, places []Place, err error) {
