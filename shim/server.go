@@ -73,6 +73,7 @@ func shutDown(server *ttrpc.Server, queue *events.Queue, socket string) error {
 	flush, cancel := context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
 	err = errors.Join(err, queue.Close(flush))
+	closeLog()
 	ctx, cancelClose := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancelClose()
 	// containerd keeps its connection open: the time-out is the normal case.

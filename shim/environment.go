@@ -64,6 +64,15 @@ func openLog(verbose bool) error {
 	return nil
 }
 
+// closeLog lets containerd see the end of the log before the end of the
+// connection; the other way round it would log an error.
+func closeLog() {
+	if null, err := unix.Open(os.DevNull, unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
+		_ = unix.Dup3(null, int(unix.Stderr), 0)
+		_ = unix.Close(null)
+	}
+}
+
 // handleSignals reaps orphans, ends the server on SIGTERM and writes the stacks
 // of all goroutines to the log on SIGUSR1.
 func handleSignals(end func()) {
