@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package request
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/io-mig/mig/layers/request/job"
+)
+
+// Handle is one request under way, or ended.
+type Handle struct {
+	m     *Manager
+	stop  context.CancelCauseFunc
+	dirty chan struct{}
+	done  chan struct{}
+
+	mu sync.Mutex
+	// Below: guarded by mu; ID and Container of the status never change.
+	status Status
+	why    error // of the cancellation
+	err    error // the outcome, set before done is closed
+}
+
+// ID of the request.
+func (h *Handle) ID() string { return h.status.ID }
+
+// Token of the request.
+func (h *Handle) Token() string { return h.status.Token }
+
+// Status is a copy of the current status.
+func (h *Handle) Status() Status {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.status
+}
+
+// Cancel asks the request to end. Before its decision it is undone; afterwards
+// it goes to its end. It does not wait.
+func (h *Handle) Cancel() { h.cancel(context.Canceled) }
+
+func (h *Handle) cancel(why error) {
+	h.mu.Lock()
+	if h.why == nil && !h.status.Phase.Final() {
+		h.why = why
+		h.status.Phase = Canceling
+	}
+	h.mu.Unlock()
+	h.touch()
+	h.stop(why)
+}
+
+// Done is closed when the request has ended.
+func (h *Handle) Done() <-chan struct{} { return h.done }
+
+// Wait returns the outcome: nil, or the engine's whole error. The end of ctx
+// ends only the waiting.
+func (h *Handle) Wait(ctx context.Context) error {
+	select {
+	case <-h.done:
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// begin follows a job until its end.
+func (h *Handle) begin(run Running) {
+	now := time.Now()
+	h.mu.Lock()
+	h.status.Started, h.status.Engine = &now, run.Pid()
+	if h.status.Phase == Pending {
+		h.status.Phase = Active
+	}
+	h.mu.Unlock()
+	h.touch()
+	written := make(chan struct{})
+	quit := make(chan struct{})
+	go func() {
+		defer close(written)
+		h.write(quit)
+	}()
+	go func() {
+		for p := range run.Progress() {
+			h.take(p)
+		}
+		last, err := run.Wait()
+		close(quit)
+		<-written
+		h.finish(last, err)
+	}()
+}
+
+// take notes a progress and the rate since the one before.
+func (h *Handle) take(p job.Progress) {
+	h.mu.Lock()
+	now := time.Now()
+	if d := now.Sub(h.status.Updated); p.Rate == 0 && d > 0 && p.Bytes > h.status.Progress.Bytes {
+		p.Rate = uint64(float64(p.Bytes-h.status.Progress.Bytes) / d.Seconds())
+	}
+	h.status.Progress, h.status.Updated = p, now
+	h.mu.Unlock()
+	h.touch()
+}
+
+func (h *Handle) touch() {
+	select {
+	case h.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// write keeps the file up to date, not more often than Options.Every.
+func (h *Handle) write(quit <-chan struct{}) {
+	for {
+		select {
+		case <-quit:
+			return
+		case <-h.dirty:
+		}
+		st := h.Status()
+		if err := h.m.store.write(&st); err != nil {
+			h.m.opts.Warn(err)
+		}
+		t := time.NewTimer(h.m.opts.Every)
+		select {
+		case <-quit:
+			t.Stop()
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// finish writes the last status and ends the waiting.
+func (h *Handle) finish(last job.Progress, err error) {
+	now := time.Now()
+	h.mu.Lock()
+	h.err = err
+	s := &h.status
+	if last.State != "" || last.Bytes > 0 {
+		last.Rate = s.Progress.Rate
+		s.Progress = last
+	}
+	s.Ended, s.Updated, s.Phase = &now, now, Succeeded
+	if err != nil {
+		s.Phase, s.Failure = Failed, failureOf(err)
+		if h.why != nil && errors.Is(err, context.Canceled) {
+			s.Phase = Canceled
+		}
+	}
+	st := *s
+	h.mu.Unlock()
+	if err := h.m.store.write(&st); err != nil {
+		h.m.opts.Warn(err)
+	}
+	h.stop(nil)
+	h.m.leave(h)
+	close(h.done)
+}
+
+// failureOf packs an outcome, also that of an engine that could not.
+func failureOf(err error) *job.Failure {
+	f := job.FailureOf(err)
+	var died *EngineDiedError
+	if errors.As(err, &died) {
+		f.Kind = job.Died
+	}
+	return f
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package job
+
+import "time"
+
+// Progress is a snapshot of a running job. A later one replaces an earlier one;
+// some may be skipped.
+type Progress struct {
+	// State is the event's state, for example "residual" (control.State).
+	State string `json:"state,omitempty"`
+	// Round is the number of early rounds made.
+	Round     int    `json:"round,omitempty"`
+	Processes int    `json:"processes,omitempty"`
+	Records   uint64 `json:"records,omitempty"`
+	// Bytes of payload so far, Total as far as it is known.
+	Bytes uint64 `json:"bytes,omitempty"`
+	Total uint64 `json:"total,omitempty"`
+	// Rate in bytes per second over the last interval.
+	Rate uint64 `json:"rate,omitempty"`
+	// Downtime so far, as the event measures it.
+	Downtime time.Duration `json:"downtime,omitempty"`
+	// Subsystems in their order.
+	Subsystems []Subsystem `json:"subsystems,omitempty"`
+	// Warnings of the pre-flight and of later steps.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Subsystem is one subsystem's share of the progress.
+type Subsystem struct {
+	Name     string `json:"name"`
+	Entities uint64 `json:"entities"`
+	Bytes    uint64 `json:"bytes"`
+	Total    uint64 `json:"total,omitempty"`
+	Note     string `json:"note,omitempty"`
+}
+
+// Reporter takes a job's progress. It does not block.
+type Reporter interface {
+	Report(p Progress)
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package request
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/request/job"
+)
+
+// ErrBusy is wrapped by Submit where the container has a request already.
+var ErrBusy = errors.New("another request is under way")
+
+// Options of a Manager.
+type Options struct {
+	// Dir and Namespace name the state directory, see OpenStore.
+	Dir, Namespace string
+	Engine         Engine
+	// Keep is how many ended requests are remembered; 0 means DefaultKeep.
+	Keep int
+	// Every is the shortest time between two writes of one status, but for its
+	// last; 0 means 100 ms.
+	Every time.Duration
+	// Warn is told of what must not fail a request, such as a status that could
+	// not be written. May be nil.
+	Warn func(error)
+}
+
+// Manager accepts requests and sees them to their end. One process has one per
+// namespace; several processes may share the state directory.
+type Manager struct {
+	opts  Options
+	store *Store
+
+	mu   sync.Mutex
+	busy map[string]*Handle // by container
+	byID map[string]*Handle // those under way
+}
+
+// NewManager makes a manager. The state directory is made when it is needed.
+func NewManager(o Options) (*Manager, error) {
+	s, err := OpenStore(o.Dir, o.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	if o.Engine == nil {
+		return nil, errors.New("a request manager needs an engine")
+	}
+	if o.Keep <= 0 {
+		o.Keep = DefaultKeep
+	}
+	if o.Every <= 0 {
+		o.Every = 100 * time.Millisecond
+	}
+	if o.Warn == nil {
+		o.Warn = func(error) {}
+	}
+	return &Manager{opts: o, store: s, busy: map[string]*Handle{}, byID: map[string]*Handle{}}, nil
+}
+
+// Submit accepts a request, described as the job that the engine is to do
+// without its Request, Token and Namespace, which the manager sets, and starts
+// it. A returned error means that nothing was started. The files are those of
+// Job.Files and may be closed on return. The end of ctx cancels the request.
+func (m *Manager) Submit(ctx context.Context, j job.Job, files ...*os.File) (*Handle, error) {
+	if err := m.accept(&j, len(files)); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	j.Request, j.Token, j.Namespace = newID(now), newToken(), m.opts.Namespace
+	h := &Handle{m: m, dirty: make(chan struct{}, 1), done: make(chan struct{}), status: Status{
+		ID: j.Request, Token: j.Token, Kind: j.Kind, Namespace: j.Namespace, Container: j.Container,
+		Image: j.Image, Strategy: j.Strategy, Leave: j.Leave, Phase: Pending, Created: now, Updated: now, Owner: self(),
+	}}
+	ctx, h.stop = context.WithCancelCause(ctx)
+	if err := m.enter(h); err != nil {
+		h.stop(nil)
+		return nil, err
+	}
+	if err := m.store.write(&h.status); err != nil {
+		m.opts.Warn(err) // a full /run is no reason to refuse
+	}
+	if j.Timeout > 0 {
+		t := time.AfterFunc(j.Timeout, func() {
+			h.cancel(fmt.Errorf("the request's time-out of %s has passed: %w", j.Timeout, context.Canceled))
+		})
+		context.AfterFunc(ctx, func() { t.Stop() })
+	}
+	run, err := m.opts.Engine.Start(ctx, &j, files)
+	if err != nil {
+		h.finish(job.Progress{}, err)
+		return nil, fmt.Errorf("request %s: %w", j.Request, err)
+	}
+	h.begin(run)
+	return h, nil
+}
+
+// accept checks a request and picks its strategy.
+func (m *Manager) accept(j *job.Job, files int) error {
+	if err := j.Valid(); err != nil {
+		return err
+	}
+	if err := checkName("container", j.Container); err != nil {
+		return err
+	}
+	if len(j.Files) != files {
+		return fmt.Errorf("the job names %d descriptors, %d were given", len(j.Files), files)
+	}
+	for i, s := range j.Stdio {
+		if s.File < -1 || s.File >= files {
+			return fmt.Errorf("standard stream %d names descriptor %d of %d", i, s.File, files)
+		}
+	}
+	if j.Timeout < 0 {
+		return fmt.Errorf("a time-out of %s is in the past", j.Timeout)
+	}
+	return pick(j)
+}
+
+// pick chooses the transfer order. An image on disk has no running side that
+// rounds could shorten a transfer for: it is always stop-and-copy.
+func pick(j *job.Job) error {
+	if j.Strategy == "" || j.Strategy == control.Auto.Name {
+		j.Strategy = control.StopAndCopy.Name
+	}
+	s, err := control.StrategyByName(j.Strategy)
+	if err != nil {
+		return err
+	}
+	if s.Name != control.StopAndCopy.Name {
+		return fmt.Errorf("a %s to or from an image is always %s, not %s: %w", j.Kind, control.StopAndCopy.Name, s.Name, errors.ErrUnsupported)
+	}
+	return nil
+}
+
+// enter takes the container for the request.
+func (m *Manager) enter(h *Handle) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := h.status.Container
+	if other := m.busy[c]; other != nil {
+		return fmt.Errorf("container %s: %w (%s, see mig status)", c, ErrBusy, other.ID())
+	}
+	m.busy[c], m.byID[h.status.ID] = h, h
+	return nil
+}
+
+func (m *Manager) leave(h *Handle) {
+	m.mu.Lock()
+	delete(m.busy, h.status.Container)
+	delete(m.byID, h.status.ID)
+	m.mu.Unlock()
+	if err := m.store.prune(m.opts.Keep, time.Now()); err != nil {
+		m.opts.Warn(fmt.Errorf("forget old requests: %w", err))
+	}
+}
+
+// Cancel cancels a request of this manager.
+func (m *Manager) Cancel(id string) error {
+	m.mu.Lock()
+	h := m.byID[id]
+	m.mu.Unlock()
+	if h == nil {
+		return fmt.Errorf("request %s is not under way here", id)
+	}
+	h.Cancel()
+	return nil
+}
+
+// Active reports the request of a container, if it has one.
+func (m *Manager) Active(container string) (*Handle, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := m.busy[container]
+	return h, h != nil
+}
+
+// Store is where the statuses are.
+func (m *Manager) Store() *Store { return m.store }
+
+// newID sorts by time and differs between the processes of a host.
+func newID(now time.Time) string {
+	return now.UTC().Format("20060102-150405.000") + "-" + randomHex(3)
+}
+
+// newToken names the request across hosts and cannot be guessed.
+func newToken() string { return randomHex(16) }
+
+func randomHex(n int) string {
+	b := make([]byte, n)
+	rand.Read(b) // never fails (crypto/rand)
+	return hex.EncodeToString(b)
+}

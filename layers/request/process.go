@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package request
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/request/enginepipe"
+	"github.com/io-mig/mig/layers/request/job"
+)
+
+// ProcessEngine runs each job in a process of its own, so that ptrace stops and
+// the supervisor's reaping do not mix, and a crash of the engine is none of the
+// supervisor. Its zero value starts "/proc/self/exe engine".
+type ProcessEngine struct {
+	// Argv of the engine process; Argv[0] is also the file that is run.
+	Argv []string
+	// Env of the engine process; nil means a PATH and nothing else.
+	Env []string
+	// Log returns the file that takes the engine's standard output and error,
+	// at most MaxLog bytes of it. An empty name means none.
+	Log func(*job.Job) string
+	// Grace is how long a cancelled engine may take before it is killed; 0
+	// means DefaultGrace.
+	Grace time.Duration
+}
+
+// DefaultGrace leaves the engine time to undo, and to give up by itself first.
+const DefaultGrace = enginepipe.AbandonAfter + 15*time.Second
+
+// sendTimeout bounds how long the engine may take to read what is sent to it.
+const sendTimeout = 10 * time.Second
+
+// drainDelay is how long the engine's output is read after its death, in case
+// another process has inherited it.
+const drainDelay = 2 * time.Second
+
+// Start spawns the engine and sends it the job.
+func (p *ProcessEngine) Start(ctx context.Context, j *job.Job, files []*os.File) (Running, error) {
+	if err := j.Valid(); err != nil {
+		return nil, err
+	}
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	conn, err := enginepipe.NewConn(ours)
+	if err != nil {
+		return nil, err
+	}
+	logName := ""
+	if p.Log != nil {
+		logName = p.Log(j)
+	}
+	out, err := newOutput(logName)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	cmd := p.command(theirs, out)
+	if err := cmd.Start(); err != nil {
+		conn.Close()
+		out.Close()
+		return nil, fmt.Errorf("start the engine %q: %w", cmd.Path, err)
+	}
+	r := &process{
+		cmd: cmd, conn: conn, out: out, grace: p.Grace, progress: make(chan job.Progress, 1),
+		asked: make(chan struct{}), gone: make(chan struct{}),
+	}
+	if r.grace <= 0 {
+		r.grace = DefaultGrace
+	}
+	if err := conn.Send(enginepipe.Message{Job: j}, sendTimeout, files...); err != nil {
+		r.cmd.Process.Kill()
+		go r.supervise(ctx)
+		_, died := r.Wait()
+		return nil, errors.Join(fmt.Errorf("send the job to the engine: %w", err), died)
+	}
+	go r.supervise(ctx)
+	return r, nil
+}
+
+func (p *ProcessEngine) command(theirs *os.File, out *output) *exec.Cmd {
+	argv := p.Argv
+	if len(argv) == 0 {
+		argv = []string{"/proc/self/exe", "engine"}
+	}
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = p.Env
+	if cmd.Env == nil {
+		cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	}
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.ExtraFiles = []*os.File{theirs} // becomes enginepipe.FD
+	cmd.WaitDelay = drainDelay
+	// A group of its own: a signal to the supervisor's must not end it. No
+	// parent death signal, which follows the thread that forked and would leave
+	// no time to undo: the engine sees our death as the end of its socket.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd
+}
+
+func socketPair() (ours, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socket pair for the engine: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "engine"), os.NewFile(uintptr(fds[1]), "supervisor"), nil
+}
+
+// process is one engine process.
+type process struct {
+	cmd      *exec.Cmd
+	conn     *enginepipe.Conn
+	out      *output
+	grace    time.Duration
+	progress chan job.Progress
+	killed   atomic.Bool
+
+	ask   sync.Once
+	asked chan struct{} // closed by Cancel
+	gone  chan struct{} // closed when last and err are set
+	last  job.Progress
+	err   error
+}
+
+func (r *process) Progress() <-chan job.Progress { return r.progress }
+
+func (r *process) Pid() int { return r.cmd.Process.Pid }
+
+func (r *process) Cancel() { r.ask.Do(func() { close(r.asked) }) }
+
+func (r *process) Wait() (job.Progress, error) {
+	<-r.gone
+	return r.last, r.err
+}
+
+// supervise sees the engine to its end.
+func (r *process) supervise(ctx context.Context) {
+	exited := make(chan struct{})
+	go r.stopper(ctx, exited)
+	end, broken := r.read()
+	// Nothing more is expected of it. One that does not exit is killed by the
+	// stopper after its grace.
+	r.Cancel()
+	waited := r.cmd.Wait()
+	close(exited)
+	r.conn.Close()
+	r.out.Close()
+	if end != nil {
+		r.last = end.Last
+	}
+	switch {
+	case end == nil:
+		r.err = &EngineDiedError{Exit: waited, Broken: broken, Killed: r.killed.Load(), LastLines: r.out.tail()}
+	case end.Failure != nil:
+		r.err = end.Failure
+	}
+	close(r.progress)
+	close(r.gone)
+}
+
+// read receives until the engine's last message or the end of the stream.
+func (r *process) read() (*enginepipe.End, error) {
+	for {
+		m, files, err := r.conn.Receive()
+		for _, f := range files {
+			f.Close() // an engine sends none
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil, nil
+		case err != nil:
+			return nil, err
+		case m.End != nil:
+			return m.End, nil
+		case m.Progress != nil:
+			r.last = *m.Progress
+			r.offer(*m.Progress)
+		}
+	}
+}
+
+// offer replaces what was not read yet. It is the channel's only sender.
+func (r *process) offer(p job.Progress) {
+	select {
+	case <-r.progress:
+	default:
+	}
+	r.progress <- p
+}
+
+// stopper turns a cancel into a message and, after the grace, into a kill. The
+// engine's death is no harm: injection is kill-safe, and a frame dies with it.
+func (r *process) stopper(ctx context.Context, exited <-chan struct{}) {
+	select {
+	case <-exited:
+		return
+	case <-ctx.Done():
+	case <-r.asked:
+	}
+	// One that does not read is as good as cancelled: its socket breaks.
+	_ = r.conn.Send(enginepipe.Message{Cancel: true}, sendTimeout)
+	t := time.NewTimer(r.grace)
+	defer t.Stop()
+	select {
+	case <-exited:
+	case <-t.C:
+		r.killed.Store(true)
+		r.cmd.Process.Kill()
+	}
+}
+
+// EngineDiedError is an engine process that ended without telling the outcome.
+// Before the decision that means: the source's tasks go on, a frame is gone.
+type EngineDiedError struct {
+	// Exit is how it ended, as os/exec tells it; nil for exit status 0.
+	Exit error
+	// Broken is set where its last words could not be understood.
+	Broken error
+	// Killed: by us, since it did not end after it was cancelled.
+	Killed bool
+	// LastLines of its standard output and error.
+	LastLines string
+}
+
+func (e *EngineDiedError) Error() string {
+	how := "exit status 0"
+	if e.Exit != nil {
+		how = e.Exit.Error()
+	}
+	s := "the engine process died without telling the outcome: " + how
+	if e.Killed {
+		s = "the engine process did not end after it was cancelled and was killed: " + how
+	}
+	if e.Broken != nil {
+		s += ": " + e.Broken.Error()
+	}
+	if e.LastLines != "" {
+		s += "; its last lines: " + e.LastLines
+	}
+	return s
+}
+
+// Unwrap returns how it ended.
+func (e *EngineDiedError) Unwrap() error { return e.Exit }
