@@ -116,10 +116,7 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 }
 
 func exportLayout(ctx context.Context, out record.Sink) error {
-	l, err := tracer.HostXSave()
-	if err != nil {
-		return fmt.Errorf("cpu: %w", err)
-	}
+	l := tracer.HostXSave()
 	m := &state.XSaveLayout{Features: l.Features}
 	for _, c := range l.Components {
 		m.Component = append(m.Component, &state.XSaveComponent{Bit: uint32(c.Bit), Offset: c.Offset, Size: c.Size})

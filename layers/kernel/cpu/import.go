@@ -106,10 +106,6 @@ func (s *Subsystem) receiveThread(in *record.Record) error {
 	if in.Entity == 0 || in.Entity > maxThreads || in.Process == record.Shared {
 		return fmt.Errorf("%w: %s: no such thread can be", errImage, in.Header)
 	}
-	host, err := tracer.HostXSave()
-	if err != nil {
-		return err
-	}
 	k := &saved{}
 	if err := k.registers.UnmarshalBinary(m.Registers); err != nil {
 		return fmt.Errorf("%w: %s: %w", errImage, in.Header, err)
@@ -119,6 +115,8 @@ func (s *Subsystem) receiveThread(in *record.Record) error {
 	}
 	// Whatever restart was needed has been worked into the registers.
 	k.registers.OrigRax = amd64.NoSyscall
+	host := tracer.HostXSave()
+	var err error
 	if k.xsave, err = amd64.Repack(m.Xsave, s.layout, &host); err != nil {
 		return fmt.Errorf("%s: %w", in.Header, err)
 	}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package kerneltest
+
+import (
+	"embed"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Program is what a test runs and how.
+type Program struct {
+	// Source is a C file, or a directory with a Go main package.
+	Source string
+	// Args are the program's arguments.
+	Args []string
+	// UID and GID it starts with. Its frame starts as root all the same.
+	UID, GID int
+	// Dynamic links a C program against the shared libc.
+	Dynamic bool
+	// Generations is how often it is exported and imported; 0 means once.
+	Generations int
+	// LeaveRunning also lets the original of each export run on and verify
+	// itself before the copy is made.
+	LeaveRunning bool
+	// SeccompFilters are those that it may have loaded: see target.Source.
+	SeccompFilters int
+	// Allowed is what imports may ask for; nil means Root().
+	Allowed *Allowed
+}
+
+//go:embed kerneltest.h
+var header embed.FS
+
+// build compiles the program and returns its path, which any user may read.
+func (p *Program) build(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(dir, strings.TrimSuffix(filepath.Base(p.Source), ".c"))
+	cmd := exec.Command("go", "build", "-o", out, "./"+p.Source)
+	if strings.HasSuffix(p.Source, ".c") {
+		text, err := header.ReadFile("kerneltest.h")
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, "kerneltest.h"), text, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd = exec.Command("gcc", "-O1", "-g", "-Wall", "-I"+dir, "-pthread", "-o", out, p.Source)
+		if !p.Dynamic {
+			cmd.Args = append(cmd.Args, "-static")
+		}
+	} else {
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	}
+	if b, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", p.Source, err, b)
+	}
+	return out
+}
