@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,7 +50,7 @@ func TestTerminal(t *testing.T) {
 	onEach(t, func(t *testing.T, d *daemon) {
 		tty := d.terminal(d.runArgs([]string{"--rm", "-t"}, "one", "sh")...)
 		// ctr tells the size only after the start.
-		tty.send("until stty size >/dev/null 2>&1; do true; done; echo size $(stty size)\n")
+		tty.send("until [ -n \"$(stty size 2>/dev/null)\" ]; do true; done; echo size $(stty size)\n")
 		tty.expect("size 30 100")
 		tty.resize(40, 120)
 		tty.send("sleep 1; echo size $(stty size)\n")
@@ -63,7 +64,7 @@ func TestTerminal(t *testing.T) {
 		d.detached("one", nil, "sleep", "1000")
 		tty = d.terminal("task", "exec", "-t", "--exec-id", "e1", "one", "sh")
 		// ctr tells the size only after the start.
-		tty.send("until stty size >/dev/null 2>&1; do true; done; echo size $(stty size)\n")
+		tty.send("until [ -n \"$(stty size 2>/dev/null)\" ]; do true; done; echo size $(stty size)\n")
 		tty.expect("size 30 100")
 		tty.send("exit 6\n")
 		if code := tty.wait(); code != 6 {
@@ -94,6 +95,8 @@ func (d *daemon) terminal(args ...string) *terminal {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	cmd := d.command(ctx, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	// SIGWINCH goes to the terminal's foreground process group.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	tty := &terminal{t: d.t, master: master, lines: make(chan string, 1000)}
 	tty.resize(30, 100)
 	if err := cmd.Start(); err != nil {
