@@ -21,6 +21,9 @@ type Source struct {
 	Freezer *Freezer
 	// Stdio are the standard streams as the shim handed them to the init.
 	Stdio []StdioFile
+	// SeccompFilters is how many filters the spec loads into each process:
+	// a restore loads them again, and no others. Set it before Preflight.
+	SeccompFilters int
 
 	proc  procfs.FS
 	files identities
