@@ -81,6 +81,10 @@ type Stream struct {
 	// URI is what containerd asked for: a FIFO's path, "file://", "binary://" or
 	// empty.
 	URI string `json:"uri,omitempty"`
+	// Dev and Ino are what fstat(2) says of what the container's init was given
+	// as this stream; both 0 if it was given none of the shim's.
+	Dev uint64 `json:"dev,omitempty"`
+	Ino uint64 `json:"ino,omitempty"`
 	// File is the index in Job.Files of the descriptor that replaces it in a
 	// restored container, or -1.
 	File int `json:"file"`

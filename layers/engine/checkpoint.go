@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/medium"
+	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/spec/record"
+)
+
+// checkpoint exports the job's container into its image.
+func checkpoint(ctx context.Context, j *job.Job, r job.Reporter) error {
+	subsystems, err := Subsystems()
+	if err != nil {
+		return err
+	}
+	src, err := openSource(j)
+	if err != nil {
+		return err
+	}
+	// Whatever cannot be carried is named before the image is begun.
+	instances := forControl(subsystems.Instances(target.Env{Source: src, Workers: workers(), Options: j.Options}))
+	m, err := openMedium(ctx, j.Image, medium.Write)
+	if err != nil {
+		return err
+	}
+	if err := writeManifest(ctx, m, j.Container, subsystems); err != nil {
+		return errors.Join(err, m.Close())
+	}
+	strategy := control.StopAndCopy
+	if j.Strategy != "" {
+		if strategy, err = control.StrategyByName(j.Strategy); err != nil {
+			return errors.Join(err, m.Close())
+		}
+	}
+	p := newProgress(r)
+	x := control.NewExport(control.ExportOptions{
+		Tuning: tuning(p), Container: source{src}, Subsystems: instances, Medium: m,
+		Strategy: strategy, Leave: j.Leave,
+	})
+	stop := p.watch(x.Status)
+	result, err := x.Run(ctx)
+	stop(result)
+	return errors.Join(err, m.Close())
+}
+
+// openSource looks at the container of a job without touching it.
+func openSource(j *job.Job) (*target.Source, error) {
+	freezer, err := target.NewFreezer(j.Freezer)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", j.Container, err)
+	}
+	var stdio []target.StdioFile
+	for _, s := range j.Stdio {
+		stdio = append(stdio, target.StdioFile{Dev: s.Dev, Ino: s.Ino})
+	}
+	src, err := target.NewSource(j.InitPid, freezer, stdio)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", j.Container, err)
+	}
+	spec, err := loadSpec(j)
+	if err != nil {
+		return nil, err
+	}
+	if spec.Linux != nil && spec.Linux.Seccomp != nil {
+		src.SeccompFilters = 1
+	}
+	return src, nil
+}
+
+// Check is the pre-flight alone: what of the job's container cannot be
+// carried. It touches nothing.
+func Check(ctx context.Context, j *job.Job) ([]record.Finding, error) {
+	subsystems, err := Subsystems()
+	if err != nil {
+		return nil, err
+	}
+	src, err := openSource(j)
+	if err != nil {
+		return nil, err
+	}
+	var out []record.Finding
+	for _, s := range subsystems.Instances(target.Env{Source: src, Workers: 1, Options: j.Options}) {
+		p, ok := s.(control.Preflighter)
+		if !ok {
+			continue
+		}
+		found, err := p.Preflight(ctx)
+		if err != nil {
+			return out, fmt.Errorf("pre-flight of %s: %w", s.Name(), err)
+		}
+		out = append(out, found...)
+	}
+	return out, nil
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/record"
+)
+
+// source is a target.Source as control sees it.
+type source struct{ *target.Source }
+
+// Process is the constructor set of one process.
+func (s source) Process(id record.ProcessID) control.Constructor {
+	p := s.Source.Process(id)
+	if p == nil {
+		return none(id)
+	}
+	return mayEnd{p}
+}
+
+// frame is a target.Frame as control sees it.
+type frame struct{ *target.Frame }
+
+// Process is the constructor set of one process.
+func (f frame) Process(id record.ProcessID) control.Constructor {
+	t := f.Task(id)
+	if t == nil {
+		return none(id)
+	}
+	return t
+}
+
+// mayEnd tells control when a process ended by itself: a container that exits
+// in the middle is no failure of ours.
+type mayEnd struct{ control.Constructor }
+
+// Setup translates the ends that the lower layers know.
+func (m mayEnd) Setup(ctx context.Context) error {
+	err := m.Constructor.Setup(ctx)
+	if err != nil && (errors.Is(err, tracer.ErrExited) || procfs.IsGone(err)) {
+		return fmt.Errorf("%w: %w", control.ErrGone, err)
+	}
+	return err
+}
+
+// none is a process that nobody listed.
+type none record.ProcessID
+
+func (n none) err() error { return fmt.Errorf("process %d is not one of the container's", n) }
+
+func (n none) Setup(context.Context) error   { return n.err() }
+func (n none) Restart(context.Context) error { return n.err() }
+func (n none) Cleanup(context.Context) error { return n.err() }

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/kernel"
+	"github.com/io-mig/mig/layers/kernel/cpu"
+	"github.com/io-mig/mig/layers/kernel/credential"
+	"github.com/io-mig/mig/layers/kernel/event"
+	"github.com/io-mig/mig/layers/kernel/file"
+	"github.com/io-mig/mig/layers/kernel/memory"
+	"github.com/io-mig/mig/layers/kernel/pipe"
+	"github.com/io-mig/mig/layers/kernel/signal"
+	"github.com/io-mig/mig/layers/kernel/socket"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/task"
+	"github.com/io-mig/mig/layers/kernel/timer"
+	"github.com/io-mig/mig/layers/medium"
+	"github.com/io-mig/mig/layers/medium/directory"
+)
+
+// Subsystems returns the kernel subsystems of this version, in the order in
+// which they export and import: mappings before what lies in them, tables
+// before what they name, targets before the epoll that watches them,
+// credentials after all that needs a privilege, registers last.
+func Subsystems() (*kernel.Manager, error) {
+	m := &kernel.Manager{}
+	for _, e := range []kernel.Entry{
+		{Name: memory.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return memory.New(env) }},
+		{Name: task.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return task.New(env) }},
+		{Name: file.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return file.New(env) }},
+		{Name: pipe.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return pipe.New(env) }},
+		{Name: socket.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return socket.New(env) }},
+		{Name: event.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return event.New(env) }},
+		{Name: signal.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return signal.New(env) }},
+		{Name: timer.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return timer.New(env) }},
+		{Name: credential.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return credential.New(env) }},
+		{Name: cpu.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return cpu.New(env) }},
+	} {
+		if err := m.Insert(e); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// Media returns the media of this version.
+func Media() (*medium.Manager, error) {
+	m := &medium.Manager{}
+	return m, m.Insert(medium.PathScheme, directory.Open)
+}
+
+// forControl gives the instances the type that control declares. What is
+// optional (pre-flight, concurrent records) control finds by itself.
+func forControl(subsystems []kernel.Subsystem) []control.Subsystem {
+	out := make([]control.Subsystem, len(subsystems))
+	for i, s := range subsystems {
+		out[i] = s
+	}
+	return out
+}

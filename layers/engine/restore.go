@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/medium"
+	"github.com/io-mig/mig/layers/request/job"
+)
+
+// Names of the descriptors that come with a restore (job.Job.Files).
+const (
+	// FileSocket is our end of the pair whose other end the frame has.
+	FileSocket = "frame socket"
+	// FileSeized is the writing end of a pipe: one byte says that the frame is
+	// seized and may be let exec its program.
+	FileSeized = "frame seized"
+)
+
+// restore turns the job's frame into what the image holds.
+func restore(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) error {
+	subsystems, err := Subsystems()
+	if err != nil {
+		return err
+	}
+	spec, err := loadSpec(j)
+	if err != nil {
+		return err
+	}
+	fr, err := openFrame(j, spec, files)
+	if err != nil {
+		return err
+	}
+	m, err := openMedium(ctx, j.Image, medium.Read)
+	if err != nil {
+		return err
+	}
+	manifest, err := readManifest(ctx, m, subsystems)
+	if err != nil {
+		return errors.Join(err, m.Close())
+	}
+	p := newProgress(r)
+	x := control.NewImport(control.ImportOptions{
+		Tuning: tuning(p), Container: frame{fr}, Medium: m,
+		Subsystems: forControl(subsystems.Instances(target.Env{Frame: fr, Workers: workers(), Options: j.Options})),
+		Manifest:   func(context.Context) ([]string, error) { return manifest.Names(), nil },
+	})
+	stop := p.watch(x.Status)
+	result, err := x.Run(ctx)
+	stop(result)
+	return errors.Join(err, m.Close())
+}
+
+// openFrame describes the frame of a job.
+func openFrame(j *job.Job, spec *specs.Spec, files []*os.File) (*target.Frame, error) {
+	socket, seized := slices.Index(j.Files, FileSocket), slices.Index(j.Files, FileSeized)
+	if socket < 0 || seized < 0 {
+		return nil, fmt.Errorf("a restore needs the descriptors %q and %q, the job has %q", FileSocket, FileSeized, j.Files)
+	}
+	a, err := allowed(spec)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", j.Container, err)
+	}
+	return &target.Frame{
+		Init: j.InitPid, Socket: int(files[socket].Fd()), Allowed: a,
+		Started: func(context.Context) error {
+			if _, err := files[seized].Write([]byte{1}); err != nil {
+				return fmt.Errorf("tell the shim that the frame is seized: %w", err)
+			}
+			return nil
+		},
+	}, nil
+}
+
+// maxSpec bounds a spec's file, in bytes.
+const maxSpec = 8 << 20
+
+// loadSpec reads the live request's OCI configuration.
+func loadSpec(j *job.Job) (*specs.Spec, error) {
+	b := j.Spec
+	if len(b) == 0 {
+		st, err := os.Stat(j.SpecPath)
+		if err != nil {
+			return nil, fmt.Errorf("the container's OCI configuration: %w", err)
+		}
+		if st.Size() > maxSpec {
+			return nil, fmt.Errorf("the OCI configuration %s has %d bytes, the limit is %d", j.SpecPath, st.Size(), maxSpec)
+		}
+		if b, err = os.ReadFile(j.SpecPath); err != nil {
+			return nil, fmt.Errorf("the container's OCI configuration: %w", err)
+		}
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(b, &spec); err != nil {
+		return nil, fmt.Errorf("the container's OCI configuration: %w", err)
+	}
+	return &spec, nil
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/medium"
+	"github.com/io-mig/mig/layers/request/enginepipe"
+	"github.com/io-mig/mig/layers/request/job"
+)
+
+// Main is the engine process: it serves one job on descriptor enginepipe.FD
+// and returns the process's exit status.
+func Main() int {
+	// A batch of remote calls must not be held up by our own collector, and the
+	// engine lives for one event only.
+	err := enginepipe.Serve(enginepipe.FD, Run)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mig engine:", err)
+		return 1
+	}
+	return 0
+}
+
+// Run does one job.
+func Run(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) error {
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}()
+	if j.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, j.Timeout)
+		defer cancel()
+	}
+	if err := sameProcess(j); err != nil {
+		return err
+	}
+	switch j.Kind {
+	case job.Checkpoint:
+		return checkpoint(ctx, j, r)
+	case job.Restore:
+		return restore(ctx, j, files, r)
+	}
+	return fmt.Errorf("job %q: %w", j.Kind, errors.ErrUnsupported)
+}
+
+// sameProcess makes sure that the pid still means the container.
+func sameProcess(j *job.Job) error {
+	if j.InitStart == 0 {
+		return nil
+	}
+	st, err := procfs.Host().Process(j.InitPid).Stat()
+	if err != nil {
+		return fmt.Errorf("the container's process %d: %w", j.InitPid, err)
+	}
+	if st.StartTime != j.InitStart {
+		return fmt.Errorf("process %d is not the container's any more: %w", j.InitPid, control.ErrGone)
+	}
+	return nil
+}
+
+// workers is how many goroutines copy memory and steps of processes run at the
+// same time.
+func workers() int { return max(2, min(runtime.NumCPU(), 8)) }
+
+// tuning is what both sides of an event share.
+func tuning(r *progress) control.Tuning {
+	return control.Tuning{Workers: workers(), Observer: r.observe, Report: os.Stderr}
+}
+
+// openMedium opens an image by its address; plain paths are directories.
+func openMedium(ctx context.Context, address string, d medium.Direction) (medium.Medium, error) {
+	media, err := Media()
+	if err != nil {
+		return nil, err
+	}
+	return media.Open(ctx, address, d)
+}
+
+// progressEvery is how often progress is reported.
+const progressEvery = 100 * time.Millisecond
+
+// progress reports an event until it is stopped.
+type progress struct {
+	to     job.Reporter
+	status func() control.Status
+	result func() control.Result
+	quit   chan struct{}
+	done   chan struct{}
+	last   control.Status
+	at     time.Time
+}
+
+func newProgress(to job.Reporter) *progress {
+	return &progress{to: to, quit: make(chan struct{}), done: make(chan struct{})}
+}
+
+// watch reports the event that status asks until stop is called.
+func (p *progress) watch(status func() control.Status) (stop func(control.Result)) {
+	p.status = status
+	go func() {
+		defer close(p.done)
+		t := time.NewTicker(progressEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-p.quit:
+				return
+			case <-t.C:
+				p.report(control.Result{})
+			}
+		}
+	}()
+	return func(r control.Result) {
+		close(p.quit)
+		<-p.done
+		p.report(r)
+	}
+}
+
+// observe is told of transitions; they show in the next report.
+func (p *progress) observe(control.Transition) {}
+
+func (p *progress) report(r control.Result) {
+	s := p.status()
+	out := job.Progress{
+		State: s.State.String(), Round: s.Round, Processes: s.Processes, Records: s.Records, Bytes: s.Bytes,
+		Downtime: r.Downtime, Warnings: r.Warnings,
+	}
+	for _, sub := range s.Subsystems {
+		out.Total += sub.Total
+		out.Subsystems = append(out.Subsystems, job.Subsystem{Name: sub.Name, Entities: sub.Entities, Bytes: sub.Bytes, Total: sub.Total, Note: sub.Note})
+	}
+	now := time.Now()
+	if d := now.Sub(p.at); !p.at.IsZero() && d > 0 && s.Bytes >= p.last.Bytes {
+		out.Rate = uint64(float64(s.Bytes-p.last.Bytes) / d.Seconds())
+	}
+	p.last, p.at = s, now
+	p.to.Report(out)
+}
