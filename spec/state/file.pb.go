@@ -519,7 +519,10 @@ type FileObject struct {
 	Uid uint32 `protobuf:"varint,5,opt,name=uid,proto3" json:"uid,omitempty"`
 	Gid uint32 `protobuf:"varint,6,opt,name=gid,proto3" json:"gid,omitempty"`
 	// F_SEAL_* of a memfd.
-	Seals         uint32 `protobuf:"varint,7,opt,name=seals,proto3" json:"seals,omitempty"`
+	Seals uint32 `protobuf:"varint,7,opt,name=seals,proto3" json:"seals,omitempty"`
+	// It has its name still, on a file system whose content is lost with the
+	// container (a tmpfs of its own).
+	Named         bool `protobuf:"varint,8,opt,name=named,proto3" json:"named,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -603,6 +606,13 @@ func (x *FileObject) GetSeals() uint32 {
 	return 0
 }
 
+func (x *FileObject) GetNamed() bool {
+	if x != nil {
+		return x.Named
+	}
+	return false
+}
+
 var File_spec_state_file_proto protoreflect.FileDescriptor
 
 const file_spec_state_file_proto_rawDesc = "" +
@@ -640,7 +650,7 @@ const file_spec_state_file_proto_rawDesc = "" +
 	"\x02fd\x18\x01 \x01(\rR\x02fd\x12\x14\n" +
 	"\x05write\x18\x02 \x01(\bR\x05write\x12\x14\n" +
 	"\x05start\x18\x03 \x01(\x04R\x05start\x12\x16\n" +
-	"\x06length\x18\x04 \x01(\x04R\x06length\"\x98\x01\n" +
+	"\x06length\x18\x04 \x01(\x04R\x06length\"\xae\x01\n" +
 	"\n" +
 	"FileObject\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
@@ -649,7 +659,8 @@ const file_spec_state_file_proto_rawDesc = "" +
 	"\x04mode\x18\x04 \x01(\rR\x04mode\x12\x10\n" +
 	"\x03uid\x18\x05 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x06 \x01(\rR\x03gid\x12\x14\n" +
-	"\x05seals\x18\a \x01(\rR\x05seals*\xc1\x01\n" +
+	"\x05seals\x18\a \x01(\rR\x05seals\x12\x14\n" +
+	"\x05named\x18\b \x01(\bR\x05named*\xc1\x01\n" +
 	"\bFileType\x12\x19\n" +
 	"\x15FILE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11FILE_TYPE_REGULAR\x10\x01\x12\x17\n" +

@@ -33,6 +33,8 @@ type Descriptor struct {
 	Stdio int
 	// Info is /proc/PID/fdinfo/FD.
 	Info procfs.FDInfo
+	// Stat is stat(2) of the file, as the engine sees it.
+	Stat unix.Stat_t
 }
 
 // Descriptors lists the process's descriptor table in ascending order. The
@@ -60,21 +62,30 @@ func (p *Process) Descriptors() ([]Descriptor, error) {
 }
 
 func (p *Process) descriptor(fd int) (Descriptor, error) {
-	d := Descriptor{FD: fd, Stdio: -1}
-	var err error
-	if d.Link, err = p.Proc.FDLink(fd); err != nil {
-		return d, err
-	}
-	if d.Info, err = p.Proc.FDInfo(fd); err != nil {
-		return d, err
-	}
-	d.CloseOnExec = d.Info.Flags&unix.O_CLOEXEC != 0
-	d.Flags = int(d.Info.Flags) &^ unix.O_CLOEXEC
-	d.Description, d.First, err = p.source.files.id(ResourceFile, linkClass(d.Link), p.Pid, uintptr(fd))
+	d, err := p.source.look(p.Proc, fd)
 	if err != nil {
 		return d, err
 	}
-	d.Stdio = p.source.stdioIndex(p.Pid, fd)
+	d.Description, d.First, err = p.source.files.id(ResourceFile, linkClass(d.Link), p.Pid, uintptr(fd))
+	return d, err
+}
+
+// look reads what /proc tells about one descriptor.
+func (s *Source) look(t procfs.Task, fd int) (Descriptor, error) {
+	d := Descriptor{FD: fd, Stdio: -1}
+	var err error
+	if d.Link, err = t.FDLink(fd); err != nil {
+		return d, err
+	}
+	if d.Info, err = t.FDInfo(fd); err != nil {
+		return d, err
+	}
+	if err = unix.Stat(t.Path(fmt.Sprintf("fd/%d", fd)), &d.Stat); err != nil {
+		return d, fmt.Errorf("stat: %w", err)
+	}
+	d.CloseOnExec = d.Info.Flags&unix.O_CLOEXEC != 0
+	d.Flags = int(d.Info.Flags) &^ unix.O_CLOEXEC
+	d.Stdio = s.stdioIndex(&d.Stat)
 	return d, nil
 }
 
@@ -92,14 +103,7 @@ func (p *Process) OpenDescriptor(fd int) (*os.File, error) {
 
 // stdioIndex finds out whether a descriptor is one of the container's standard
 // streams: the same pipe, terminal or socket that the shim handed to its init.
-func (s *Source) stdioIndex(pid, fd int) int {
-	if len(s.Stdio) == 0 {
-		return -1
-	}
-	var st unix.Stat_t
-	if err := unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd), &st); err != nil {
-		return -1
-	}
+func (s *Source) stdioIndex(st *unix.Stat_t) int {
 	for i, f := range s.Stdio {
 		if f.Dev == st.Dev && f.Ino == st.Ino && f.Ino != 0 {
 			return i

@@ -9,4 +9,8 @@ type Env struct {
 	Frame  *Frame
 	// Workers is how many goroutines a subsystem may use for bulk work.
 	Workers int
+	// Options are the policies that the event's request chose, by name. A
+	// subsystem documents those it knows and ignores the others: see its Option
+	// constants. May be nil.
+	Options map[string]string
 }

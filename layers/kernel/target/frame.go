@@ -141,7 +141,9 @@ func (t *Task) start(ctx context.Context) error {
 // is done to the task: no scratch memory may lie in avoid, and no soft limit
 // may get into the way of building.
 func (t *Task) Prepare(avoid []tracer.Range) error {
-	t.Traced.Avoid(avoid...)
+	if err := t.Traced.Avoid(avoid...); err != nil {
+		return err
+	}
 	return t.raiseLimits()
 }
 
@@ -244,7 +246,7 @@ func (t *Task) MoveStdio() error {
 	t.socket = socket
 	keep := map[int]bool{socket: true, t.Stdio[0]: true, t.Stdio[1]: true, t.Stdio[2]: true}
 	for _, fd := range sortedKeys(open) {
-		if !keep[fd] {
+		if !keep[fd] && !t.Table.kept[fd] {
 			p.Close(fd)
 		}
 	}

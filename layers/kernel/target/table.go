@@ -3,6 +3,7 @@
 package target
 
 import (
+	"errors"
 	"fmt"
 	"sort"
 
@@ -24,11 +25,13 @@ type Slot struct {
 type Table struct {
 	used  map[int]bool
 	slots map[uint64][]Slot
+	free  int // every number below is used
+	kept  map[int]bool
 }
 
 // newTable starts with the descriptors the task has now.
 func newTable(open []int) *Table {
-	t := &Table{used: map[int]bool{}, slots: map[uint64][]Slot{}}
+	t := &Table{used: map[int]bool{}, slots: map[uint64][]Slot{}, kept: map[int]bool{}}
 	for _, fd := range open {
 		t.used[fd] = true
 	}
@@ -43,11 +46,42 @@ func (t *Table) Slots(desc uint64) []Slot { return t.slots[desc] }
 
 // lowest is the number the kernel gives to the next descriptor, not below min.
 func (t *Table) lowest(min int) int {
-	for fd := min; ; fd++ {
+	for t.used[t.free] {
+		t.free++
+	}
+	for fd := max(min, t.free); ; fd++ {
 		if !t.used[fd] {
 			return fd
 		}
 	}
+}
+
+// Drop notes that a descriptor is not open: a call that was to open it has
+// failed. Plan.Close does it by itself.
+func (t *Table) Drop(fd int) {
+	delete(t.used, fd)
+	delete(t.kept, fd)
+	t.free = min(t.free, fd)
+}
+
+// Above is a number from which on no description is wanted.
+func (t *Table) Above() int { return max(t.highest(), frameSocket) + 1 }
+
+// Keep protects a descriptor that a subsystem opened early from MoveStdio,
+// until it is closed by a plan.
+func (t *Table) Keep(fd int) { t.kept[fd] = true }
+
+// Missing lists the wanted descriptors that are not open, in ascending order.
+func (t *Table) Missing() []int {
+	missing := map[int]bool{}
+	for _, list := range t.slots {
+		for _, s := range list {
+			if !t.used[s.FD] {
+				missing[s.FD] = true
+			}
+		}
+	}
+	return sortedKeys(missing)
 }
 
 // Plan collects calls that open and place descriptors.
@@ -56,6 +90,13 @@ type Plan struct {
 	calls  []tracer.Call
 	expect map[int]int64 // results that are known beforehand
 	quiet  map[int]bool  // calls whose failure does not matter
+	pairs  []pair
+
+	scratch *tracer.Scratch
+	mark    tracer.Mark
+	blocks  []*block
+	outs    []output
+	err     error // of a reservation, reported by Run
 }
 
 // Plan starts a batch.
@@ -65,6 +106,13 @@ func (t *Task) Plan() *Plan { return &Plan{task: t, expect: map[int]int64{}, qui
 func (p *Plan) Call(c tracer.Call) int {
 	p.calls = append(p.calls, c)
 	return len(p.calls) - 1
+}
+
+// Expect appends a call whose result has to be want.
+func (p *Plan) Expect(c tracer.Call, want int64) int {
+	i := p.Call(c)
+	p.expect[i] = want
+	return i
 }
 
 // Quiet appends a call that may fail: see Result.
@@ -94,7 +142,7 @@ func (p *Plan) DupAbove(fd, min int) int {
 // Close closes a descriptor.
 func (p *Plan) Close(fd int) {
 	p.expect[p.Call(tracer.Close(fd))] = 0
-	delete(p.task.Table.used, fd)
+	p.task.Table.Drop(fd)
 }
 
 // Place gives the description that descriptor fd leads to its wanted numbers
@@ -127,10 +175,12 @@ func (p *Plan) Place(desc uint64, fd int) error {
 	return nil
 }
 
-// Run makes the calls in the task's leader and checks every result.
+// Run makes the calls in the task's leader and checks every result. A plan is
+// run once.
 func (p *Plan) Run() error {
-	if len(p.calls) == 0 {
-		return nil
+	defer p.free()
+	if err := p.send(); err != nil || len(p.calls) == 0 {
+		return err
 	}
 	if err := p.task.Traced.Run(p.task.Traced.Leader(), p.calls); err != nil {
 		return err
@@ -143,10 +193,10 @@ func (p *Plan) Run() error {
 			return &tracer.CallError{Index: i, Call: p.calls[i]}
 		}
 		if want, ok := p.expect[i]; ok && p.calls[i].Ret != want {
-			return fmt.Errorf("remote system call %d returned descriptor %d where %d was the lowest free one: somebody else runs in the task", p.calls[i].Nr, p.calls[i].Ret, want)
+			return fmt.Errorf("remote call %d: system call %d returned %d where %d was expected: somebody else runs in the task, or the kernel did less than asked", i, p.calls[i].Nr, p.calls[i].Ret, want)
 		}
 	}
-	return nil
+	return errors.Join(p.fetch(), p.checkPairs())
 }
 
 // Result is call i's return value, valid after Run.

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// slotsPerRecord keeps a part of a table far below record.MaxPayload.
+const slotsPerRecord = 16384
+
+// export is one process on its way out.
+type export struct {
+	contents []content // of nameless files, not exported yet
+}
+
+// Checkpoint exports a process: everything but contents with the first residual
+// step, those with it and the following ones.
+func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
+	if step.Stage != record.StageResidual || step.Process == record.Shared {
+		return record.Progress{Done: true}, nil
+	}
+	p := s.env.Source.Process(step.Process)
+	if p == nil || p.Traced == nil {
+		return record.Progress{}, fmt.Errorf("file: process %d: %w", step.Process, target.ErrNotStopped)
+	}
+	s.mu.Lock()
+	e := s.exports[step.Process]
+	s.mu.Unlock()
+	var done record.Progress
+	if e == nil {
+		var err error
+		if e, done.Entities, err = s.exportTable(ctx, p, out); err != nil {
+			return record.Progress{}, fmt.Errorf("file: pid %d: %w", p.Pid, err)
+		}
+		s.mu.Lock()
+		s.exports[step.Process] = e
+		s.mu.Unlock()
+	}
+	n, err := s.exportContents(ctx, e, out)
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("file: pid %d: %w", p.Pid, err)
+	}
+	done.Done, done.Advanced, done.Bytes = len(e.contents) == 0, true, n
+	return done, nil
+}
+
+// exportTable pushes the table, what belongs to the process beside it, and the
+// descriptions that nobody has seen before.
+func (s *Subsystem) exportTable(ctx context.Context, p *target.Process, out record.Sink) (*export, uint64, error) {
+	if err := sharedByThreads(p.Pid, p.Proc); err != nil {
+		return nil, 0, err
+	}
+	list, err := p.Descriptors()
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := pushTable(ctx, p.ID, list, out); err != nil {
+		return nil, 0, err
+	}
+	l, err := s.looker(p.Proc)
+	if err != nil {
+		return nil, 0, err
+	}
+	working, err := l.working()
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := push(ctx, out, record.Header{Process: p.ID, Kind: KindWorking}, working); err != nil {
+		return nil, 0, err
+	}
+	e, n := &export{}, uint64(0)
+	for i := range list {
+		d := &list[i]
+		if !d.First || d.Owner() != target.OwnerFile {
+			continue
+		}
+		if err := s.exportOpen(ctx, p, l, d, e, out); err != nil {
+			return nil, 0, fmt.Errorf("fd %d: %w", d.FD, err)
+		}
+		n++
+	}
+	s.entities.Add(n)
+	return e, n, nil
+}
+
+// pushTable sends the table in parts.
+func pushTable(ctx context.Context, id record.ProcessID, list []target.Descriptor, out record.Sink) error {
+	posix, err := posixLocks(list)
+	if err != nil {
+		return err
+	}
+	for first := true; first || len(list) > 0; first = false {
+		part := list[:min(len(list), slotsPerRecord)]
+		list = list[len(part):]
+		msg := &state.DescriptorTable{Slot: make([]*state.DescriptorSlot, len(part))}
+		for i := range part {
+			d := &part[i]
+			msg.Slot[i] = &state.DescriptorSlot{Fd: uint32(d.FD), Description: d.Description, CloseOnExec: d.CloseOnExec}
+		}
+		if first {
+			msg.PosixLock = posix
+		}
+		h := record.Header{Process: id, Kind: KindTable}
+		if len(part) > 0 {
+			h.Entity = uint64(part[0].FD)
+		}
+		if err := push(ctx, out, h, msg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exportOpen pushes one description.
+func (s *Subsystem) exportOpen(ctx context.Context, p *target.Process, l *looker, d *target.Descriptor, e *export, out record.Sink) error {
+	f, err := l.classify(d)
+	if err != nil {
+		return err
+	}
+	if f.msg.Type == state.FileType_FILE_TYPE_STDIO {
+		f.msg.Reopened = s.reopened(d)
+	} else if err := fileLocks(d, f.msg); err != nil {
+		return err
+	}
+	if f.object != nil {
+		if f.msg.Object, err = s.exportObject(ctx, p, d, f.object, e, out); err != nil {
+			return err
+		}
+	}
+	return push(ctx, out, record.Header{Kind: KindOpen, Entity: d.Description}, f.msg)
+}
+
+// reopened: of the descriptions of one standard stream the first one that is
+// seen, the init's lowest descriptor, is taken for the one that the shim handed
+// over; others were opened by way of /dev/stdout and have flags of their own.
+// A terminal is one description behind all three streams, unless opened again.
+func (s *Subsystem) reopened(d *target.Descriptor) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := fileID{d.Stat.Dev, d.Stat.Ino}
+	if s.stdioSeen[id] {
+		return true
+	}
+	s.stdioSeen[id] = true
+	return false
+}
+
+// looker reads what there is to know about a process's file systems.
+func (s *Subsystem) looker(proc procfs.Task) (*looker, error) {
+	return newLooker(proc, procfs.Host().Process(os.Getpid()), &s.host)
+}
+
+// push sends one message.
+func push(ctx context.Context, out record.Sink, h record.Header, m proto.Message) error {
+	h.Subsystem = Name
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", h, err)
+	}
+	return out.Push(ctx, &record.Record{Header: h, Payload: b})
+}
+
+// working describes the current directory, the root and the umask.
+func (l *looker) working() (*state.WorkingFiles, error) {
+	st, err := l.proc.Status()
+	if err != nil {
+		return nil, err
+	}
+	if st.Umask < 0 {
+		return nil, errors.New("the umask is not shown: the process is a zombie")
+	}
+	msg := &state.WorkingFiles{Umask: uint32(st.Umask)}
+	if msg.Cwd, err = l.directory("cwd", l.proc.Cwd); err != nil {
+		return nil, err
+	}
+	if msg.Root, err = l.directory("root", l.proc.Root); err != nil {
+		return nil, err
+	}
+	return msg, nil
+}
+
+// directory resolves cwd or root: it must be there when the copy is made.
+func (l *looker) directory(name string, link func() (procfs.FDLink, error)) (string, error) {
+	k, err := link()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", name, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(l.proc.Path(name), &st); err != nil {
+		return "", fmt.Errorf("%s: %w", name, err)
+	}
+	path, gone, err := l.pathOf(&target.Descriptor{Link: k, Stat: st})
+	if err != nil {
+		var r *refusal
+		if name == "root" && errors.As(err, &r) && k.Path == "/" {
+			return "/", nil // the root directory as every process of the container has it
+		}
+		return "", fmt.Errorf("%s: %w", name, err)
+	}
+	if gone {
+		return "", &refusal{name + " " + k.Path, "the directory has been removed", "change to another directory"}
+	}
+	return path, nil
+}
+
+// sharedByThreads refuses threads with descriptors or directories of their own
+// (clone(2) without CLONE_FILES or CLONE_FS, unshare(2)).
+func sharedByThreads(pid int, proc procfs.Task) error {
+	tids, err := proc.Threads()
+	if err != nil {
+		return err
+	}
+	for _, tid := range tids {
+		for _, r := range []struct {
+			res  target.Resource
+			what string
+		}{{target.ResourceFiles, "descriptor table"}, {target.ResourceFS, "working directory, root and umask"}} {
+			if tid == pid {
+				continue
+			}
+			same, err := target.SharesWith(pid, tid, r.res)
+			if procfs.IsGone(err) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if !same {
+				return &refusal{fmt.Sprintf("thread %d", tid), "it has a " + r.what + " of its own, which this version does not carry", ""}
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package file
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+)
+
+// looker knows the file systems of one process.
+type looker struct {
+	pid    int
+	proc   procfs.Task
+	mounts map[int]procfs.Mount // by id
+	host   *hostMounts
+}
+
+// hostMounts are the file systems that the engine sees: what a container has of
+// them outlives it.
+type hostMounts struct {
+	once sync.Once
+	devs map[procfs.Dev]bool
+	err  error
+}
+
+func (h *hostMounts) load(self procfs.Task) error {
+	h.once.Do(func() {
+		var list []procfs.Mount
+		list, h.err = self.Mountinfo()
+		h.devs = map[procfs.Dev]bool{}
+		for _, m := range list {
+			h.devs[m.Dev] = true
+		}
+	})
+	return h.err
+}
+
+// newLooker reads the process's mounts.
+func newLooker(proc procfs.Task, self procfs.Task, host *hostMounts) (*looker, error) {
+	if err := host.load(self); err != nil {
+		return nil, fmt.Errorf("read the host's mounts: %w", err)
+	}
+	list, err := proc.Mountinfo()
+	if err != nil {
+		return nil, err
+	}
+	l := &looker{pid: proc.Pid(), proc: proc, mounts: map[int]procfs.Mount{}, host: host}
+	for _, m := range list {
+		l.mounts[m.ID] = m
+	}
+	return l, nil
+}
+
+func (l *looker) mount(id int) *procfs.Mount {
+	m, ok := l.mounts[id]
+	if !ok {
+		return nil
+	}
+	return &m
+}
+
+// ownTmpfs returns the mount if the file is on a memory file system that only
+// the container has: it is empty, or has what the runtime puts there, when the
+// container is made again.
+func (l *looker) ownTmpfs(d *target.Descriptor) *procfs.Mount {
+	m := l.mount(d.Info.MntID)
+	if m == nil || m.FSType != "tmpfs" && m.FSType != "ramfs" || l.host.devs[m.Dev] {
+		return nil
+	}
+	return m
+}
+
+// fdPath is the magic link of a descriptor.
+func (l *looker) fdPath(d *target.Descriptor) string {
+	return l.proc.Path(fmt.Sprintf("fd/%d", d.FD))
+}
+
+func (l *looker) fsType(d *target.Descriptor) int64 {
+	var st unix.Statfs_t
+	if err := unix.Statfs(l.fdPath(d), &st); err != nil {
+		return 0
+	}
+	return st.Type
+}
+
+// pseudo: sizes there say nothing about the content, and a removed file is the
+// object's end.
+func (l *looker) pseudo(d *target.Descriptor) bool {
+	switch l.fsType(d) {
+	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC,
+		unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC:
+		return true
+	}
+	return false
+}
+
+func (l *looker) hugetlb(d *target.Descriptor) bool { return l.fsType(d) == unix.HUGETLBFS_MAGIC }
+
+// owner translates the file's owner into the container's numbers.
+func (l *looker) owner(d *target.Descriptor) (uid, gid uint32, err error) {
+	return target.Owner(l.proc, &d.Stat)
+}
+
+// pathOf finds the path by which the restored container is to open the file,
+// or where it was before it lost its name (gone). A path that leads to another
+// file by now is a refusal.
+//
+// The kernel marks a file without a name by " (deleted)" behind its last one,
+// which is also a legal end of a name: the two are told apart by looking.
+func (l *looker) pathOf(d *target.Descriptor) (path string, gone bool, err error) {
+	path = d.Link.Path
+	if d.Link.Deleted {
+		literal := path + " (deleted)"
+		if same, err := l.leadsTo(literal, d); err != nil || same {
+			return literal, false, err
+		}
+		return path, true, nil
+	}
+	same, err := l.leadsTo(path, d)
+	if err != nil {
+		return "", false, err
+	}
+	if !same {
+		return "", false, &refusal{
+			describeLink(d), "its path leads to another file now, or to none",
+			"a mount hides it, or it is outside of the container's root: close it, or open it again by a path that exists",
+		}
+	}
+	return path, false, nil
+}
+
+// leadsTo reports whether path is the descriptor's file. Of devices the number
+// counts, not the inode: the standard streams may have come from outside.
+func (l *looker) leadsTo(path string, d *target.Descriptor) (bool, error) {
+	var st unix.Stat_t
+	err := unix.Lstat(target.RootPath(l.pid, path), &st)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENAMETOOLONG) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at %s: %w", path, err)
+	}
+	if d.Stat.Mode&unix.S_IFMT == unix.S_IFCHR {
+		return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == d.Stat.Rdev, nil
+	}
+	return st.Dev == d.Stat.Dev && st.Ino == d.Stat.Ino, nil
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+)
+
+// Preflight names what could not be carried, while the tasks run.
+func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
+	pids, err := s.env.Source.Pids()
+	if err != nil {
+		return nil, fmt.Errorf("file: %w", err)
+	}
+	var out []record.Finding
+	for _, pid := range pids {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		found, err := s.inspect(pid)
+		if procfs.IsGone(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("file: pid %d: %w", pid, err)
+		}
+		out = append(out, found...)
+	}
+	return out, nil
+}
+
+// inspect looks at one process.
+func (s *Subsystem) inspect(pid int) ([]record.Finding, error) {
+	proc := procfs.Host().Process(pid)
+	l, err := s.looker(proc)
+	if err != nil {
+		return nil, err
+	}
+	var out []record.Finding
+	note := func(fd int, err error) error {
+		var r *refusal
+		if errors.As(err, &r) {
+			out = append(out, record.Finding{Pid: pid, FD: fd, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy})
+			return nil
+		}
+		return err
+	}
+	if err := note(-1, sharedByThreads(pid, proc)); err != nil {
+		return nil, err
+	}
+	if _, err := l.working(); note(-1, err) != nil {
+		return nil, err
+	}
+	list, err := s.env.Source.Look(pid)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		d := &list[i]
+		if d.Owner() != target.OwnerFile {
+			continue
+		}
+		f, err := l.classify(d)
+		if err == nil {
+			err = fileLocks(d, f.msg)
+		}
+		if procfs.IsGone(err) {
+			continue
+		}
+		if err := note(d.FD, err); err != nil {
+			return nil, fmt.Errorf("fd %d: %w", d.FD, err)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package file
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// imported is what has arrived. It is guarded by Subsystem.mu while records
+// arrive; later stages only read it, but for built.
+type imported struct {
+	tables  map[record.ProcessID]*table
+	open    map[uint64]*state.OpenFile
+	objects map[uint64]*object
+	// built names the process in which a description was made.
+	built map[uint64]record.ProcessID
+}
+
+// table is one process's.
+type table struct {
+	fds     map[uint32]bool
+	posix   []*state.RangeLock
+	working *state.WorkingFiles
+}
+
+func newImported() *imported {
+	return &imported{
+		tables: map[record.ProcessID]*table{}, open: map[uint64]*state.OpenFile{},
+		objects: map[uint64]*object{}, built: map[uint64]record.ProcessID{},
+	}
+}
+
+func sortedIDs[V any](m map[uint64]V) []uint64 { return slices.Sorted(maps.Keys(m)) }
+
+// Restart imports.
+func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Record) (record.Progress, error) {
+	var n uint64
+	var err error
+	switch {
+	case step.Stage == record.StageReceive:
+		n, err = s.receive(in)
+	case step.Process == record.Shared:
+	case step.Stage == record.StageBuild:
+		n, err = s.build(step.Process)
+	case step.Stage == record.StageSettle:
+		err = s.settle(step.Process)
+	}
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("file: %w", err)
+	}
+	return record.Progress{Done: true, Advanced: true, Entities: n}, nil
+}
+
+// receive takes one record. Tables and descriptions are kept; nameless files
+// are made and filled at once, in the first process, so that no content is
+// held in memory.
+func (s *Subsystem) receive(r *record.Record) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if (r.Kind == KindTable || r.Kind == KindWorking) != (r.Process != record.Shared) {
+		return 0, fmt.Errorf("%s: this kind does not belong to process %d", r.Header, r.Process)
+	}
+	switch r.Kind {
+	case KindTable:
+		return 0, s.receiveTable(r)
+	case KindWorking:
+		w, err := decodeWorking(r)
+		if err == nil {
+			s.tableOf(r.Process).working = w
+		}
+		return 0, err
+	case KindOpen:
+		f, err := decodeOpen(r)
+		if err == nil {
+			s.in.open[r.Entity] = f
+			s.entities.Add(1)
+		}
+		return 1, err
+	case KindObject:
+		return 1, s.receiveObject(r)
+	case KindContent:
+		return 0, s.receiveContent(r)
+	}
+	return 0, fmt.Errorf("%s: kind %d is not known", r.Header, r.Kind)
+}
+
+func (s *Subsystem) tableOf(id record.ProcessID) *table {
+	t := s.in.tables[id]
+	if t == nil {
+		t = &table{fds: map[uint32]bool{}}
+		s.in.tables[id] = t
+	}
+	return t
+}
+
+// receiveTable tells the plan of the descriptor table what is wanted.
+func (s *Subsystem) receiveTable(r *record.Record) error {
+	task, err := s.task(r.Process)
+	if err != nil {
+		return err
+	}
+	msg, err := decodeTable(r)
+	if err != nil {
+		return err
+	}
+	t := s.tableOf(r.Process)
+	for _, slot := range msg.Slot {
+		if t.fds[slot.Fd] {
+			return fmt.Errorf("process %d: descriptor %d is in the table twice", r.Process, slot.Fd)
+		}
+		t.fds[slot.Fd] = true
+		task.Table.Want(slot.Description, target.Slot{FD: int(slot.Fd), CloseOnExec: slot.CloseOnExec})
+	}
+	t.posix = append(t.posix, msg.PosixLock...)
+	return nil
+}
+
+// task is a process under construction.
+func (s *Subsystem) task(id record.ProcessID) (*target.Task, error) {
+	t := s.env.Frame.Task(id)
+	if t == nil || t.Traced == nil {
+		return nil, fmt.Errorf("process %d: %w", id, target.ErrNotStopped)
+	}
+	return t, nil
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package file
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// settle closes what is not the image's and does what must come after every
+// close: closing any descriptor of a file ends the process's POSIX locks on it.
+func (s *Subsystem) settle(id record.ProcessID) error {
+	t, err := s.task(id)
+	if err != nil {
+		return err
+	}
+	tab := s.in.tables[id]
+	if err := t.CloseOwn(); err != nil {
+		return err
+	}
+	if missing := t.Table.Missing(); len(missing) > 0 {
+		return fmt.Errorf("process %d: nobody carries the description of descriptor %d (and %d more): the image is incomplete", id, missing[0], len(missing)-1)
+	}
+	if err := setLocks(t, tab.posix); err != nil {
+		return fmt.Errorf("process %d: %w", id, err)
+	}
+	return setWorking(t, tab.working)
+}
+
+// setLocks takes the locks that belong to the process.
+func setLocks(t *target.Task, locks []*state.RangeLock) error {
+	p := t.Plan()
+	for _, k := range locks {
+		p.Call(tracer.Syscall(unix.SYS_FCNTL, uint64(k.Fd), unix.F_SETLK, p.Put(encodeFlock(k))))
+	}
+	err := p.Run()
+	var ce *tracer.CallError
+	if errors.As(err, &ce) {
+		k := locks[ce.Index]
+		return fmt.Errorf("lock on bytes %d+%d of descriptor %d: %w (does somebody else hold a lock on the file?)", k.Start, k.Length, k.Fd, err)
+	}
+	return err
+}
+
+// setWorking enters the directories. The working directory comes first: its
+// path is that of the container, and chroot(2) does not change it.
+func setWorking(t *target.Task, w *state.WorkingFiles) error {
+	p := t.Plan()
+	p.NarrowFiles()
+	cwd := p.Call(tracer.Syscall(unix.SYS_CHDIR, p.PutString(w.Cwd)))
+	root := -1
+	if w.Root != "/" {
+		root = p.Call(tracer.Syscall(unix.SYS_CHROOT, p.PutString(w.Root)))
+	}
+	p.WidenFiles()
+	p.Call(tracer.Syscall(unix.SYS_UMASK, uint64(w.Umask)))
+	err := p.Run()
+	var ce *tracer.CallError
+	if errors.As(err, &ce) {
+		switch ce.Index {
+		case cwd:
+			return fmt.Errorf("process %d: change to the working directory %s: %w", t.ID, w.Cwd, err)
+		case root:
+			return fmt.Errorf("process %d: change the root to %s: %w", t.ID, w.Root, err)
+		}
+	}
+	return err
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+)
+
+// Look lists the descriptors of a process that may run, through /proc alone:
+// nothing in the process is touched. Descriptors have no identity
+// (Description) and may be gone already. A process that has gone has none.
+func (s *Source) Look(pid int) ([]Descriptor, error) {
+	t := s.proc.Process(pid)
+	fds, err := t.FDs()
+	if err != nil {
+		if procfs.IsGone(err) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("list the descriptors of pid %d: %w", pid, err)
+	}
+	out := make([]Descriptor, 0, len(fds))
+	for _, fd := range fds {
+		d, err := s.look(t, fd)
+		if procfs.IsGone(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("pid %d: fd %d: %w", pid, fd, err)
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// RootPath is where the engine finds path of the process's mount namespace.
+// It is for looking only: an absolute symbolic link on the way leads out.
+func RootPath(pid int, path string) string { return fmt.Sprintf("/proc/%d/root%s", pid, path) }
+
+// kcmpEpollTarget is KCMP_EPOLL_TFD of include/uapi/linux/kcmp.h.
+const kcmpEpollTarget = 7
+
+// WatchedBy reports whether descriptor fd of this process is the file that the
+// epoll instance at descriptor epfd of process by has registered under number
+// tfd; nth counts the registrations with that number in the order of fdinfo.
+// A registration that has ended meanwhile is an error that wraps ENOENT.
+func (p *Process) WatchedBy(fd int, by *Process, epfd, tfd, nth int) (bool, error) {
+	slot := struct{ epfd, tfd, offset uint32 }{uint32(epfd), uint32(tfd), uint32(nth)}
+	n, _, e := unix.Syscall6(unix.SYS_KCMP, uintptr(p.Pid), uintptr(by.Pid), kcmpEpollTarget, uintptr(fd), uintptr(unsafe.Pointer(&slot)), 0)
+	if e != 0 {
+		return false, os.NewSyscallError("kcmp(KCMP_EPOLL_TFD)", e)
+	}
+	return n == 0, nil
+}
+
+// SharesWith reports whether two tasks share resource r.
+func SharesWith(tid1, tid2 int, r Resource) (bool, error) {
+	n, err := kcmp(tid1, tid2, r, 0, 0)
+	return n == 0, err
+}
