@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ type probe struct {
 }
 
 // patience bounds each wait for a state; the machine may be busy.
-const patience = 15 * time.Second
+const patience = 10 * time.Second
 
 func newProbe(t *testing.T, host *itest.Host, runtime, name string) *probe {
 	t.Helper()
@@ -57,8 +58,13 @@ func (p *probe) record(format string, args ...any) {
 	p.lines = append(p.lines, strings.Split(strings.TrimRight(text, "\n"), "\n")...)
 }
 
+// notices are lines that ctr writes about itself on some machines, with the
+// time in them.
+var notices = regexp.MustCompile(`(?m)^time="[^"]*" level=(info|warning) .*\r?\n`)
+
 // normalise takes out what must differ between two runs.
 func (p *probe) normalise(text string) string {
+	text = notices.ReplaceAllString(text, "")
 	return strings.NewReplacer(p.runtime, "RUNTIME", p.host.Namespace, "SCOPE", "\r\n", "\n").Replace(text)
 }
 
@@ -68,7 +74,7 @@ func (p *probe) ctr(args ...string) daemon.Result {
 	result := p.quiet(args...)
 	p.record("$ ctr %s: exit %d", strings.Join(args, " "), result.Code)
 	p.record("%s", result.Stdout)
-	for line := range strings.Lines(result.Stderr) {
+	for line := range strings.Lines(notices.ReplaceAllString(result.Stderr, "")) {
 		p.record("stderr: %s", withoutWording(line))
 	}
 	return result
@@ -86,7 +92,9 @@ func withoutWording(line string) string {
 // quiet runs ctr and records nothing.
 func (p *probe) quiet(args ...string) daemon.Result {
 	p.t.Helper()
-	result := p.host.Ctr(p.t.Context(), args...)
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	defer cancel()
+	result := p.host.Ctr(ctx, args...)
 	fmt.Fprintf(&p.detail, "$ ctr %s: exit %d, %v\n%s%s", strings.Join(args, " "), result.Code, result.Took.Round(time.Millisecond), result.Stdout, result.Stderr)
 	return result
 }
@@ -210,5 +218,6 @@ func (p *probe) content(path, until string) {
 		content, _ = os.ReadFile(path)
 		return strings.Contains(string(content), until)
 	})
+	fmt.Fprintf(&p.detail, "%s holds %q\n", path, content)
 	p.record("%s: %s", filepath.Base(path), content)
 }

@@ -51,7 +51,7 @@ var resourceOperations = []operation{
 		p.sh("ls -l /dev/loop-control | cut -c1-10; head -c0 /dev/loop-control && echo opened", "--device", "/dev/loop-control")
 	}},
 	{name: "cgroup-path", do: func(p *probe) {
-		p.sleeper("--cgroup", "/"+p.host.Namespace+"/other/"+p.id)
+		p.sleeper("--cgroup", "/"+p.host.Namespace+"/custom")
 		content, err := os.ReadFile("/proc/" + p.pid() + "/cgroup")
 		p.record("%v\n%s", err, withoutIDs(string(content)))
 	}},

@@ -102,7 +102,7 @@ func runMuchOutput(p *probe) {
 
 func runTTY(p *probe) {
 	term := p.onTerminal(p.runArgs([]string{"--rm", "--tty"}, "sh", "-c", "tty; test -t 0 && test -t 2 && echo terminal; read line; echo got $line; exit 9")...)
-	term.expect("terminal\r\n")
+	term.expect("terminal\r")
 	term.typeText("hello\n")
 	term.end()
 }
@@ -125,18 +125,25 @@ func runTTYInterrupt(p *probe) {
 }
 
 // logger is a logging binary after containerd's protocol: descriptors 3 and 4
-// are the container's outputs, closing 5 says that it is ready.
+// are the container's outputs, closing 5 says that it is ready. It is killed
+// soon after the task is deleted, so it must not wait for the outputs' ends.
 const logger = `#!/bin/sh
 exec 5>&-
-{ echo "container $CONTAINER_ID namespace $CONTAINER_NAMESPACE"; cat <&3; cat <&4; echo "logger ends"; } >"$(dirname "$0")/log"
+dir=$(dirname "$0")
+echo "container $CONTAINER_ID namespace $CONTAINER_NAMESPACE" >"$dir/who"
+cat <&3 >"$dir/out" &
+cat <&4 >"$dir/err"
+wait
 `
 
 func runLogBinary(p *probe) {
 	binary := p.file("logger", logger, 0o755)
-	p.must(p.runArgs([]string{"--detach", "--log-uri", "binary://" + binary}, "sh", "-c", "echo out; echo err >&2; exit 3")...)
+	p.must(p.runArgs([]string{"--detach", "--log-uri", "binary://" + binary}, "sh", "-c", "echo to out; echo to err >&2; exit 3")...)
 	p.await("STOPPED")
+	p.content(filepath.Join(p.dir, "who"), p.id)
+	p.content(filepath.Join(p.dir, "out"), "to out")
+	p.content(filepath.Join(p.dir, "err"), "to err")
 	p.ctr("tasks", "delete", p.id)
-	p.content(filepath.Join(p.dir, "log"), "logger ends")
 }
 
 func runPidFile(p *probe) {
@@ -149,7 +156,7 @@ func runPidFile(p *probe) {
 // runRootfs runs from a directory instead of a snapshot.
 func runRootfs(p *probe) {
 	root := p.rootfs()
-	p.ctr("run", "--rm", "--runtime", p.runtime, "--rootfs", root, p.id, "sh", "-c", "echo in a directory; echo kept >/kept")
+	p.ctr("run", "--rm", "--runtime", p.runtime, "--env", "PATH=/bin", "--rootfs", root, p.id, "sh", "-c", "echo in a directory; echo kept >/kept")
 	p.content(filepath.Join(root, "kept"), "kept")
 }
 

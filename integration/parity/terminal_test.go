@@ -4,6 +4,7 @@ package parity
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -78,6 +79,7 @@ func (term *terminal) text() string {
 func (term *terminal) expect(text string) {
 	term.p.t.Helper()
 	term.p.eventually("on the terminal: "+text, func() bool { return strings.Contains(term.text(), text) })
+	fmt.Fprintf(&term.p.detail, "the terminal shows %q\n", term.text())
 }
 
 func (term *terminal) typeText(text string) {
