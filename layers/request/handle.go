@@ -5,6 +5,7 @@ package request
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -141,6 +142,10 @@ func (h *Handle) write(quit <-chan struct{}) {
 func (h *Handle) finish(last job.Progress, err error) {
 	now := time.Now()
 	h.mu.Lock()
+	plain := h.why == context.Canceled //nolint:errorlint // by its identity: Cancel was called
+	if err != nil && h.why != nil && !plain {
+		err = fmt.Errorf("%w: %w", h.why, err)
+	}
 	h.err = err
 	s := &h.status
 	if last.State != "" || last.Bytes > 0 {
@@ -150,7 +155,7 @@ func (h *Handle) finish(last job.Progress, err error) {
 	s.Ended, s.Updated, s.Phase = &now, now, Succeeded
 	if err != nil {
 		s.Phase, s.Failure = Failed, failureOf(err)
-		if h.why != nil && errors.Is(err, context.Canceled) {
+		if plain && errors.Is(err, context.Canceled) {
 			s.Phase = Canceled
 		}
 	}

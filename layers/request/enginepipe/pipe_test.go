@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package enginepipe
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/request/job"
+)
+
+func pair(t *testing.T) (a, b *Conn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c [2]*Conn
+	for i, fd := range fds {
+		if c[i], err = NewConn(os.NewFile(uintptr(fd), "test")); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c[i].Close() })
+	}
+	return c[0], c[1]
+}
+
+func openFDs(t *testing.T) int {
+	t.Helper()
+	es, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(es)
+}
+
+func TestMessageWithFiles(t *testing.T) {
+	a, b := pair(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	spec := []byte(strings.Repeat("s", 1<<20)) // more than the socket's buffer
+	sent := make(chan error, 1)
+	go func() { sent <- a.Send(Message{Job: &job.Job{Container: "web", Spec: spec}}, time.Minute, w) }()
+	m, files, err := b.Receive()
+	if err != nil || len(files) != 1 || m.Job.Container != "web" || len(m.Job.Spec) != len(spec) {
+		t.Fatalf("received %d files, %v", len(files), err)
+	}
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	flags, err := unix.FcntlInt(files[0].Fd(), unix.F_GETFD, 0)
+	if err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Error("a received descriptor survives exec")
+	}
+	fmt.Fprint(files[0], "hello")
+	files[0].Close()
+	if got, _ := io.ReadAll(r); string(got) != "hello" {
+		t.Errorf("read %q", got)
+	}
+}
+
+// TestBadStreams sends what no peer of ours sends. Descriptors that come with
+// it must not stay open.
+func TestBadStreams(t *testing.T) {
+	frame := func(n uint32, body string) []byte {
+		return append(binary.LittleEndian.AppendUint32(nil, n), body...)
+	}
+	before := openFDs(t)
+	for name, b := range map[string][]byte{
+		"huge": frame(1<<31, ""), "empty": frame(0, ""), "torn head": {1, 2}, "torn body": frame(10, "{}"), "no json": frame(3, "{]}"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, c := pair(t)
+			if _, _, err := a.sock.WriteMsgUnix(b, unix.UnixRights(0, 1), nil); err != nil {
+				t.Fatal(err)
+			}
+			a.Close()
+			_, files, err := c.Receive()
+			if err == nil || errors.Is(err, io.EOF) || len(files) != 0 {
+				t.Errorf("error %v, %d files", err, len(files))
+			}
+		})
+	}
+	if after := openFDs(t); after != before {
+		t.Errorf("%d descriptors were open before, %d after", before, after)
+	}
+	a, c := pair(t)
+	a.Close()
+	if _, _, err := c.Receive(); !errors.Is(err, io.EOF) {
+		t.Errorf("the end is %v", err)
+	}
+}
+
+func TestNotASocket(t *testing.T) {
+	f, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewConn(f); err == nil {
+		t.Error("/dev/null is taken for a socket")
+	}
+}
+
+func validJob() *job.Job {
+	return &job.Job{Kind: job.Restore, Container: "c", Image: "i", InitPid: 1}
+}
+
+func TestServeRefuses(t *testing.T) {
+	for want, m := range map[string]Message{
+		"not a job":       {Cancel: true},
+		"unknown kind":    {Job: &job.Job{Kind: "x"}},
+		"1 descriptors, ": {Job: func() *job.Job { j := validJob(); j.Files = []string{"frame"}; return j }()},
+	} {
+		a, b := pair(t)
+		if err := a.Send(m, time.Second); err != nil {
+			t.Fatal(err)
+		}
+		err := ServeConn(b, func(context.Context, *job.Job, []*os.File, job.Reporter) error {
+			t.Error("the work was begun")
+			return nil
+		})
+		end, _, rerr := a.Receive()
+		if err == nil || rerr != nil || end.End == nil || !strings.Contains(end.End.Failure.Text, want) {
+			t.Errorf("%s: %v, %v", want, err, rerr)
+		}
+	}
+}
+
+// TestSupervisorThatDoesNotRead must not hold up the work.
+func TestSupervisorThatDoesNotRead(t *testing.T) {
+	a, b := pair(t)
+	if err := a.Send(Message{Job: validJob()}, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	worked := make(chan struct{})
+	served := make(chan error, 1)
+	go func() {
+		served <- ServeConn(b, func(_ context.Context, _ *job.Job, _ []*os.File, r job.Reporter) error {
+			p := job.Progress{Warnings: []string{strings.Repeat("w", 1<<20)}}
+			for range 1000 {
+				r.Report(p)
+			}
+			close(worked)
+			return nil
+		})
+	}()
+	select {
+	case <-worked:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the work was held up")
+	}
+	for { // now read it all
+		m, _, err := a.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.End != nil {
+			break
+		}
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
