@@ -81,7 +81,7 @@ func (s *service) checkpoint(ctx context.Context, t *task, req CheckpointRequest
 func (t *task) checkpointRequest(path string, opts *options.CheckpointOptions) (CheckpointRequest, error) {
 	req := CheckpointRequest{
 		ID: t.id, Namespace: t.namespace, Bundle: t.bundle,
-		Container: t.container, Spec: t.spec,
+		Container: t.container.Runtime(), Spec: t.spec,
 		Image: path, Work: opts.GetWorkPath(), Options: opts,
 		Exit: exitsAfterCheckpoint(opts, t.spec.Annotations),
 	}

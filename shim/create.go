@@ -99,7 +99,7 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *
 		return nil, err
 	}
 	c.add(t.init.streams.Close)
-	if err := t.createContainer(ctx, opts, &c); err != nil {
+	if err := s.createContainer(ctx, t, opts, &c); err != nil {
 		return nil, fmt.Errorf("OCI runtime create failed: %w", asAPI(err))
 	}
 	if err := t.init.attach(ctx); err != nil {
@@ -113,7 +113,7 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *
 }
 
 // createContainer runs libcontainer's part, which unwinds itself on failure.
-func (t *task) createContainer(ctx context.Context, opts *options.Options, c *creation) error {
+func (s *service) createContainer(ctx context.Context, t *task, opts *options.Options, c *creation) error {
 	o := runtime.CreateOptions{
 		ID: t.id, Bundle: t.bundle, Root: runtimeRoot(opts, t.namespace, t.bundle),
 		Spec:          t.spec,
@@ -126,7 +126,7 @@ func (t *task) createContainer(ctx context.Context, opts *options.Options, c *cr
 	if t.restore != nil {
 		o.Frame = t.restore.Frame()
 	}
-	container, err := runtime.Create(ctx, o)
+	container, err := s.newContainer(ctx, o)
 	if err != nil {
 		return err
 	}

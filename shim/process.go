@@ -6,7 +6,6 @@ import (
 	"time"
 
 	tasktypes "github.com/containerd/containerd/api/types/task"
-	"github.com/io-mig/mig/runtime"
 	"github.com/io-mig/mig/shim/stdio"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -30,8 +29,8 @@ type process struct {
 	// starting is open while a start is under way, which an exit must not
 	// overtake; nil otherwise.
 	starting chan struct{}
-	rt       *runtime.Process // nil before the process exists
-	streams  *stdio.Streams   // nil before they are opened
+	rt       child          // nil before the process exists
+	streams  *stdio.Streams // nil before they are opened
 	status   uint32
 	exitedAt time.Time
 }

@@ -48,7 +48,7 @@ func (t *task) runRestore(ctx context.Context) error {
 	t.mu.Lock()
 	restore := t.restore
 	t.mu.Unlock()
-	err := restore.Run(ctx, t.container)
+	err := restore.Run(ctx, t.container.Runtime())
 	if err != nil {
 		err = fmt.Errorf("restore failed: %w", asAPI(err))
 		if killErr := t.container.Signal(syscall.SIGKILL, true); killErr != nil && !errors.Is(killErr, runtime.ErrNotRunning) {

@@ -18,6 +18,8 @@ type service struct {
 	namespace string
 	events    eventSink
 	migrator  Migrator // nil: checkpoints and restores are refused
+	// newContainer is createNative, but in tests.
+	newContainer creator
 	// shutdown ends the server; it must not wait.
 	shutdown func()
 
@@ -28,7 +30,8 @@ type service struct {
 
 func newService(namespace string, events eventSink, m Migrator, shutdown func()) *service {
 	return &service{namespace: namespace, events: events, migrator: m, shutdown: shutdown,
-		tasks: make(map[string]*task)}
+		newContainer: createNative,
+		tasks:        make(map[string]*task)}
 }
 
 func (s *service) task(id string) (*task, error) {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/io-mig/mig/runtime"
 	"github.com/io-mig/mig/shim/metrics"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -22,7 +21,7 @@ const drainTimeout = 10 * time.Second
 type task struct {
 	id, namespace, bundle string
 	spec                  *specs.Spec
-	container             *runtime.Container
+	container             container
 	init                  *process
 	cgroup                metrics.Source
 	// rootfs is the directory that Create has mounted, empty if none.

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/containerd/api/types/runc/options"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
+	"github.com/io-mig/mig/runtime"
+)
+
+// fakeMigrator runs a test's hooks.
+type fakeMigrator struct {
+	checkpoint func(CheckpointRequest) error
+	run        func() error
+	request    RestoreRequest
+	closed     int
+}
+
+func (m *fakeMigrator) Checkpoint(_ context.Context, r CheckpointRequest) error {
+	return m.checkpoint(r)
+}
+
+func (m *fakeMigrator) PrepareRestore(_ context.Context, r RestoreRequest) (Restore, error) {
+	m.request = r
+	return fakeRestore{m}, nil
+}
+
+type fakeRestore struct{ m *fakeMigrator }
+
+func (r fakeRestore) Frame() *runtime.Frame                         { return &runtime.Frame{} }
+func (r fakeRestore) Run(context.Context, *runtime.Container) error { return r.m.run() }
+func (r fakeRestore) Close() error                                  { r.m.closed++; return nil }
+
+func TestNoMigrator(t *testing.T) {
+	f := newFixture(t, nil)
+	f.must(f.create(""))
+	f.must(f.start(""))
+	if err := f.checkpoint("/x"); !errdefs.IsNotImplemented(err) {
+		t.Errorf("checkpoint: %v, want not implemented", err)
+	}
+	g := newFixture(t, nil)
+	if err := g.create("/x"); !errdefs.IsNotImplemented(err) {
+		t.Errorf("restore: %v, want not implemented", err)
+	}
+}
+
+// While a checkpoint takes its time everything that containerd asks with a
+// deadline is answered, and everything that would disturb it waits or fails.
+func TestDuringCheckpoint(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	m := &fakeMigrator{checkpoint: func(CheckpointRequest) error { close(entered); <-release; return nil }}
+	f := newFixture(t, m)
+	f.must(f.create(""))
+	f.must(f.start(""))
+	f.must(f.pause())
+	image := filepath.Join(t.TempDir(), "a", "b")
+	done := make(chan error)
+	go func() { done <- f.checkpoint(image) }()
+	<-entered
+
+	f.wantStatus(tasktypes.Status_PAUSED)
+	if err := f.remove(); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("delete: %v, want failed precondition", err)
+	}
+	if _, err := f.s.Pids(context.Background(), &taskapi.PidsRequest{ID: "web"}); err != nil {
+		t.Errorf("pids: %v", err)
+	}
+	if r, err := f.s.Connect(context.Background(), &taskapi.ConnectRequest{ID: "web"}); err != nil || r.TaskPid != 1000 {
+		t.Errorf("connect: %v, %v", r, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := f.s.Resume(ctx, &taskapi.ResumeRequest{ID: "web"}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("resume: %v, want the deadline's error", err)
+	}
+
+	close(release)
+	f.must(<-done)
+	f.wantStatus(tasktypes.Status_PAUSED)
+	if info, err := os.Stat(image); err != nil || !info.IsDir() {
+		t.Errorf("the image's directory was not made: %v", err)
+	}
+	want := []string{"create", "start", "paused", "checkpointed"}
+	if got := f.events.all(); !slices.Equal(got, want) {
+		t.Errorf("events %q, want %q", got, want)
+	}
+}
+
+func TestFailedCheckpointChangesNothing(t *testing.T) {
+	m := &fakeMigrator{checkpoint: func(CheckpointRequest) error { return errors.New("disk full") }}
+	f := newFixture(t, m)
+	f.must(f.create(""))
+	f.must(f.start(""))
+	if err := f.checkpoint(t.TempDir()); err == nil {
+		t.Fatal("no error")
+	}
+	f.wantStatus(tasktypes.Status_RUNNING)
+	f.must(f.pause())
+}
+
+func TestKillDuringCheckpoint(t *testing.T) {
+	var f *fixture
+	m := &fakeMigrator{checkpoint: func(CheckpointRequest) error {
+		f.must(f.kill())
+		f.waitExit("")
+		return errors.New("the container is gone")
+	}}
+	f = newFixture(t, m)
+	f.must(f.create(""))
+	f.must(f.start(""))
+	if err := f.checkpoint(t.TempDir()); err == nil {
+		t.Fatal("no error")
+	}
+	f.wantStatus(tasktypes.Status_STOPPED)
+	f.must(f.remove())
+}
+
+func TestCheckpointWithExit(t *testing.T) {
+	var f *fixture
+	var request CheckpointRequest
+	m := &fakeMigrator{checkpoint: func(r CheckpointRequest) error {
+		request = r
+		f.container.init.exit(137)
+		return nil
+	}}
+	f = newFixture(t, m)
+	f.must(f.create(""))
+	f.must(f.start(""))
+	opts, err := marshalAny(&options.CheckpointOptions{Exit: true, WorkPath: "/work-path"})
+	f.must(err)
+	_, err = f.s.Checkpoint(context.Background(), &taskapi.CheckpointTaskRequest{ID: "web", Path: "mig://host:7117", Options: opts})
+	f.must(err)
+	f.wantStatus(tasktypes.Status_STOPPED)
+	if !request.Exit || request.Paused || request.Image != "mig://host:7117" || request.Work != "/work-path" {
+		t.Errorf("request %+v", request)
+	}
+	if _, err := os.Stat("mig:"); err == nil {
+		t.Error("a directory was made for a URL")
+	}
+}
+
+func TestRestore(t *testing.T) {
+	m := &fakeMigrator{run: func() error { return nil }}
+	f := newFixture(t, m)
+	f.must(f.create("/image"))
+	f.wantStatus(tasktypes.Status_CREATED)
+	if f.container.frame == nil {
+		t.Error("the container was created without a frame")
+	}
+	if got := m.request.Spec.Linux.CgroupsPath; got != "/ns/web" {
+		t.Errorf("cgroup %s, want the new id's", got)
+	}
+	if err := f.exec("e1"); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("exec in a frame: %v, want failed precondition", err)
+	}
+	f.must(f.start(""))
+	f.wantStatus(tasktypes.Status_RUNNING)
+	f.must(f.kill())
+	f.waitExit("")
+	f.must(f.remove())
+	if m.closed != 1 {
+		t.Errorf("the restore was closed %d times", m.closed)
+	}
+	want := []string{"create", "start", "exit web 137", "delete"}
+	if got := f.events.all(); !slices.Equal(got, want) {
+		t.Errorf("events %q, want %q", got, want)
+	}
+}
+
+func TestFailedRestoreKillsTheFrame(t *testing.T) {
+	m := &fakeMigrator{run: func() error { return errors.New("page 7 of mem.0: checksum") }}
+	f := newFixture(t, m)
+	f.must(f.create("/image"))
+	if err := f.start(""); err == nil {
+		t.Fatal("no error")
+	}
+	f.waitExit("")
+	f.wantStatus(tasktypes.Status_STOPPED)
+	f.must(f.remove())
+	want := []string{"create", "exit web 137", "delete"}
+	if got := f.events.all(); !slices.Equal(got, want) {
+		t.Errorf("events %q, want %q", got, want)
+	}
+	if m.closed != 1 {
+		t.Errorf("the restore was closed %d times", m.closed)
+	}
+}
+
+func TestStateDuringRestore(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	m := &fakeMigrator{run: func() error { close(entered); <-release; return nil }}
+	f := newFixture(t, m)
+	f.must(f.create("/image"))
+	done := make(chan error)
+	go func() { done <- f.start("") }()
+	<-entered
+	f.wantStatus(tasktypes.Status_CREATED)
+	if err := f.remove(); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("delete: %v, want failed precondition", err)
+	}
+	close(release)
+	f.must(<-done)
+}
