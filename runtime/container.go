@@ -26,6 +26,7 @@ type Container struct {
 	bundle     string
 	target     *specs.Process
 	privatePID bool
+	streams    [3]Stream
 	init       *Process
 	cg         cgroups.Manager
 

@@ -68,6 +68,7 @@ func start(ctx context.Context, o CreateOptions, lc *libcontainer.Container, con
 		id: o.ID, root: o.Root, bundle: o.Bundle,
 		target:     copyProcess(o.Spec.Process),
 		privatePID: config.Namespaces.IsPrivate(configs.NEWPID),
+		streams:    streamsOf(o.Stdio),
 	}
 	if err := writeRecord(c.StateDir(), recordOf(o, config)); err != nil {
 		return nil, err

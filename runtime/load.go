@@ -47,7 +47,7 @@ func load(root, id string) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.bundle, c.target = r.Bundle, r.Process
+	c.bundle, c.target, c.streams = r.Bundle, r.Process, r.Streams
 	c.privatePID = r.Config.Namespaces.IsPrivate(configs.NEWPID)
 
 	v, err := c.view()

@@ -24,11 +24,12 @@ type record struct {
 	Bundle  string         `json:"bundle"`
 	Process *specs.Process `json:"process"`
 	Frame   bool           `json:"frame,omitempty"`
+	Streams [3]Stream      `json:"streams"`
 	Config  configs.Config `json:"config"`
 }
 
 func recordOf(o CreateOptions, config *configs.Config) *record {
-	return &record{Bundle: o.Bundle, Process: o.Spec.Process, Frame: o.Frame != nil, Config: *config}
+	return &record{Bundle: o.Bundle, Process: o.Spec.Process, Frame: o.Frame != nil, Streams: streamsOf(o.Stdio), Config: *config}
 }
 
 // writeRecord writes by rename, so that a reader sees all of it or nothing.
