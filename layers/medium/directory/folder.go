@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrExists: the directory holds an image, which is never overwritten.
+// ErrExists is returned where the directory holds an image, which is never overwritten.
 var ErrExists = errors.New("the directory holds an image already")
 
 const tempPrefix, tempSuffix = ".mig-", ".tmp"

@@ -48,10 +48,10 @@ const (
 	keyPrefix = "age:"
 )
 
-// ErrNotEncrypted: the image is plain, so it was not made for the recipients.
+// ErrNotEncrypted says that the image is plain, so it was not made for the recipients.
 var ErrNotEncrypted = errors.New("the image is not encrypted")
 
-// ErrForged: bytes that the image's key did not seal, or not in this place.
+// ErrForged marks bytes that the image's key did not seal, or not in this place.
 var ErrForged = errors.New("not what was encrypted")
 
 // newKey makes an image's key, and what the manifest says of it.

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stream
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"github.com/io-mig/mig/layers/medium"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/wire"
+)
+
+// Reader is the importer's end. It is a medium.Medium.
+type Reader struct {
+	core
+	buffers medium.Buffers
+	// first is connection 0, known after its Hello.
+	first net.Conn
+	// hello[i]: connection number i has come.
+	hello []bool
+
+	ready    map[uint64]*arrival // by sequence number
+	next     uint64              // sequence number to hand out
+	held     uint64              // window in use
+	given    uint64              // window given back since the start
+	reported uint64              // of that, what Credit said
+	released uint64              // all records below this number are released
+	early    map[uint64]bool     // released ones above it
+	flush    int64               // a Flush that waits for its Ack, -1: none
+}
+
+type arrival struct {
+	rec     record.Record
+	release func()
+}
+
+// NewReader takes the other ends of a Writer's connections, in any order. It
+// owns them.
+func NewReader(conns ...net.Conn) (*Reader, error) {
+	r := &Reader{hello: make([]bool, len(conns)), ready: map[uint64]*arrival{}, early: map[uint64]bool{}, flush: -1}
+	if err := r.init(conns); err != nil {
+		return nil, err
+	}
+	for _, conn := range conns {
+		r.work.Go(func() { r.receive(conn) })
+	}
+	r.work.Go(r.report)
+	return r, nil
+}
+
+// receive takes the frames of one connection until it ends.
+func (r *Reader) receive(conn net.Conn) {
+	index, err := r.greet(conn)
+	for err == nil {
+		err = r.frame(conn, index)
+	}
+	r.mu.Lock()
+	whole := r.bye
+	r.mu.Unlock()
+	switch {
+	case whole:
+	case err == io.EOF && index > 0:
+		// The first connection tells whether that was too early.
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		_ = r.fail(fmt.Errorf("stream: connection %d from %s was cut off: %w", index, conn.RemoteAddr(), medium.ErrIncomplete))
+	default:
+		_ = r.fail(fmt.Errorf("stream: connection %d from %s: %w: %w", index, conn.RemoteAddr(), medium.ErrIncomplete, err))
+	}
+}
+
+func (r *Reader) greet(conn net.Conn) (int, error) {
+	t, n, err := readFrame(conn)
+	if err != nil {
+		return 0, err
+	}
+	if t != wire.Hello {
+		return 0, fmt.Errorf("%w: frame %d where a hello belongs", wire.ErrProtocol, t)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(conn, body); err != nil {
+		return 0, err
+	}
+	index, count, err := wire.DecodeHello(body)
+	if err != nil {
+		return 0, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if count != len(r.conns) || r.hello[index] {
+		return index, fmt.Errorf("%w: connection %d of %d, here are %d or it came twice", wire.ErrProtocol, index, count, len(r.conns))
+	}
+	r.hello[index] = true
+	if index == 0 {
+		r.first = conn
+	}
+	r.broadcast()
+	return index, nil
+}
+
+// frame takes one frame.
+func (r *Reader) frame(conn net.Conn, index int) error {
+	t, n, err := readFrame(conn)
+	if err != nil {
+		return err
+	}
+	if t == wire.Record {
+		return r.record(conn, n)
+	}
+	if index != 0 || t == wire.Hello || t == wire.Credit || t == wire.Ack {
+		return fmt.Errorf("%w: frame %d on connection %d", wire.ErrProtocol, t, index)
+	}
+	body := make([]byte, n) // at most image.MaxManifest
+	if _, err := io.ReadFull(conn, body); err != nil {
+		return unexpected(err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	defer r.broadcast()
+	switch t {
+	case wire.Manifest:
+		r.manifest = body
+	case wire.Flush:
+		r.flush = int64(min(binary.LittleEndian.Uint64(body), 1<<62))
+	case wire.Bye:
+		r.bye = true
+		return io.EOF
+	case wire.Failure:
+		return fmt.Errorf("the exporter failed: %q", body)
+	}
+	return nil
+}
+
+func (r *Reader) record(conn net.Conn, n int) error {
+	var head [wire.RecordHead]byte
+	if _, err := io.ReadFull(conn, head[:]); err != nil {
+		return unexpected(err)
+	}
+	seq, e, err := wire.DecodeRecord(head[:], n)
+	if err != nil {
+		return err
+	}
+	size := uint64(e.Length + wire.RecordOverhead)
+	r.mu.Lock()
+	if r.held+size > wire.Window || seq < r.next || r.ready[seq] != nil {
+		err = fmt.Errorf("%w: record %d: %d bytes with %d held of a window of %d, next is %d", wire.ErrProtocol, seq, size, r.held, wire.Window, r.next)
+	} else {
+		r.held += size
+	}
+	r.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	buf, release := r.buffers.Get(e.Length)
+	if _, err := io.ReadFull(conn, buf); err != nil {
+		release()
+		return unexpected(err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if seq < r.next || r.ready[seq] != nil { // another connection sent it meanwhile
+		release()
+		return fmt.Errorf("%w: record %d came twice", wire.ErrProtocol, seq)
+	}
+	r.ready[seq] = &arrival{rec: *e.Record(buf), release: release}
+	r.broadcast()
+	return nil
+}
+
+// report tells the exporter what was released.
+func (r *Reader) report() {
+	for {
+		r.mu.Lock()
+		var frames []byte
+		err := r.wait(context.Background(), func() bool {
+			return r.first != nil && (r.bye || r.given-r.reported >= wire.Window/8 || r.flush >= 0 && r.released >= uint64(r.flush))
+		})
+		if err != nil {
+			r.mu.Unlock()
+			return
+		}
+		bye := r.bye
+		if r.given != r.reported {
+			frames = wire.AppendNumber(frames, wire.Credit, r.given)
+			r.reported = r.given
+		}
+		if r.flush >= 0 && r.released >= uint64(r.flush) {
+			frames = wire.AppendNumber(frames, wire.Ack, r.released)
+			r.flush = -1
+		}
+		if bye {
+			frames = wire.AppendHeader(frames, wire.Bye, 0)
+		}
+		r.mu.Unlock()
+		_, err = r.first.Write(frames)
+		if bye {
+			return
+		}
+		if err != nil {
+			_ = r.fail(fmt.Errorf("stream: answer the exporter: %w: %w", medium.ErrIncomplete, err))
+			return
+		}
+	}
+}
+
+// PopData returns the next record; its window is given back at release.
+func (r *Reader) PopData(ctx context.Context) (*record.Record, func(), error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.wait(ctx, func() bool { return !r.closed && (r.ready[r.next] != nil || r.bye) })
+	if err != nil {
+		return nil, nil, err
+	}
+	a := r.ready[r.next]
+	if a == nil {
+		if len(r.ready) > 0 {
+			return nil, nil, fmt.Errorf("stream: %w: record %d is missing", medium.ErrIncomplete, r.next)
+		}
+		return nil, nil, io.EOF
+	}
+	delete(r.ready, r.next)
+	seq := r.next
+	r.next++
+	size := uint64(len(a.rec.Payload) + wire.RecordOverhead)
+	return &a.rec, func() {
+		a.release()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.held -= size
+		r.given += size
+		r.early[seq] = true
+		for r.early[r.released] {
+			delete(r.early, r.released)
+			r.released++
+		}
+		r.broadcast()
+	}, nil
+}
+
+// Command answers the manifest, once it has come.
+func (r *Reader) Command(ctx context.Context, c record.Command) (record.Command, error) {
+	if c.To != "" || c.Verb != medium.VerbManifest {
+		return unsupported(c)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.wait(ctx, func() bool { return r.manifest != nil }); err != nil {
+		return record.Command{}, err
+	}
+	return record.Command{Verb: c.Verb, Body: bytes.Clone(r.manifest)}, nil
+}
+
+// PushData refuses: this end imports.
+func (r *Reader) PushData(context.Context, *record.Record) error {
+	return fmt.Errorf("push to the importing end of a stream: %w", medium.ErrDirection)
+}
+
+// Flush has nothing to do.
+func (r *Reader) Flush(context.Context) error { return nil }
+
+// Close ends the connections; an exporter in the middle fails.
+func (r *Reader) Close() error {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return medium.ErrClosed
+	}
+	r.closed = true
+	r.broadcast()
+	r.mu.Unlock()
+	for _, conn := range r.conns {
+		_ = conn.Close()
+	}
+	r.work.Wait()
+	return nil
+}
+
+// unexpected: an end within a frame.
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

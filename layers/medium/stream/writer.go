@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stream
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/io-mig/mig/layers/medium"
+	"github.com/io-mig/mig/spec/image"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/wire"
+)
+
+// Writer is the exporter's end. It is a medium.Medium.
+type Writer struct {
+	core
+	// free connections; who has received a number may write to that one.
+	free     chan int
+	next     uint64 // sequence number of the next record
+	sent     uint64 // window spent since the start
+	credit   uint64 // window given back since the start
+	acked    uint64 // records that the importer has released
+	answered bool   // some Ack came
+	flushed  bool   // nothing was pushed since the last Flush
+}
+
+// NewWriter begins a stream. It owns the connections, whose other ends are
+// given to NewReader in any order.
+func NewWriter(conns ...net.Conn) (*Writer, error) {
+	w := &Writer{free: make(chan int, len(conns))}
+	if err := w.init(conns); err != nil {
+		return nil, err
+	}
+	for i, conn := range conns {
+		if _, err := conn.Write(wire.AppendHello(nil, i, len(conns))); err != nil {
+			return nil, w.fail(fmt.Errorf("stream: hello: %w", err))
+		}
+		w.free <- i
+	}
+	w.work.Go(w.listen)
+	return w, nil
+}
+
+// PushData sends a record, once the importer has room for it.
+func (w *Writer) PushData(ctx context.Context, r *record.Record) error {
+	e := image.Entry{Header: r.Header, Sum: r.Sum, Length: len(r.Payload)}
+	if err := e.Valid(); err != nil {
+		return err
+	}
+	size := uint64(len(r.Payload) + wire.RecordOverhead)
+	w.mu.Lock()
+	err := w.wait(ctx, func() bool { return w.err == nil && w.sent+size-w.credit <= wire.Window })
+	if err != nil {
+		w.mu.Unlock()
+		return err
+	}
+	w.sent += size
+	w.flushed = false
+	w.mu.Unlock()
+
+	i, err := w.take(ctx)
+	if err != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.sent -= size
+		w.broadcast()
+		return err
+	}
+	defer func() { w.free <- i }()
+	// With the connection in hand, so that numbers rise on each connection.
+	w.mu.Lock()
+	seq := w.next
+	w.next++
+	w.mu.Unlock()
+	return w.send(ctx, i, wire.AppendRecord(nil, seq, r), r.Payload)
+}
+
+func (w *Writer) take(ctx context.Context) (int, error) {
+	select {
+	case i := <-w.free:
+		return i, nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// send writes parts as one. A frame that was cut short by ctx breaks the stream.
+func (w *Writer) send(ctx context.Context, i int, parts ...[]byte) error {
+	conn := w.conns[i]
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetWriteDeadline(time.Unix(1, 0)) })
+	buffers := net.Buffers(parts)
+	_, err := buffers.WriteTo(conn)
+	if !stop() && err == nil {
+		err = conn.SetWriteDeadline(time.Time{}) // it ended too late to matter
+	}
+	if err == nil {
+		return nil
+	}
+	if cause := ctx.Err(); cause != nil {
+		err = cause
+	}
+	return w.fail(fmt.Errorf("stream: send on connection %d to %s: %w", i, conn.RemoteAddr(), err))
+}
+
+// sendFirst sends on connection 0, where everything but records goes.
+func (w *Writer) sendFirst(ctx context.Context, frame []byte) error {
+	var others []int
+	defer func() {
+		for _, i := range others {
+			w.free <- i
+		}
+	}()
+	for {
+		i, err := w.take(ctx)
+		if err != nil {
+			return err
+		}
+		others = append(others, i)
+		if i == 0 {
+			return w.send(ctx, 0, frame)
+		}
+	}
+}
+
+// Flush returns when the importer has released every record.
+func (w *Writer) Flush(ctx context.Context) error {
+	w.mu.Lock()
+	records := w.next
+	err := w.err
+	if err == nil && w.manifest == nil {
+		err = fmt.Errorf("flush: stream: %w", medium.ErrNoManifest)
+	}
+	w.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := w.sendFirst(ctx, wire.AppendNumber(nil, wire.Flush, records)); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.wait(ctx, func() bool { return w.answered && w.acked >= records }); err != nil {
+		return err
+	}
+	w.flushed = w.next == records
+	return nil
+}
+
+// Command takes the manifest and sends it.
+func (w *Writer) Command(ctx context.Context, c record.Command) (record.Command, error) {
+	if c.To != "" || c.Verb != medium.VerbManifest {
+		return unsupported(c)
+	}
+	if len(c.Body) > image.MaxManifest {
+		return record.Command{}, fmt.Errorf("stream: a manifest of %d bytes, the limit is %d", len(c.Body), image.MaxManifest)
+	}
+	body := bytes.Clone(c.Body)
+	if err := w.sendFirst(ctx, append(wire.AppendHeader(nil, wire.Manifest, len(body)), body...)); err != nil {
+		return record.Command{}, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.manifest = body
+	return record.Command{Verb: c.Verb}, nil
+}
+
+// PopData refuses: this end exports.
+func (w *Writer) PopData(context.Context) (*record.Record, func(), error) {
+	return nil, nil, fmt.Errorf("pop from the exporting end of a stream: %w", medium.ErrDirection)
+}
+
+// Close says Bye after a complete stream, and cuts off any other.
+func (w *Writer) Close() error {
+	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		return medium.ErrClosed
+	}
+	whole := w.flushed && w.err == nil
+	w.mu.Unlock()
+	var err error
+	if whole {
+		ctx, cancel := context.WithTimeout(context.Background(), farewell)
+		defer cancel()
+		if err = w.sendFirst(ctx, wire.AppendHeader(nil, wire.Bye, 0)); err == nil {
+			// Closing with the peer's frames unread could reset the connection
+			// before it has read ours: wait for its Bye.
+			w.mu.Lock()
+			err = w.wait(ctx, func() bool { return w.bye })
+			w.mu.Unlock()
+		}
+	}
+	w.mu.Lock()
+	w.closed = true
+	w.broadcast()
+	w.mu.Unlock()
+	for _, conn := range w.conns {
+		_ = conn.Close()
+	}
+	w.work.Wait()
+	if err != nil {
+		return fmt.Errorf("stream: close: %w", err)
+	}
+	return nil
+}
+
+// listen takes the importer's frames.
+func (w *Writer) listen() {
+	for {
+		done, err := w.hear(w.conns[0])
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = fmt.Errorf("stream: the importer is gone: %w", io.ErrUnexpectedEOF)
+			}
+			_ = w.fail(err)
+		}
+		if done || err != nil {
+			return
+		}
+	}
+}
+
+func (w *Writer) hear(conn net.Conn) (done bool, err error) {
+	t, n, err := readFrame(conn)
+	if err != nil {
+		return false, err
+	}
+	body := make([]byte, min(n, wire.MaxText))
+	if t != wire.Credit && t != wire.Ack && t != wire.Bye && t != wire.Failure {
+		return false, fmt.Errorf("%w: frame %d from the importer", wire.ErrProtocol, t)
+	}
+	if _, err := io.ReadFull(conn, body); err != nil {
+		return false, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch t {
+	case wire.Failure:
+		return false, fmt.Errorf("stream: the importer failed: %q", body)
+	case wire.Bye:
+		w.bye = true
+		done = true
+	case wire.Credit:
+		v := binary.LittleEndian.Uint64(body)
+		if v < w.credit || v > w.sent {
+			return false, fmt.Errorf("%w: credit %d after %d, of %d spent", wire.ErrProtocol, v, w.credit, w.sent)
+		}
+		w.credit = v
+	case wire.Ack:
+		v := binary.LittleEndian.Uint64(body)
+		if v < w.acked || v > w.next {
+			return false, fmt.Errorf("%w: ack of %d records after %d, of %d sent", wire.ErrProtocol, v, w.acked, w.next)
+		}
+		w.acked, w.answered = v, true
+	}
+	w.broadcast()
+	return done, nil
+}
