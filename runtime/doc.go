@@ -14,6 +14,9 @@
 //   - Nothing calls wait4(-1). A process is watched through a pidfd in Go's
 //     poller and waited for by its pid once it is dead, so that a tracer in
 //     another process may hold back its exit without blocking anybody.
+//   - Where every moment of a start counts, the cost is libcontainer's own: the
+//     container's init is this very program, executed again, so each package
+//     initialised before runtime/reexec delays every container.
 //   - A program that uses this package must call Init, or import
 //     runtime/reexec, before anything else: libcontainer runs /proc/self/exe
 //     again with the argument "init" inside the new container.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -177,4 +178,42 @@ func TestDestroyPaused(t *testing.T) {
 	c := s.start(s.options("ice", s.spec("ice", "sleep", "1000")))
 	must(t, c.Pause())
 	s.destroy(c)
+}
+
+// TestDestroyForkBomb: in the host's pid namespace nobody kills the children
+// with their parent. Here each lives only for as long as it takes to fork the
+// next, so that a list of pids is out of date when it has been read.
+func TestDestroyForkBomb(t *testing.T) {
+	must(t, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+	defer func() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) }()
+	s := newSandbox(t)
+	chains := strings.Repeat("f & ", 8)
+	spec := s.spec("bomb", sh("f() { f & }; "+chains+"sleep 1000")...)
+	dropNamespace(spec, specs.PIDNamespace)
+	c := s.start(s.options("bomb", spec))
+	awaitProgram(t, c.Init())
+	seen := 0
+	eventually(t, "it forks", func() bool {
+		seen += ReapOrphans()
+		return seen > 100
+	})
+	s.destroy(c)
+	eventually(t, "orphans are reaped", func() bool {
+		ReapOrphans()
+		return len(childPids()) == 0
+	})
+}
+
+// TestStartEndsWithContext: a paused init cannot take the signal to start.
+func TestStartEndsWithContext(t *testing.T) {
+	s := newSandbox(t)
+	c := s.create(s.options("stuck", s.spec("stuck", "sleep", "1000")))
+	must(t, c.Pause())
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := c.Start(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error("start of a paused container:", err)
+	}
+	must(t, c.Resume())
+	must(t, c.Start(t.Context()))
 }
