@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package migrate carries out the shim's checkpoints and restores: it turns
+// them into requests of layers/request, which runs an engine process for each,
+// and supervises what the engine cannot undo itself if it dies.
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/io-mig/mig/layers/request"
+	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/runtime"
+	"github.com/io-mig/mig/shim"
+)
+
+// StateDir is where requests keep their statuses, below it one directory for
+// each namespace: mig status reads them.
+const StateDir = "/run/mig"
+
+// Migrator implements shim.Migrator. Its zero value is ready for use.
+type Migrator struct {
+	mu       sync.Mutex
+	managers map[string]*request.Manager // by namespace
+}
+
+var _ shim.Migrator = (*Migrator)(nil)
+
+// manager returns the namespace's.
+func (m *Migrator) manager(namespace string) (*request.Manager, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r := m.managers[namespace]; r != nil {
+		return r, nil
+	}
+	r, err := request.NewManager(request.Options{
+		Dir: StateDir, Namespace: namespace,
+		Engine: &request.ProcessEngine{Log: logFile},
+		Warn:   func(err error) { slog.Warn("requests", "error", err) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	if m.managers == nil {
+		m.managers = map[string]*request.Manager{}
+	}
+	m.managers[namespace] = r
+	return r, nil
+}
+
+// logFile puts the engine's log into the work directory, where there is one.
+func logFile(j *job.Job) string {
+	if j.Work == "" {
+		return ""
+	}
+	return filepath.Join(j.Work, string(j.Kind)+"-"+j.Request+".log")
+}
+
+// Checkpoint writes the image of one task. On an error the task is as before.
+func (m *Migrator) Checkpoint(ctx context.Context, r shim.CheckpointRequest) error {
+	manager, err := m.manager(r.Namespace)
+	if err != nil {
+		return err
+	}
+	if r.Work != "" {
+		if err := os.MkdirAll(r.Work, 0o700); err != nil {
+			return fmt.Errorf("work directory: %w", err)
+		}
+	}
+	j, err := checkpointJob(r)
+	if err != nil {
+		return err
+	}
+	h, err := manager.Submit(ctx, j)
+	if err != nil {
+		return err
+	}
+	// The outcome decides whether the container lives: it is awaited even if
+	// the client goes away, which cancels the request.
+	err = h.Wait(context.WithoutCancel(ctx))
+	if err != nil {
+		return errors.Join(err, settle(r))
+	}
+	return nil
+}
+
+// checkpointJob describes a checkpoint to the engine.
+func checkpointJob(r shim.CheckpointRequest) (job.Job, error) {
+	j := job.Job{
+		Kind: job.Checkpoint, Container: r.ID, Bundle: r.Bundle, Rootfs: filepath.Join(r.Bundle, "rootfs"),
+		SpecPath: filepath.Join(r.Bundle, "config.json"), Image: r.Image, Work: r.Work,
+		Leave: !r.Exit, WasPaused: r.Paused, Terminal: r.Spec.Process != nil && r.Spec.Process.Terminal,
+		Options: options(r.Spec.Annotations),
+	}
+	if r.Options.GetOpenTcp() {
+		j.Options[optionTCP] = "keep"
+	}
+	return j, describe(&j, r.Container)
+}
+
+// describe fills what both kinds of job say of the container.
+func describe(j *job.Job, c *runtime.Container) error {
+	j.InitPid = c.Init().Pid()
+	j.Cgroups = c.CgroupPaths()
+	j.Freezer = freezer(j.Cgroups)
+	if j.Freezer == "" {
+		return fmt.Errorf("container %s has no cgroup that can be frozen: neither v1's freezer nor v2", j.Container)
+	}
+	for i, s := range c.Streams() {
+		j.Stdio[i] = job.Stream{Dev: s.Dev, Ino: s.Ino, File: -1}
+	}
+	return nil
+}
+
+// freezer picks the cgroup directory that freezes: v1's controller, or the one
+// directory of v2.
+func freezer(paths map[string]string) string {
+	if p := paths["freezer"]; p != "" {
+		return p
+	}
+	return paths[""]
+}
+
+// thawGrace bounds the repair after an engine's death.
+const thawGrace = 5 * time.Second
+
+// settle puts the freezer back to what it was before a failed checkpoint. The
+// engine does so itself, unless it was killed: then its tasks run on, and only
+// the cgroup may have been left frozen, or thawed under a paused container.
+func settle(r shim.CheckpointRequest) error {
+	ctx, cancel := context.WithTimeout(context.Background(), thawGrace)
+	defer cancel()
+	s, err := r.Container.Status()
+	for err == nil && ctx.Err() == nil {
+		switch {
+		case s.State == runtime.Stopped:
+			return nil
+		case r.Paused == (s.State == runtime.Paused):
+			return nil
+		case r.Paused:
+			err = r.Container.Pause()
+		default:
+			err = r.Container.Resume()
+		}
+		if err == nil {
+			s, err = r.Container.Status()
+		}
+	}
+	if err != nil && !errors.Is(err, runtime.ErrNotRunning) {
+		return fmt.Errorf("container %s could not be put back as it was: %w", r.ID, err)
+	}
+	return nil
+}
