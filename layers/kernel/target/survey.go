@@ -63,3 +63,9 @@ func SharesWith(tid1, tid2 int, r Resource) (bool, error) {
 	n, err := kcmp(tid1, tid2, r, 0, 0)
 	return n == 0, err
 }
+
+// FDPath is the link of a descriptor in /proc: opening it makes a description
+// of its own.
+func (s *Source) FDPath(pid, fd int) string {
+	return s.proc.Process(pid).Path(fmt.Sprintf("fd/%d", fd))
+}
