@@ -13,18 +13,10 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/engine/names"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/layers/request/job"
-)
-
-// Names of the descriptors that come with a restore (job.Job.Files).
-const (
-	// FileSocket is our end of the pair whose other end the frame has.
-	FileSocket = "frame socket"
-	// FileSeized is the writing end of a pipe: one byte says that the frame is
-	// seized and may be let exec its program.
-	FileSeized = "frame seized"
 )
 
 // restore turns the job's frame into what the image holds.
@@ -63,9 +55,9 @@ func restore(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 
 // openFrame describes the frame of a job.
 func openFrame(j *job.Job, spec *specs.Spec, files []*os.File) (*target.Frame, error) {
-	socket, seized := slices.Index(j.Files, FileSocket), slices.Index(j.Files, FileSeized)
+	socket, seized := slices.Index(j.Files, names.FrameSocket), slices.Index(j.Files, names.FrameSeized)
 	if socket < 0 || seized < 0 {
-		return nil, fmt.Errorf("a restore needs the descriptors %q and %q, the job has %q", FileSocket, FileSeized, j.Files)
+		return nil, fmt.Errorf("a restore needs the descriptors %q and %q, the job has %q", names.FrameSocket, names.FrameSeized, j.Files)
 	}
 	a, err := allowed(spec)
 	if err != nil {

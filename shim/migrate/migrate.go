@@ -140,9 +140,9 @@ func settle(r shim.CheckpointRequest) error {
 	s, err := r.Container.Status()
 	for err == nil && ctx.Err() == nil {
 		switch {
-		case s.State == runtime.Stopped:
+		case s.State == runtime.StateStopped:
 			return nil
-		case r.Paused == (s.State == runtime.Paused):
+		case r.Paused == (s.State == runtime.StatePaused):
 			return nil
 		case r.Paused:
 			err = r.Container.Pause()
