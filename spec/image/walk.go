@@ -41,6 +41,8 @@ func Verify(d *Reader, lanes []io.ReaderAt, fn func(e Entry, err error)) error {
 			if err := d.Payload(buf); err != nil {
 				return err
 			}
+		} else if e.Place.Lane > len(lanes) {
+			return d.Defect(&e, fmt.Errorf("%w: lane %d of %d", ErrFormat, e.Place.Lane, len(lanes)))
 		} else if err := ReadLane(lanes[e.Place.Lane-1], &e, buf); err != nil {
 			return d.Defect(&e, err)
 		}
