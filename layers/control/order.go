@@ -84,7 +84,7 @@ func closed(c chan struct{}) bool {
 	}
 }
 
-// wait returns when it is the record's turn.
+// wait returns when it is the record's turn. The end of the context comes first.
 func (s slot) wait(ctx context.Context) error {
 	for _, c := range s.before {
 		select {
@@ -93,7 +93,7 @@ func (s slot) wait(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
-	return nil
+	return context.Cause(ctx)
 }
 
 // done lets those behind go on.

@@ -176,7 +176,7 @@ func (m *Importer) apply(ctx context.Context, rec *record.Record, s slot) error 
 		return fmt.Errorf("record %s: %w", rec.Header, &UnknownSubsystemError{Names: []string{rec.Subsystem}})
 	}
 	if err := s.wait(ctx); err != nil {
-		return err
+		return fmt.Errorf("record %s: %w", rec.Header, err)
 	}
 	if damage != nil {
 		return m.recover(ctx, sub, rec.Header, damage)
