@@ -70,7 +70,7 @@ var errorOperations = []operation{
 	}},
 	{name: "error-bad-signal", do: func(p *probe) {
 		p.sleeper()
-		p.fails("unknown signal", "tasks", "kill", "--signal", "SIGNOTHING", p.id)
+		p.fails("invalid signal", "tasks", "kill", "--signal", "SIGNOTHING", p.id)
 	}},
 	{name: "error-pause-twice", do: func(p *probe) {
 		p.sleeper()

@@ -14,7 +14,7 @@ var execOperations = []operation{
 	{name: "exec-killed", do: func(p *probe) { p.sleeper(); p.exec(nil, "sh", "-c", "kill -SEGV $$") }},
 	{name: "exec-status", do: func(p *probe) {
 		p.sleeper("--cap-drop", "CAP_CHOWN")
-		p.exec(nil, "grep", "-E", "^(Cap|NoNew|Seccomp|Uid|Gid|NSpid|Groups|Umask|Sig)", "/proc/self/status")
+		p.exec(nil, "grep", "-E", "^(Cap|NoNew|Seccomp|Uid|Gid|Groups|Umask|Sig[BIC])", "/proc/self/status")
 	}},
 	{name: "exec-environment", do: func(p *probe) {
 		p.sleeper("--env", "A=b")

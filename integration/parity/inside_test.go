@@ -15,7 +15,7 @@ import (
 var insideOperations = []operation{
 	{name: "inside-environment", do: func(p *probe) { p.sh("env | sort; pwd; id; umask; echo $$ $PPID") }},
 	{name: "inside-status", do: func(p *probe) {
-		p.sh("grep -E '^(Name|Umask|Tgid|Uid|Gid|Groups|NStgid|NSpid|NSsid|Sig|Shd|Cap|NoNew|Seccomp|Cpus_allowed)' /proc/self/status")
+		p.sh("grep -E '^(Name|Umask|Tgid|Uid|Gid|Groups|NStgid|NSpid|NSsid|Sig[BIC]|Cap|NoNew|Seccomp|Cpus_allowed)' /proc/self/status")
 	}},
 	{name: "inside-limits", do: func(p *probe) { p.sh("cat /proc/self/limits; cat /proc/self/oom_score_adj") }},
 	{name: "inside-mounts", do: func(p *probe) {

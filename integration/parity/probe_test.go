@@ -62,9 +62,13 @@ func (p *probe) record(format string, args ...any) {
 // time in them.
 var notices = regexp.MustCompile(`(?m)^time="[^"]*" level=(info|warning) .*\r?\n`)
 
+// times are those of ctr's other log lines.
+var times = regexp.MustCompile(`time="[^"]*"`)
+
 // normalise takes out what must differ between two runs.
 func (p *probe) normalise(text string) string {
 	text = notices.ReplaceAllString(text, "")
+	text = times.ReplaceAllString(text, `time="T"`)
 	return strings.NewReplacer(p.runtime, "RUNTIME", p.host.Namespace, "SCOPE", "\r\n", "\n").Replace(text)
 }
 
@@ -85,6 +89,9 @@ func (p *probe) ctr(args ...string) daemon.Result {
 func withoutWording(line string) string {
 	if strings.HasPrefix(line, "ctr: ") {
 		return "ctr: ..."
+	}
+	if strings.Contains(line, " level=error ") {
+		line, _, _ = strings.Cut(line, " error=")
 	}
 	return line
 }

@@ -107,6 +107,10 @@ func (p *probe) metrics() []string {
 	fieldNames("", decoded, names)
 	var sorted []string
 	for name := range names {
+		// Left out of the JSON where it is zero, as of a process that slept.
+		if strings.HasPrefix(name, ".cpu.usage.kernel") || strings.HasPrefix(name, ".cpu.usage.user") {
+			continue
+		}
 		sorted = append(sorted, name)
 	}
 	slices.Sort(sorted)
