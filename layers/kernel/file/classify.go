@@ -48,7 +48,8 @@ type form struct {
 // the pre-flight and the export say the same.
 func (l *looker) classify(d *target.Descriptor) (form, error) {
 	msg := &state.OpenFile{
-		Flags: uint32(d.Flags), Offset: d.Info.Pos, Mode: d.Stat.Mode, Size: d.Stat.Size,
+		// A lease sets O_ASYNC by itself.
+		Flags: uint32(d.Flags &^ unix.O_ASYNC), Offset: d.Info.Pos, Mode: d.Stat.Mode, Size: d.Stat.Size,
 	}
 	if r, ok := unsupported[d.Link.Kind]; ok {
 		if d.Link.Name != "" && d.Link.Kind != procfs.FDIOUring {
@@ -56,7 +57,7 @@ func (l *looker) classify(d *target.Descriptor) (form, error) {
 		}
 		return form{}, &r
 	}
-	if d.Flags&unix.O_ASYNC != 0 {
+	if d.Flags&unix.O_ASYNC != 0 && !leased(d) {
 		return form{}, &refusal{describeLink(d), "signal-driven I/O (O_ASYNC) is not carried by this version", ""}
 	}
 	switch {

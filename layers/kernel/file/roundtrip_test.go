@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package file_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/io-mig/mig/layers/kernel/cpu"
+	"github.com/io-mig/mig/layers/kernel/file"
+	"github.com/io-mig/mig/layers/kernel/kerneltest"
+	"github.com/io-mig/mig/layers/kernel/memory"
+	"github.com/io-mig/mig/layers/kernel/pipe"
+	"github.com/io-mig/mig/layers/kernel/signal"
+	"github.com/io-mig/mig/layers/kernel/task"
+)
+
+var all = []kerneltest.Constructor{
+	kerneltest.Of(memory.New), kerneltest.Of(task.New), kerneltest.Of(file.New),
+	kerneltest.Of(pipe.New), kerneltest.Of(signal.New), kerneltest.Of(cpu.New),
+}
+
+func program(t *testing.T, source string, args ...string) kerneltest.Program {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	return kerneltest.Program{Source: "testdata/" + source, Args: append([]string{dir}, args...)}
+}
+
+
+func TestUnlinkedFilesTravel(t *testing.T) {
+	p := program(t, "unlinked.c")
+	p.Generations, p.LeaveRunning = 2, true
+	kerneltest.RoundTrip(t, p, all...)
+}
+
+func TestLocks(t *testing.T) {
+	p := program(t, "locks.c")
+	p.Generations = 3
+	kerneltest.RoundTrip(t, p, all...)
+}
+
+func TestManyDescriptions(t *testing.T) {
+	kerneltest.RoundTrip(t, program(t, "many.c", "10000"), all...)
+}
+
+func TestStandardStreams(t *testing.T) {
+	p := program(t, "stdio.c")
+	p.Generations, p.LeaveRunning = 3, true
+	kerneltest.RoundTrip(t, p, all...)
+}
+
+// The program reads on with each look, so that its offset tells how often the
+// original was looked at.
+func TestFilesByPath(t *testing.T) {
+	p := program(t, "files.c")
+	c := kerneltest.Start(t, p)
+	image, err := c.Export(false, all...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Stop()
+	for range 2 {
+		n, err := c.Import(image, all...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.Verify()
+		n.Stop()
+	}
+}
+
+func TestFilesOfAnUnprivilegedUser(t *testing.T) {
+	p := program(t, "unlinked.c")
+	p.UID, p.GID = 1000, 1000
+	p.Allowed = &kerneltest.Allowed{UID: 1000, GID: 1000}
+	kerneltest.RoundTrip(t, p, all...)
+}
+
+// A forged image may not open what the container's user could not.
+func TestForgedPathIsOpenedAsTheUser(t *testing.T) {
+	p := program(t, "files.c")
+	p.Allowed = kerneltest.Root()
+	c := kerneltest.Start(t, p)
+	image, err := c.Export(false, all...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Stop()
+	dir := p.Args[0]
+	if err := os.Chown(dir+"/data", 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	*p.Allowed = kerneltest.Allowed{UID: 1000, GID: 1000}
+	_, err = c.Import(image, all...)
+	if err == nil || !strings.Contains(err.Error(), "may not open it") {
+		t.Fatalf("the import of root's file by uid 1000 said: %v", err)
+	}
+}
