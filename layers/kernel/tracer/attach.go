@@ -40,17 +40,29 @@ func (t *Tracer) Attach(ctx context.Context, o Options) (*Process, error) {
 }
 
 func (t *Tracer) attachOnce(ctx context.Context, o Options, deadline time.Time) (*Process, error) {
-	p := &Process{Pid: o.Pid, Tracer: t, opts: o, ptOpts: sourceOptions, memFD: -1}
+	t.letGo()
+	p := &Process{Pid: o.Pid, Tracer: t, opts: o, ptOpts: sourceOptions, memFD: -1, undertaker: newUndertaker()}
+	defer p.undertaker.close()
 	err := p.stopAll(ctx, deadline)
 	if err == nil {
 		err = p.inspect()
 	}
 	if err != nil {
 		p.abandon()
+		if errors.Is(err, ErrExited) && p.alive() {
+			// One thread went while we looked, by an exec for example.
+			err = fmt.Errorf("%w: %w", ErrBusy, err)
+		}
 		return nil, err
 	}
 	t.procs[p] = struct{}{}
 	return p, nil
+}
+
+// alive says whether the process still has a leader that is not dead.
+func (p *Process) alive() bool {
+	st, err := readStatus(p.Pid, p.Pid)
+	return err == nil && st.State != 'Z' && st.State != 'X'
 }
 
 // stopAll seizes and interrupts until every thread is stopped and none is
@@ -128,6 +140,9 @@ func (p *Process) seize(tid int) (bool, error) {
 		p.ptOpts |= optSuspendSeccomp
 	}
 	p.threads = append(p.threads, &Thread{Tid: tid, p: p, running: true})
+	if tid != p.Pid {
+		p.undertaker.watch(tid)
+	}
 	if !suspended {
 		if st, err := readStatus(p.Pid, tid); err == nil && st.Seccomp != 0 {
 			return true, fmt.Errorf("task %d: %w", tid, ErrSeccomp)
@@ -153,19 +168,27 @@ func (p *Process) seizable(tid int) (bool, error) {
 			return false, p.deadLeader()
 		}
 		return false, nil
+	case st.TracerPid == p.Tracer.tid:
+		// Let go by an earlier handle, but it has not stopped since.
+		return false, fmt.Errorf("task %d: %w", tid, ErrBusy)
 	case st.TracerPid != 0:
-		return false, &TracedError{Tid: tid, TracerPid: st.TracerPid}
+		return false, &TracedError{Tid: tid, TracerPid: processOf(st.TracerPid)}
 	}
 	return true, nil
 }
 
 // deadLeader tells a process that is dying, leader first, from one whose
-// leader ended alone. Threads we trace end only if we take their status.
+// leader ended alone: in the former each sibling has SIGKILL pending. Threads
+// we trace end only if we take their status.
 func (p *Process) deadLeader() error {
-	for range 20 {
-		for _, th := range p.threads {
+	const patience = 100 // ms in which a sibling shows that it is not dying
+	alive := 0
+	for range 10 * patience {
+		time.Sleep(time.Millisecond)
+		p.Tracer.letGo() // an earlier handle's threads, too
+		for _, th := range p.live() {
 			if _, err := peekStop(th.Tid); errors.Is(err, ErrExited) {
-				reap(th.Tid)
+				p.drop(th)
 			}
 		}
 		tids, err := listTasks(p.Pid)
@@ -175,33 +198,63 @@ func (p *Process) deadLeader() error {
 		if len(tids) <= 1 {
 			return ErrExited
 		}
-		time.Sleep(time.Millisecond)
+		for _, tid := range tids {
+			st, err := readStatus(p.Pid, tid)
+			if err == nil && st.State != 'Z' && st.State != 'X' && st.Signals.Pending&sigBit(int(unix.SIGKILL)) == 0 {
+				alive++ // or it has just taken the SIGKILL from the queue
+				break
+			}
+		}
+		if alive > patience {
+			return ErrZombieLeader
+		}
 	}
 	return ErrZombieLeader
 }
 
-// awaitStops waits until each thread has stopped or is gone.
+// awaitStops waits until each thread has stopped or is gone. In rotation: a
+// thread in execve, for one, stops only after its siblings have died and we
+// have taken their status.
 func (p *Process) awaitStops(ctx context.Context, deadline time.Time) error {
-	for i := 0; i < len(p.threads); {
-		th := p.threads[i]
-		if !th.running {
-			i++
-			continue
+	turns := newPace(ctx, deadline)
+	// A thread that execs before it is interrupted goes on under the
+	// leader's id, traced but not interrupted: ask again.
+	turns.idle = func() error {
+		for _, th := range p.threads {
+			if th.running {
+				_ = ptraceInterrupt(th.Tid)
+			}
 		}
-		s, err := waitStop(ctx, th.Tid, deadline)
-		switch {
-		case errors.Is(err, ErrExited):
-			p.drop(th) // also after an exec by another thread
-			continue
-		case errors.Is(err, ErrNoStop):
-			return noStop(p.Pid, th.Tid)
-		case err != nil:
-			return fmt.Errorf("wait for task %d to stop: %w", th.Tid, err)
-		}
-		th.stopped(s)
-		i++
+		return nil
 	}
-	return nil
+	for {
+		var waiting *Thread
+		p.Tracer.letGo()
+		for _, th := range p.live() {
+			if !th.running {
+				continue
+			}
+			s, err := peekStop(th.Tid)
+			switch {
+			case errors.Is(err, errPending):
+				waiting = th
+			case errors.Is(err, ErrExited):
+				p.drop(th)
+			case err != nil:
+				return fmt.Errorf("wait for task %d to stop: %w", th.Tid, err)
+			default:
+				th.stopped(s)
+			}
+		}
+		if waiting == nil {
+			return nil
+		}
+		if err := turns.wait(); errors.Is(err, ErrNoStop) {
+			return p.noStop(waiting)
+		} else if err != nil {
+			return fmt.Errorf("wait for task %d to stop: %w", waiting.Tid, err)
+		}
+	}
 }
 
 // stopped records how the thread stopped.
@@ -244,7 +297,7 @@ func (p *Process) inspect() error {
 		blocked |= th.mask
 	}
 	leader.Signals.Blocked |= blocked
-	p.stopSig = stopSignal(leader.Signals)
+	p.stopSig, p.stopSigBlocked = stopSignal(leader.Signals)
 	return p.findLeftovers()
 }
 

@@ -128,9 +128,6 @@ func (p *Process) runEach(batches []Batch) error {
 	if _, err := p.ensureScratch(); err != nil {
 		return err
 	}
-	if p.stopSig == 0 {
-		return p.stepEach(batches)
-	}
 	work := make([]cursor, 0, len(batches))
 	for _, b := range batches {
 		for i := range b.Calls {
@@ -185,25 +182,56 @@ func (p *Process) start(c *cursor) error {
 	}
 	c.n = min(len(c.Calls), th.slot.cap-1)
 	b := appendCalls(make([]byte, 0, (c.n+1)*CallSize), c.Calls[:c.n])
-	b = appendCalls(b, []Call{Syscall(unix.SYS_TGKILL, uint64(p.NSPid), uint64(th.NSTid), uint64(p.stopSig))})
+	b = appendCalls(b, []Call{p.lastCall(th)})
 	if err := p.Write(th.slot.calls, b); err != nil {
 		return err
 	}
-	if err := th.enter(loopRegisters(th.regs, s.base, th.slot.calls, c.n+1, th.slot.frame), blockAll&^sigBit(p.stopSig)); err != nil {
+	mask, request := p.batchMode()
+	if err := th.enter(loopRegisters(th.regs, s.base, th.slot.calls, c.n+1, th.slot.frame), mask); err != nil {
 		return err
 	}
-	return th.resumeWith(unix.PTRACE_CONT, 0)
+	return th.resumeWith(request, 0)
+}
+
+// batchMode: with a signal to end it a batch runs through; without one the
+// thread stops before and after every call.
+func (p *Process) batchMode() (mask uint64, request int) {
+	if p.stopSig == 0 {
+		return blockAll, unix.PTRACE_SYSCALL
+	}
+	return blockAll &^ sigBit(p.stopSig), unix.PTRACE_CONT
+}
+
+// lastCall ends a batch: by the signal, or by being stopped at.
+func (p *Process) lastCall(th *Thread) Call {
+	if p.stopSig == 0 {
+		return Syscall(unix.SYS_GETPID)
+	}
+	return Syscall(unix.SYS_TGKILL, uint64(p.NSPid), uint64(th.NSTid), uint64(p.stopSig))
 }
 
 // collect waits for the end of what start began and takes the results.
 func (p *Process) collect(c *cursor, deadline time.Time) error {
 	th := c.Thread
-	err := p.await(th, deadline, unix.PTRACE_CONT, func(s stop) bool {
-		if s.Event != 0 || s.Sig != p.stopSig {
+	_, request := p.batchMode()
+	canceled := false
+	err := p.await(th, deadline, request, func(s stop) bool {
+		if s.Event != 0 || s.Sig != p.stopSig && s.Sig != syscallStop {
 			return false
 		}
 		r, err := ptraceGetRegs(th.Tid)
-		return err == nil && loopEnded(&r, p.scratch.base)
+		if err != nil || !loopEnded(&r, p.scratch.base) {
+			return false
+		}
+		if s.Sig == p.stopSig || canceled {
+			return true
+		}
+		// The stop before the last call, which only marks the end: cancel
+		// it and go on to the stop behind it. Registers set here would be
+		// taken for another call to make.
+		r.OrigRax = amd64.NoSyscall
+		canceled = ptraceSetRegs(th.Tid, &r) == nil
+		return false
 	})
 	b := make([]byte, c.n*CallSize)
 	if e := p.Read(th.slot.calls, b); e == nil {
@@ -232,23 +260,4 @@ func (c *cursor) failed(err error) error {
 		}
 	}
 	return out
-}
-
-// stepEach is for programs that handle every signal a batch could end with:
-// each call stops twice, about four times slower.
-func (p *Process) stepEach(batches []Batch) error {
-	for _, b := range batches {
-		if err := p.prepare(b.Thread); err != nil {
-			return err
-		}
-		for i := range b.Calls {
-			if err := p.stubCall(b.Thread, p.scratch.syscallRet, b.Thread.slot.frame, &b.Calls[i]); err != nil {
-				return err
-			}
-		}
-		if err := p.park(b.Thread); err != nil {
-			return err
-		}
-	}
-	return nil
 }

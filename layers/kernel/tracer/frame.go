@@ -70,7 +70,7 @@ func (p *Process) towardsExec(ctx context.Context) (bool, error) {
 		return false, ErrExited
 	}
 	th := p.threads[0]
-	s, err := waitStop(ctx, th.Tid, time.Now().Add(execTurn))
+	s, err := waitStop(th.Tid, newPace(ctx, time.Now().Add(execTurn)))
 	switch {
 	case errors.Is(err, ErrNoStop), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return false, nil
@@ -99,7 +99,7 @@ func (p *Process) settle(th *Thread) error {
 	if err := ptraceCont(th.Tid, 0); err != nil {
 		return gone(err)
 	}
-	s, err := waitStop(context.Background(), th.Tid, time.Now().Add(DefaultTimeout))
+	s, err := waitStop(th.Tid, newPace(context.Background(), time.Now().Add(DefaultTimeout)))
 	if err != nil {
 		return err
 	}
@@ -125,11 +125,11 @@ func (p *Process) AvoidSignals(mask uint64) error {
 		// In a frame our own signal is never delivered, so any will do that
 		// can be blocked and is not forced by faults.
 		s := signalSets{Pending: mask, Ignored: blockAll}
-		sig := stopSignal(s)
+		sig, _ := stopSignal(s)
 		if sig == 0 {
 			return fmt.Errorf("tracer: frame %d: every usable signal may be pending", p.Pid)
 		}
-		p.stopSig = sig
+		p.stopSig, p.stopSigBlocked = sig, false
 		return nil
 	})
 }
@@ -189,7 +189,7 @@ func (p *Process) newTasks() (map[int]int, error) {
 // adopt waits for the first stop of a task that was born traced.
 func (p *Process) adopt(tid int) (*Thread, error) {
 	th := &Thread{Tid: tid, p: p, running: true}
-	s, err := waitStop(context.Background(), tid, p.batchDeadline())
+	s, err := waitStop(tid, newPace(context.Background(), p.batchDeadline()))
 	if err != nil {
 		return nil, fmt.Errorf("new task %d (was it made with CLONE_PTRACE?): %w", tid, err)
 	}

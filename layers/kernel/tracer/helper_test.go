@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -179,3 +180,11 @@ func must(t testing.TB, err error) {
 }
 
 var getpid = Syscall(unix.SYS_GETPID)
+
+func sigqueue(pid, sig int, info *[128]byte) error {
+	_, _, e := unix.Syscall(unix.SYS_RT_SIGQUEUEINFO, uintptr(pid), uintptr(sig), uintptr(unsafe.Pointer(info)))
+	if e != 0 {
+		return e
+	}
+	return nil
+}

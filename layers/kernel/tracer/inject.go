@@ -32,11 +32,16 @@ func (th *Thread) enter(r amd64.Registers, mask uint64) error {
 	}
 	if !th.entered || th.curMask != mask {
 		th.entered = true
-		if err := ptraceSetMask(th.Tid, mask); err != nil {
-			return gone(err)
-		}
-		th.curMask = mask
+		return th.remask(mask)
 	}
+	return nil
+}
+
+func (th *Thread) remask(mask uint64) error {
+	if err := ptraceSetMask(th.Tid, mask); err != nil {
+		return gone(err)
+	}
+	th.curMask = mask
 	return nil
 }
 
@@ -58,8 +63,10 @@ func (th *Thread) resumeWith(request, sig int) error {
 // await waits until done accepts a stop of an injected thread, and carries
 // the thread across all others.
 func (p *Process) await(th *Thread, deadline time.Time, request int, done func(stop) bool) error {
+	turns := newPace(context.Background(), deadline)
+	turns.idle = func() error { return p.buryDead(th) }
 	for {
-		s, err := waitStop(context.Background(), th.Tid, deadline)
+		s, err := waitStop(th.Tid, turns)
 		if errors.Is(err, ErrExited) {
 			p.drop(th)
 			return err
@@ -78,7 +85,14 @@ func (p *Process) await(th *Thread, deadline time.Time, request int, done func(s
 		case isStopSignal(s.Sig):
 			sig = s.Sig // cannot be held back; the thread stops and we resume it
 		case s.Sig == p.stopSig:
-			// Somebody else's: the program ignores it, see stopSignal.
+			// Somebody else's. If the program blocks it, it may want to
+			// read it: back to the queue, and on without signals.
+			if p.stopSigBlocked {
+				if err := th.remask(blockAll); err != nil {
+					return err
+				}
+				request, sig = unix.PTRACE_SYSCALL, s.Sig
+			}
 		default:
 			return &BatchError{Tid: th.Tid, Call: -1, Signal: s.Sig}
 		}
@@ -86,6 +100,28 @@ func (p *Process) await(th *Thread, deadline time.Time, request int, done func(s
 			return err
 		}
 	}
+}
+
+// buryDead takes the status of threads that have died while we wait for th,
+// and tells whether th has: the end of a leader is reported only after that
+// of its siblings.
+func (p *Process) buryDead(th *Thread) error {
+	for _, o := range p.live() {
+		if o == th {
+			continue
+		}
+		if _, err := peekStop(o.Tid); errors.Is(err, ErrExited) {
+			p.drop(o)
+		}
+	}
+	st, err := readStatus(p.Pid, th.Tid)
+	if err != nil {
+		return err
+	}
+	if st.State == 'Z' || st.State == 'X' {
+		return ErrExited
+	}
+	return nil
 }
 
 // stubCall makes one call in th at gadget ("syscall; ret"), stopping before
@@ -103,7 +139,7 @@ func (p *Process) stubCall(th *Thread, gadget, frame uint64, c *Call) error {
 	for stops < 2 {
 		err := p.await(th, deadline, unix.PTRACE_SYSCALL, func(s stop) bool { return s.Event == 0 && s.Sig == syscallStop })
 		if err != nil {
-			return &BatchError{Tid: th.Tid, Nr: c.Nr, Cause: err}
+			return &BatchError{Tid: th.Tid, Call: -1, Nr: c.Nr, Cause: err}
 		}
 		if stops++; stops < 2 {
 			if err := th.resumeWith(unix.PTRACE_SYSCALL, 0); err != nil {

@@ -138,13 +138,13 @@ func (p *Process) halt(th *Thread) error {
 	if err := ptraceInterrupt(th.Tid); err != nil {
 		return gone(err)
 	}
-	_, err := waitStop(context.Background(), th.Tid, time.Now().Add(stuckWait))
+	_, err := waitStop(th.Tid, newPace(context.Background(), time.Now().Add(stuckWait)))
 	if errors.Is(err, ErrExited) {
 		p.drop(th)
 		return nil
 	}
 	if err != nil {
-		return noStop(p.Pid, th.Tid)
+		return p.noStop(th)
 	}
 	th.running = false
 	return nil
@@ -154,6 +154,7 @@ func (p *Process) halt(th *Thread) error {
 // stop, and a vfork parent reports its pending one only after its child has
 // execed. A goroutine looks every millisecond while there are such threads.
 func (t *Tracer) letGoLater(p *Process, th *Thread) {
+	_ = ptraceInterrupt(th.Tid) // it may be another thread by now, after an exec
 	t.late = append(t.late, lateThread{p, th})
 	if len(t.late) > 1 {
 		return

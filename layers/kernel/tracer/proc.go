@@ -75,6 +75,7 @@ func mapRanges(maps []mapping) []Range {
 type taskStatus struct {
 	State     byte
 	NSTid     int // innermost pid namespace
+	Tgid      int
 	PPid      int
 	TracerPid int
 	Seccomp   int
@@ -103,6 +104,8 @@ func parseStatus(b []byte) taskStatus {
 			if len(v) > 0 {
 				s.State = v[0]
 			}
+		case "Tgid":
+			s.Tgid = num(v)
 		case "PPid":
 			s.PPid = num(v)
 		case "TracerPid":
@@ -228,4 +231,13 @@ func listChildren(pid, tid int) ([]int, error) {
 		pids = append(pids, pid)
 	}
 	return pids, nil
+}
+
+// processOf returns the process a thread belongs to, the thread itself if
+// that cannot be read.
+func processOf(tid int) int {
+	if st, err := readStatus(tid, tid); err == nil {
+		return st.Tgid
+	}
+	return tid
 }

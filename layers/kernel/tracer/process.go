@@ -52,19 +52,22 @@ type Process struct {
 	Tracer *Tracer
 
 	// All below belongs to the tracer's thread.
-	opts      Options
-	ptOpts    int  // ptrace options in force
-	frame     bool // ours: dies with the tracer, needs no way back
-	closed    bool
-	threads   []*Thread // leader first, then ascending
-	memFD     int       // /proc/PID/mem, -1 if not open
-	caught    uint64    // signals with handlers
-	ignored   uint64
-	stopSig   int    // ends a batch; 0: none, step call by call
-	avoidSigs uint64 // for frames: signals that may be pending
-	boot      boot
-	scratch   *Scratch
-	leftovers []leftover
+	opts    Options
+	ptOpts  int  // ptrace options in force
+	frame   bool // ours: dies with the tracer, needs no way back
+	closed  bool
+	threads []*Thread // leader first, then ascending
+	memFD   int       // /proc/PID/mem, -1 if not open
+	caught  uint64    // signals with handlers
+	ignored uint64
+	stopSig int // ends a batch; 0: none, stop at every call
+	// stopSigBlocked: some thread blocks stopSig, so it may be wanted.
+	stopSigBlocked bool
+	boot           boot
+	scratch        *Scratch
+	leftovers      []leftover
+
+	undertaker *undertaker // during Attach
 }
 
 // Thread is one stopped thread of a Process.

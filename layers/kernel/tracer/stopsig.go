@@ -16,15 +16,25 @@ func sigBit(sig int) uint64 { return 1 << (sig - 1) }
 // stopSignal chooses the signal with which a batch ends: sent to the thread
 // by itself it stops a tracee whatever its disposition, and if the tracer is
 // dead it does nothing. So it must be ignored by the program, explicitly or
-// by default, and neither blocked (a signalfd or sigwait may take it) nor
-// pending. 0: there is none, calls must be made one by one.
-func stopSignal(s signalSets) int {
-	free := func(sig int) bool {
-		return (s.Caught|s.Blocked|s.Pending|s.SharedPending)&sigBit(sig) == 0
+// by default, and not be pending. Best is one that no thread blocks; one that
+// is blocked may be wanted by a signalfd or sigwait, and await is careful
+// with it. 0: there is none, the thread must stop at every call.
+func stopSignal(s signalSets) (sig int, blocked bool) {
+	if sig := pickSignal(s.Ignored, s.Caught|s.Pending|s.SharedPending|s.Blocked, unix.SIGWINCH, unix.SIGURG, unix.SIGCHLD); sig != 0 {
+		return sig, false
 	}
-	// SIGCONT, the fourth signal ignored by default, would undo a stop.
-	for _, sig := range []unix.Signal{unix.SIGWINCH, unix.SIGURG, unix.SIGCHLD} {
-		if free(int(sig)) {
+	// SIGCHLD is what blocked signals are mostly read for.
+	taken := s.Caught | s.Pending | s.SharedPending | sigBit(int(unix.SIGCHLD))
+	sig = pickSignal(s.Ignored, taken, unix.SIGWINCH, unix.SIGURG)
+	return sig, sig != 0
+}
+
+// pickSignal takes the first of the signals ignored by default, else one the
+// program ignores, that is not taken. SIGCONT, ignored by default too, would
+// undo a stop.
+func pickSignal(ignored, taken uint64, defaults ...unix.Signal) int {
+	for _, sig := range defaults {
+		if taken&sigBit(int(sig)) == 0 {
 			return int(sig)
 		}
 	}
@@ -34,7 +44,7 @@ func stopSignal(s signalSets) int {
 			unix.SIGTRAP, unix.SIGSEGV, unix.SIGBUS, unix.SIGILL, unix.SIGFPE, unix.SIGSYS:
 			continue
 		}
-		if s.Ignored&sigBit(sig) != 0 && free(sig) {
+		if ignored&^taken&sigBit(sig) != 0 {
 			return sig
 		}
 	}

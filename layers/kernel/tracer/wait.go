@@ -54,31 +54,56 @@ func peekStop(tid int) (stop, error) {
 	return stop{Sig: status & 0xff, Event: status >> 8}, nil
 }
 
-// waitStop waits for the next stop of tid until the deadline. There is no
-// wait4 with a time-out, and no other thread can interrupt one reliably, so
-// it polls: at first by yielding (a batch takes about 5 us), then in sleeps
-// of an eighth of the time waited so far, at most 1 ms.
-func waitStop(ctx context.Context, tid int, deadline time.Time) (stop, error) {
-	const yieldFor = 100 * time.Microsecond
-	start := time.Now()
-	for i := 0; ; i++ {
+// pace is how polling for stops goes on: there is no wait4 with a time-out,
+// and no other thread can interrupt one reliably. At first it yields (a batch
+// takes about 5 us), then it sleeps an eighth of the time waited so far, at
+// most 1 ms.
+type pace struct {
+	ctx      context.Context
+	start    time.Time
+	deadline time.Time
+	// idle, if set, is called when a wait turns out long.
+	idle func() error
+}
+
+func newPace(ctx context.Context, deadline time.Time) *pace {
+	return &pace{ctx: ctx, start: time.Now(), deadline: deadline}
+}
+
+// wait returns after a while, or with the reason not to go on.
+func (p *pace) wait() error {
+	const yieldFor, long = 100 * time.Microsecond, time.Millisecond
+	waited := time.Since(p.start)
+	if waited < yieldFor {
+		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		return nil
+	}
+	if err := p.ctx.Err(); err != nil {
+		return err
+	}
+	if time.Now().After(p.deadline) {
+		return ErrNoStop
+	}
+	if waited > long && p.idle != nil {
+		if err := p.idle(); err != nil {
+			return err
+		}
+	}
+	ts := unix.NsecToTimespec(int64(min(waited/8, time.Millisecond)))
+	_ = unix.Nanosleep(&ts, nil)
+	return nil
+}
+
+// waitStop waits for the next stop of tid.
+func waitStop(tid int, p *pace) (stop, error) {
+	for {
 		s, err := peekStop(tid)
 		if err != errPending { //nolint:errorlint // private sentinel, never wrapped
 			return s, err
 		}
-		waited := time.Since(start)
-		if waited < yieldFor {
-			unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-			continue
-		}
-		if err := ctx.Err(); err != nil {
+		if err := p.wait(); err != nil {
 			return stop{}, err
 		}
-		if time.Now().After(deadline) {
-			return stop{}, ErrNoStop
-		}
-		ts := unix.NsecToTimespec(int64(min(waited/8, time.Millisecond)))
-		_ = unix.Nanosleep(&ts, nil)
 	}
 }
 
@@ -91,11 +116,15 @@ func reap(tid int) {
 	_, _ = unix.Wait4(tid, &ws, unix.WALL|unix.WNOHANG, nil)
 }
 
-// noStop describes why tid does not stop.
-func noStop(pid, tid int) error {
+// noStop describes why a thread does not stop.
+func (p *Process) noStop(th *Thread) error {
+	pid, tid := p.Pid, th.Tid
 	st, err := readStatus(pid, tid)
 	if err != nil {
 		return err
+	}
+	if st.State == 'Z' && tid == pid {
+		return p.deadLeader()
 	}
 	e := &NoStopError{Tid: tid, State: st.State, Syscall: currentSyscall(pid, tid)}
 	e.Vfork = st.State == 'D' && isVfork(e.Syscall)
