@@ -4,6 +4,7 @@ package image
 
 import (
 	"archive/tar"
+	_ "crypto/sha256" // go-digest looks it up at run time
 	"encoding/json"
 	"io"
 	"runtime"

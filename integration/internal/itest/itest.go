@@ -6,6 +6,7 @@ package itest
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/io-mig/mig/integration/internal/daemon"
 	"github.com/io-mig/mig/integration/internal/image"
 	"github.com/io-mig/mig/integration/internal/repo"
+	"github.com/io-mig/mig/integration/internal/scope"
 )
 
 // Runtime names as clients type them.
@@ -103,7 +105,7 @@ func EachVersion(t *testing.T, test func(*testing.T, daemon.Version)) {
 // longer than importing it.
 var archives struct {
 	sync.Mutex
-	dir   string
+	scope scope.Scope // found again by Sweep if this process is killed
 	paths map[string]string
 }
 
@@ -113,14 +115,14 @@ func archiveOf(i image.Image) (string, error) {
 	if path := archives.paths[i.Name]; path != "" {
 		return path, nil
 	}
-	if archives.dir == "" {
-		dir, err := os.MkdirTemp("", "migtest-images-")
+	if archives.paths == nil {
+		s, err := scope.New()
 		if err != nil {
 			return "", err
 		}
-		archives.dir, archives.paths = dir, map[string]string{}
+		archives.scope, archives.paths = s, map[string]string{}
 	}
-	path, err := i.Write(archives.dir)
+	path, err := i.Write(archives.scope.Dir)
 	if err != nil {
 		return "", err
 	}
@@ -131,8 +133,11 @@ func archiveOf(i image.Image) (string, error) {
 // Main runs a package's tests and removes the archives. TestMain calls it.
 func Main(m *testing.M) {
 	code := m.Run()
-	if archives.dir != "" {
-		os.RemoveAll(archives.dir)
+	if archives.paths != nil {
+		if err := archives.scope.Destroy(); err != nil {
+			fmt.Fprintln(os.Stderr, "remove the image archives:", err)
+			code = max(code, 1)
+		}
 	}
 	os.Exit(code)
 }
