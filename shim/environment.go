@@ -3,6 +3,7 @@
 package shim
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/containerd/ttrpc"
 	"github.com/io-mig/mig/runtime"
 	"golang.org/x/sys/unix"
 )
@@ -20,23 +22,22 @@ import (
 // every pod of a machine (the value is containerd's own).
 const gcPercent = 40
 
-// trimEvery is how often memory that is not used goes back to the kernel.
-const trimEvery = 30 * time.Second
+// quietTime is how long after the last operation the memory that it needed goes
+// back to the kernel. An idle shim does not wake up at all.
+const quietTime = 2 * time.Second
 
-func limitMemory() {
+// trimmer gives memory back after bursts of work.
+type trimmer struct{ timer *time.Timer }
+
+func limitMemory() *trimmer {
 	debug.SetGCPercent(gcPercent)
-	go func() {
-		var before, now goruntime.MemStats
-		for range time.Tick(trimEvery) {
-			// An idle shim must not wake up for a collection.
-			goruntime.ReadMemStats(&now)
-			if now.Mallocs-before.Mallocs < 10_000 && before.Mallocs != 0 {
-				continue
-			}
-			debug.FreeOSMemory()
-			goruntime.ReadMemStats(&before)
-		}
-	}()
+	return &trimmer{time.AfterFunc(quietTime, debug.FreeOSMemory)}
+}
+
+// worked is a ttrpc interceptor: it puts the trim off until all is quiet.
+func (t *trimmer) worked(ctx context.Context, unmarshal ttrpc.Unmarshaler, _ *ttrpc.UnaryServerInfo, method ttrpc.Method) (any, error) {
+	defer t.timer.Reset(quietTime)
+	return method(ctx, unmarshal)
 }
 
 // openLog connects stderr to the FIFO `log` in the bundle, which containerd

@@ -77,13 +77,7 @@ func removeContainer(ctx context.Context, bundle, id string) error {
 func removeStaleSocket(bundle string) {
 	data, err := os.ReadFile(filepath.Join(bundle, "address"))
 	if err != nil {
-		var boot struct {
-			Address string `json:"address"`
-		}
-		if readJSON(filepath.Join(bundle, "bootstrap.json"), &boot) != nil {
-			return
-		}
-		data = []byte(boot.Address)
+		return
 	}
 	path := bootstrap.Path(strings.TrimSpace(string(data)))
 	if !filepath.IsAbs(path) || bootstrap.Answers(path) {

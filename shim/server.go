@@ -32,7 +32,7 @@ func serve(f bootstrap.Flags, m Migrator) error {
 	if err := openLog(f.Debug); err != nil {
 		return err
 	}
-	limitMemory()
+	memory := limitMemory()
 	// Orphans of the containers, and the containers of a runtime that forks
 	// twice, become children of this process.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -42,7 +42,9 @@ func serve(f bootstrap.Flags, m Migrator) error {
 	if err != nil {
 		return err
 	}
-	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(ttrpc.UnixSocketRequireSameUser()))
+	server, err := ttrpc.NewServer(
+		ttrpc.WithServerHandshaker(ttrpc.UnixSocketRequireSameUser()),
+		ttrpc.WithUnaryServerInterceptor(memory.worked))
 	if err != nil {
 		return fmt.Errorf("ttrpc server: %w", err)
 	}

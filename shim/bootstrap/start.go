@@ -41,23 +41,25 @@ func Start(f Flags, p Params, shimCgroup string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	// containerd 1.6 and 1.7 find the server again by this file, and `delete`
+	// finds what a dead server leaves.
+	err = WriteFileAtomic(filepath.Join(bundle, "address"), []byte(Address(path)))
 	if !joined {
-		if err := serve(f, p, l, bundle, shimCgroup); err != nil {
-			return nil, errors.Join(err, os.Remove(path))
+		if err == nil {
+			err = serve(f, p, l, bundle, shimCgroup)
+		}
+		if l.Close(); err != nil {
+			err = errors.Join(err, os.Remove(path))
 		}
 	}
-	if p.Form == FormPlain {
-		// containerd 1.6 and 1.7 find the server again by this file.
-		if err := WriteFileAtomic(filepath.Join(bundle, "address"), []byte(Address(path))); err != nil {
-			return nil, err
-		}
+	if err != nil {
+		return nil, err
 	}
 	return p.Form.Encode(Address(path))
 }
 
 // serve starts this program again as the server on l.
 func serve(f Flags, p Params, l *net.UnixListener, bundle, shimCgroup string) error {
-	defer l.Close()
 	socket, err := l.File()
 	if err != nil {
 		return fmt.Errorf("listening socket: %w", err)
