@@ -139,6 +139,11 @@ func (p *Process) runEach(batches []Batch) error {
 	}
 	var errs []error
 	for len(work) > 0 {
+		for i := range work { // before any runs: the area grows by a call of its own thread
+			if err := p.makeRoom(&work[i]); err != nil {
+				return errors.Join(append(errs, fmt.Errorf("prepare batch in task %d: %w", work[i].Thread.Tid, err))...)
+			}
+		}
 		started := 0
 		for i := range work {
 			if err := p.start(&work[i]); err != nil {
@@ -164,8 +169,9 @@ func (p *Process) runEach(batches []Batch) error {
 	return errors.Join(errs...)
 }
 
-// start writes the next calls of a batch and sets its thread going.
-func (p *Process) start(c *cursor) error {
+// makeRoom gives the batch's thread a frame and a slot for the next calls. No
+// thread may be running.
+func (p *Process) makeRoom(c *cursor) error {
 	th, s := c.Thread, p.scratch
 	if th.p != p {
 		return fmt.Errorf("task %d belongs to another process", th.Tid)
@@ -180,6 +186,12 @@ func (p *Process) start(c *cursor) error {
 		}
 		th.slot.calls, th.slot.cap = addr, want
 	}
+	return nil
+}
+
+// start writes the next calls of a batch and sets its thread going.
+func (p *Process) start(c *cursor) error {
+	th, s := c.Thread, p.scratch
 	c.n = min(len(c.Calls), th.slot.cap-1)
 	b := appendCalls(make([]byte, 0, (c.n+1)*CallSize), c.Calls[:c.n])
 	b = appendCalls(b, []Call{p.lastCall(th)})
