@@ -39,7 +39,7 @@ func checkpoint(ctx context.Context, j *job.Job, r job.Reporter) error {
 			return errors.Join(err, m.Close())
 		}
 	}
-	p := newProgress(r)
+	p := newProgress(r) // from here on the medium is the event's, which closes it
 	x := control.NewExport(control.ExportOptions{
 		Tuning: tuning(p), Container: source{src}, Subsystems: instances, Medium: m,
 		Strategy: strategy, Leave: j.Leave,
@@ -47,7 +47,7 @@ func checkpoint(ctx context.Context, j *job.Job, r job.Reporter) error {
 	stop := p.watch(x.Status)
 	result, err := x.Run(ctx)
 	stop(result)
-	return errors.Join(err, m.Close())
+	return err
 }
 
 // openSource looks at the container of a job without touching it.

@@ -41,7 +41,7 @@ func restore(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	if err != nil {
 		return errors.Join(err, m.Close())
 	}
-	p := newProgress(r)
+	p := newProgress(r) // from here on the medium is the event's, which closes it
 	x := control.NewImport(control.ImportOptions{
 		Tuning: tuning(p), Container: frame{fr}, Medium: m,
 		Subsystems: forControl(subsystems.Instances(target.Env{Frame: fr, Workers: workers(), Options: j.Options})),
@@ -50,7 +50,7 @@ func restore(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	stop := p.watch(x.Status)
 	result, err := x.Run(ctx)
 	stop(result)
-	return errors.Join(err, m.Close())
+	return err
 }
 
 // openFrame describes the frame of a job.
