@@ -85,7 +85,8 @@ func (m *Manager) Submit(ctx context.Context, j job.Job, files ...*os.File) (*Ha
 		h.stop(nil)
 		return nil, err
 	}
-	if err := m.store.write(&h.status); err != nil {
+	st := h.Status() // a Cancel may come at once
+	if err := m.store.write(&st); err != nil {
 		m.opts.Warn(err) // a full /run is no reason to refuse
 	}
 	if j.Timeout > 0 {

@@ -118,6 +118,36 @@ func validJob() *job.Job {
 	return &job.Job{Kind: job.Restore, Container: "c", Image: "i", InitPid: 1}
 }
 
+// TestAbandonedJob: the supervisor is gone and the work ignores it; Serve ends
+// all the same, so that the engine can exit.
+func TestAbandonedJob(t *testing.T) {
+	a, b := pair(t)
+	if err := a.Send(Message{Job: validJob()}, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	release := make(chan struct{})
+	defer close(release)
+	begun := make(chan struct{})
+	served := make(chan error, 1)
+	go func() {
+		served <- serve(b, func(context.Context, *job.Job, []*os.File, job.Reporter) error {
+			close(begun)
+			<-release
+			return nil
+		}, 50*time.Millisecond)
+	}()
+	<-begun
+	a.Close()
+	select {
+	case err := <-served:
+		if !errors.Is(err, ErrAbandoned) || !errors.Is(err, ErrSupervisorGone) {
+			t.Errorf("%v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the engine waits for ever")
+	}
+}
+
 func TestServeRefuses(t *testing.T) {
 	for want, m := range map[string]Message{
 		"not a job":       {Cancel: true},

@@ -63,7 +63,9 @@ func Serve(fd int, work Work) error {
 }
 
 // ServeConn is Serve on a Conn, which stays the caller's.
-func ServeConn(conn *Conn, work Work) error {
+func ServeConn(conn *Conn, work Work) error { return serve(conn, work, AbandonAfter) }
+
+func serve(conn *Conn, work Work, abandonAfter time.Duration) error {
 	j, files, err := receiveJob(conn)
 	if err != nil {
 		return errors.Join(err, conn.Send(Message{End: &End{Failure: job.FailureOf(err)}}, sendTimeout))
@@ -78,12 +80,12 @@ func ServeConn(conn *Conn, work Work) error {
 	select {
 	case err = <-ended:
 	case <-ctx.Done():
-		t := time.NewTimer(AbandonAfter)
+		t := time.NewTimer(abandonAfter)
 		defer t.Stop()
 		select {
 		case err = <-ended:
 		case <-t.C:
-			err = fmt.Errorf("%w within %s: %w", ErrAbandoned, AbandonAfter, context.Cause(ctx))
+			err = fmt.Errorf("%w within %s: %w", ErrAbandoned, abandonAfter, context.Cause(ctx))
 		}
 	}
 	last := rep.stop()
@@ -183,7 +185,7 @@ func (r *reporter) get() job.Progress {
 // Report replaces what was not sent yet.
 func (r *reporter) Report(p job.Progress) {
 	r.mu.Lock()
-	r.latest = p
+	r.latest = p.Bounded()
 	r.mu.Unlock()
 	select {
 	case r.fresh <- struct{}{}:

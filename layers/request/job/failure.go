@@ -35,11 +35,15 @@ const (
 	Other FailureKind = "error"
 )
 
-// limits of what crosses, so that a long chain stays readable and bounded.
+// Limits of what crosses, in bytes of text, so that the whole stays far below a
+// message's and a status file's limit even where JSON escapes every byte.
 const (
-	maxChain    = 32
 	maxText     = 64 << 10
-	maxFindings = 10_000
+	maxChain    = 64 << 10
+	maxFindings = 256 << 10
+	maxWarnings = 64 << 10
+	// maxLinks bounds the walk along a chain.
+	maxLinks = 32
 )
 
 // Failure is an error that has crossed a process or a host whole: what kind it
@@ -70,10 +74,10 @@ func FailureOf(err error) *Failure {
 	if errors.As(err, &crossed) && err.Error() == crossed.Text {
 		return crossed
 	}
-	f := &Failure{Kind: kindOf(err), Text: clip(err.Error()), Chain: chain(err)}
+	f := &Failure{Kind: kindOf(err), Text: clip(err.Error(), maxText), Chain: chain(err)}
 	var refused *control.PreflightError
 	if errors.As(err, &refused) {
-		f.Findings = refused.Findings[:min(len(refused.Findings), maxFindings)]
+		f.Findings = clipFindings(refused.Findings)
 	}
 	var e *control.Error
 	if errors.As(err, &e) {
@@ -112,12 +116,17 @@ func kindOf(err error) FailureKind {
 // chain lists the texts of the causes, the first of joined ones before the
 // others.
 func chain(err error) (texts []string) {
+	left := maxChain
 	var walk func(error)
 	walk = func(err error) {
-		if err == nil || len(texts) >= maxChain {
+		if err == nil || len(texts) > maxLinks || left <= 0 {
 			return
 		}
-		texts = append(texts, clip(err.Error()))
+		text := clip(err.Error(), min(left, maxChain/8))
+		if len(texts) > 0 { // the first is the error itself
+			left -= len(text)
+		}
+		texts = append(texts, text)
 		switch u := err.(type) { //nolint:errorlint // this is the walk along the chain itself
 		case interface{ Unwrap() error }:
 			walk(u.Unwrap())
@@ -131,11 +140,24 @@ func chain(err error) (texts []string) {
 	return texts[1:]
 }
 
-func clip(s string) string {
-	if len(s) <= maxText {
+// clip shortens a text to about limit bytes, and says so.
+func clip(s string, limit int) string {
+	if len(s) <= limit {
 		return s
 	}
-	return strings.ToValidUTF8(s[:maxText], "") + fmt.Sprintf(" ... (%d bytes more)", len(s)-maxText)
+	return strings.ToValidUTF8(s[:limit], "") + fmt.Sprintf(" ... (%d bytes more)", len(s)-limit)
+}
+
+// clipFindings keeps the first that fit, and says how many did not.
+func clipFindings(fs []record.Finding) []record.Finding {
+	left := maxFindings
+	for i, f := range fs {
+		if left -= len(f.Subsystem) + len(f.What) + len(f.Why) + len(f.Remedy) + 64; left < 0 {
+			more := record.Finding{FD: -1, Subsystem: f.Subsystem, What: fmt.Sprintf("%d more findings", len(fs)-i)}
+			return append(fs[:i:i], more)
+		}
+	}
+	return fs
 }
 
 func (f *Failure) Error() string { return f.Text }

@@ -2,7 +2,10 @@
 
 package job
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Progress is a snapshot of a running job. A later one replaces an earlier one;
 // some may be skipped.
@@ -24,6 +27,18 @@ type Progress struct {
 	Subsystems []Subsystem `json:"subsystems,omitempty"`
 	// Warnings of the pre-flight and of later steps.
 	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Bounded returns a progress whose warnings fit into a message.
+func (p Progress) Bounded() Progress {
+	left := maxWarnings
+	for i, w := range p.Warnings {
+		if left -= len(w); left < 0 {
+			p.Warnings = append(p.Warnings[:i:i], fmt.Sprintf("%d more warnings", len(p.Warnings)-i))
+			return p
+		}
+	}
+	return p
 }
 
 // Subsystem is one subsystem's share of the progress.
