@@ -32,13 +32,15 @@ type Container struct {
 
 	t       testing.TB
 	program *Program
-	cmd     *exec.Cmd
-	gate    *os.File // one byte lets it execute its program
-	in      *os.File
-	out     *os.File
-	lines   *bufio.Reader
-	errors  output
-	once    sync.Once
+	// generation counts the imports behind it.
+	generation int
+	cmd        *exec.Cmd
+	gate       *os.File // one byte lets it execute its program
+	in         *os.File
+	out        *os.File
+	lines      *bufio.Reader
+	errors     output
+	once       sync.Once
 }
 
 // output collects what a program writes to its standard error.
@@ -136,7 +138,7 @@ func (c *Container) Line() string {
 	_ = c.out.SetReadDeadline(time.Now().Add(patience))
 	s, err := c.lines.ReadString('\n')
 	if err != nil {
-		c.t.Fatalf("no answer from the program, pid %d: %v\n%s\n%s", c.Pid, err, c.errors.String(), c.describe())
+		c.t.Fatalf("generation %d: no answer from the program, pid %d: %v\n%s\n%s", c.generation, c.Pid, err, c.errors.String(), c.describe())
 	}
 	return strings.TrimSpace(s)
 }
@@ -167,7 +169,7 @@ func (c *Container) Verify() string {
 	s := c.Line()
 	rest, ok := strings.CutPrefix(s, "OK")
 	if !ok {
-		c.t.Fatalf("the program says: %s", s)
+		c.t.Fatalf("generation %d: the program says: %s", c.generation, s)
 	}
 	return strings.TrimSpace(rest)
 }

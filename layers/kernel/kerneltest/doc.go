@@ -28,7 +28,7 @@ import (
 
 // patience bounds each step of a test: a machine that tests several packages
 // at once is slow, and a hang must still end.
-const patience = 60 * time.Second
+const patience = 20 * time.Second
 
 // Constructor makes one subsystem for one event.
 type Constructor func(target.Env) kernel.Subsystem

@@ -37,6 +37,7 @@ func (c *Container) Import(image *Image, constructors ...Constructor) (*Containe
 	defer theirs.Close()
 	// libcontainer, too, starts a frame as root of its user namespace.
 	n := newContainer(c.t, c.program, []*os.File{elf, theirs}, 0, 0, []string{"/proc/self/fd/3"})
+	n.generation = c.generation + 1
 	allowed := c.program.Allowed
 	if allowed == nil {
 		allowed = Root()

@@ -5,6 +5,7 @@
 package kerneltest_test
 
 import (
+	"path/filepath"
 	"testing"
 
 	"github.com/io-mig/mig/layers/kernel/cpu"
@@ -19,14 +20,25 @@ var base = []kerneltest.Constructor{
 	kerneltest.Of(memory.New), kerneltest.Of(task.New), kerneltest.Of(signal.New), kerneltest.Of(cpu.New),
 }
 
-func TestMemory(t *testing.T) {
-	kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/memory.c"}, base...)
+// many is n, or a few with -short.
+func many(n int) int {
+	if testing.Short() {
+		return min(n, 3)
+	}
+	return n
 }
 
-func TestGenerations(t *testing.T) {
-	n := 50
-	if testing.Short() {
-		n = 5
+func TestMemory(t *testing.T) {
+	for name, dynamic := range map[string]bool{"static": false, "dynamic": true} {
+		t.Run(name, func(t *testing.T) {
+			kerneltest.RoundTrip(t, kerneltest.Program{
+				Source: "testdata/memory.c", Args: []string{filepath.Join(t.TempDir(), "file")},
+				Dynamic: dynamic, Generations: 3, LeaveRunning: true,
+			}, base...)
+		})
 	}
-	kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/memory.c", Generations: n, LeaveRunning: true}, base...)
+}
+
+func TestFiftyGenerations(t *testing.T) {
+	kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/threads.c", Args: []string{"3"}, Generations: many(50)}, base...)
 }

@@ -137,7 +137,9 @@ func planPages(pid int, mappings []*state.Mapping) ([]chunk, error) {
 	}
 	defer pm.Close()
 	var pl planner
-	sel := selection{none: pageIsFile | pageIsPFNZero, any: pageIsPresent | pageIsSwapped}
+	// A guard region's markers count as swapped (fs/proc/task_mmu.c), and
+	// reading them fails.
+	sel := selection{none: pageIsFile | pageIsPFNZero | pageIsGuard, any: pageIsPresent | pageIsSwapped}
 	for _, r := range spans(mappings) {
 		if err := pm.scan(r.start, r.end, sel, pl.add); err != nil {
 			return nil, err

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package kerneltest_test
+
+import (
+	"testing"
+
+	"github.com/io-mig/mig/layers/kernel/kerneltest"
+)
+
+func TestSignals(t *testing.T) {
+	kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/signals.c", Generations: many(10), LeaveRunning: true}, base...)
+}
