@@ -31,6 +31,10 @@ type ProcessEngine struct {
 	// Log returns the file that takes the engine's standard output and error,
 	// at most MaxLog bytes of it. An empty name means none.
 	Log func(*job.Job) string
+	// Spawn, if set, runs start, which starts the engine, and returns what is to
+	// be called when it was waited for. A program that reaps orphans tells its
+	// own children from them that way.
+	Spawn func(start func() (pid int, err error)) (release func(), err error)
 	// Grace is how long a cancelled engine may take before it is killed; 0
 	// means DefaultGrace.
 	Grace time.Duration
@@ -70,13 +74,14 @@ func (p *ProcessEngine) Start(ctx context.Context, j *job.Job, files []*os.File)
 		return nil, err
 	}
 	cmd := p.command(theirs, out)
-	if err := cmd.Start(); err != nil {
+	release, err := p.spawn(cmd)
+	if err != nil {
 		conn.Close()
 		out.Close()
 		return nil, fmt.Errorf("start the engine %q: %w", cmd.Path, err)
 	}
 	r := &process{
-		cmd: cmd, conn: conn, out: out, grace: p.Grace, progress: make(chan job.Progress, 1),
+		cmd: cmd, release: release, conn: conn, out: out, grace: p.Grace, progress: make(chan job.Progress, 1),
 		asked: make(chan struct{}), gone: make(chan struct{}),
 	}
 	if r.grace <= 0 {
@@ -90,6 +95,21 @@ func (p *ProcessEngine) Start(ctx context.Context, j *job.Job, files []*os.File)
 	}
 	go r.supervise(ctx)
 	return r, nil
+}
+
+// spawn starts the process.
+func (p *ProcessEngine) spawn(cmd *exec.Cmd) (release func(), err error) {
+	start := func() (int, error) {
+		if err := cmd.Start(); err != nil {
+			return 0, err
+		}
+		return cmd.Process.Pid, nil
+	}
+	if p.Spawn != nil {
+		return p.Spawn(start)
+	}
+	_, err = start()
+	return func() {}, err
 }
 
 func (p *ProcessEngine) command(theirs *os.File, out *output) *exec.Cmd {
@@ -124,6 +144,7 @@ func socketPair() (ours, theirs *os.File, err error) {
 // process is one engine process.
 type process struct {
 	cmd      *exec.Cmd
+	release  func()
 	conn     *enginepipe.Conn
 	out      *output
 	grace    time.Duration
@@ -157,6 +178,7 @@ func (r *process) supervise(ctx context.Context) {
 	// stopper after its grace.
 	r.Cancel()
 	waited := r.cmd.Wait()
+	r.release()
 	close(exited)
 	r.conn.Close()
 	r.out.Close()

@@ -42,7 +42,7 @@ func (m *Migrator) manager(namespace string) (*request.Manager, error) {
 	}
 	r, err := request.NewManager(request.Options{
 		Dir: StateDir, Namespace: namespace,
-		Engine: &request.ProcessEngine{Log: logFile},
+		Engine: &request.ProcessEngine{Log: logFile, Spawn: runtime.Spawn},
 		Warn:   func(err error) { slog.Warn("requests", "error", err) },
 	})
 	if err != nil {
