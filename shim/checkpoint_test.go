@@ -211,3 +211,51 @@ func TestStateDuringRestore(t *testing.T) {
 	close(release)
 	f.must(<-done)
 }
+
+// The daemon unpacks an image into a temporary directory and forgets it,
+// whatever becomes of the restore.
+func TestDaemonScratchIsRemoved(t *testing.T) {
+	scratch := func() string {
+		dir := filepath.Join(os.TempDir(), "ctrd-checkpoint42")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	t.Setenv("TMPDIR", t.TempDir())
+	ok := &fakeMigrator{run: func() error { return nil }}
+
+	f := newFixture(t, ok)
+	dir := scratch()
+	f.must(f.create(dir))
+	if _, err := os.Stat(dir); err != nil {
+		t.Fatal("removed before the restore")
+	}
+	f.must(f.start(""))
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("left behind after a restore")
+	}
+
+	f = newFixture(t, ok)
+	dir = scratch()
+	f.must(f.create(dir))
+	f.must(f.remove())
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("left behind after a delete without a start")
+	}
+
+	f = newFixture(t, ok)
+	dir = scratch()
+	f.s.newContainer = func(context.Context, runtime.CreateOptions) (container, error) {
+		return nil, errors.New("no container")
+	}
+	if err := f.create(dir); err == nil {
+		t.Fatal("no error")
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("left behind after a failed create")
+	}
+	if ok.closed != 3 {
+		t.Errorf("%d restores were closed, want 3", ok.closed)
+	}
+}

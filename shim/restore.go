@@ -22,6 +22,10 @@ func (s *service) prepareRestore(ctx context.Context, t *task, r *taskapi.Create
 	if r.Checkpoint == "" {
 		return nil
 	}
+	if isDaemonScratch(r.Checkpoint) {
+		t.scratch = r.Checkpoint
+		c.add(func() error { removeScratch(r.Checkpoint); return nil })
+	}
 	if s.migrator == nil {
 		return fmt.Errorf("restore %s: this shim was built without an engine: %w", r.ID, errdefs.ErrNotImplemented)
 	}
@@ -36,9 +40,6 @@ func (s *service) prepareRestore(ctx context.Context, t *task, r *taskapi.Create
 	}
 	c.add(restore.Close)
 	t.restore, t.state = restore, stateFrame
-	if isDaemonScratch(r.Checkpoint) {
-		t.scratch = r.Checkpoint
-	}
 	return nil
 }
 

@@ -174,7 +174,7 @@ func TestServerEnv(t *testing.T) {
 func TestAdjustOOMScore(t *testing.T) {
 	for parent, want := range map[string]string{"-999\n": "-998", "0\n": "1", "1000\n": "1000"} {
 		proc := t.TempDir()
-		for pid, content := range map[string]string{"1": parent, "2": "0"} {
+		for pid, content := range map[string]string{"1": parent, "2": ""} {
 			dir := filepath.Join(proc, pid)
 			if err := os.Mkdir(dir, 0o700); err != nil {
 				t.Fatal(err)
@@ -195,7 +195,11 @@ func TestAdjustOOMScore(t *testing.T) {
 func TestJoinCgroup(t *testing.T) {
 	root := t.TempDir()
 	for _, controller := range []string{"cpu", "memory"} {
-		if err := os.MkdirAll(filepath.Join(root, controller, "shims"), 0o700); err != nil {
+		dir := filepath.Join(root, controller, "shims")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

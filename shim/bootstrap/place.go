@@ -3,6 +3,7 @@
 package bootstrap
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -47,8 +48,7 @@ func joinCgroup(root, cgroup string, pid int) error {
 	}
 	joined := 0
 	for _, dir := range dirs {
-		err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
-		if err != nil {
+		if err := writeExisting(filepath.Join(dir, "cgroup.procs"), strconv.Itoa(pid)); err != nil {
 			return fmt.Errorf("shim cgroup %s: join: %w", cgroup, err)
 		}
 		joined++
@@ -57,6 +57,16 @@ func joinCgroup(root, cgroup string, pid int) error {
 		return fmt.Errorf("shim cgroup %s does not exist under %s", cgroup, root)
 	}
 	return nil
+}
+
+// writeExisting writes to a file of the kernel's, in one call, and makes none.
+func writeExisting(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
 }
 
 // maxOOMScoreAdj is OOM_SCORE_ADJ_MAX (proc(5)).
@@ -75,7 +85,7 @@ func adjustOOMScore(proc string, parent, pid int) error {
 		return fmt.Errorf("OOM score of containerd: %w", err)
 	}
 	score = min(score+1, maxOOMScoreAdj)
-	err = os.WriteFile(path(pid), []byte(strconv.Itoa(score)), 0)
+	err = writeExisting(path(pid), strconv.Itoa(score))
 	if err != nil && !userns.RunningInUserNS() {
 		return fmt.Errorf("OOM score of the shim: %w", err)
 	}
