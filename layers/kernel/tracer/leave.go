@@ -36,15 +36,20 @@ func (p *Process) Leave() error {
 		if p.closed {
 			return nil
 		}
-		if p.frame && p.ptOpts&unix.PTRACE_O_EXITKILL != 0 {
-			return p.kill()
-		}
-		return p.leave()
+		return p.quit()
 	})
 	if err != nil && !errors.Is(err, ErrClosed) {
 		return fmt.Errorf("leave process %d: %w", p.Pid, err)
 	}
 	return nil
+}
+
+// quit kills an uncommitted frame and leaves anything else.
+func (p *Process) quit() error {
+	if p.frame && p.ptOpts&unix.PTRACE_O_EXITKILL != 0 {
+		return p.kill()
+	}
+	return p.leave()
 }
 
 // stuckWait is how long leave waits for a thread that is in a remote call.

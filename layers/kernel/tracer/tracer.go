@@ -79,7 +79,7 @@ func (t *Tracer) Close() error {
 	err := t.Do(func() error {
 		var first error
 		for p := range t.procs {
-			if err := p.leave(); err != nil && first == nil {
+			if err := p.quit(); err != nil && first == nil {
 				first = err
 			}
 		}
