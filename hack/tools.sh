@@ -16,6 +16,9 @@ if [ "$(cat "$out/.stamp" 2>/dev/null || true)" = "$stamp" ]; then
 	exit 0
 fi
 rm -f "$out/.stamp"
+# Programs are moved into place whole: others may be running the old ones.
+new=$(mktemp -d "$out/new.XXXXXX")
+trap 'rm -rf "$new"' EXIT
 
 version() { go list -m -f '{{.Version}}' "$1"; }
 containerd=github.com/containerd/containerd/v2
@@ -25,15 +28,16 @@ echo "building containerd $(version $containerd) and its tools (once, a few minu
 CGO_ENABLED=0 go build -trimpath \
 	-tags no_btrfs,no_devmapper,no_zfs,netgo,osusergo \
 	-ldflags "-s -w -X $containerd/version.Version=$(version $containerd)" \
-	-o "$out/" $containerd/cmd/containerd $containerd/cmd/ctr $containerd/cmd/containerd-shim-runc-v2
+	-o "$new/" $containerd/cmd/containerd $containerd/cmd/ctr $containerd/cmd/containerd-shim-runc-v2
 
 echo "building runc $(version $runc)"
 CGO_ENABLED=1 go build -trimpath -tags seccomp,netgo,osusergo \
 	-ldflags "-s -w -X main.version=$(version $runc | sed s/^v//) -extldflags -static" \
-	-o "$out/" $runc
+	-o "$new/" $runc
 
 echo 'building the linters'
-CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$out/" \
+CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$new/" \
 	honnef.co/go/tools/cmd/staticcheck golang.org/x/perf/cmd/benchstat
 
+mv -f "$new"/* "$out/"
 echo "$stamp" >"$out/.stamp"

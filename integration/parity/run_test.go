@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/io-mig/mig/integration/internal/daemon"
 	"github.com/io-mig/mig/integration/internal/image"
@@ -39,7 +40,7 @@ var runOperations = []operation{
 	{name: "run-null-io", do: func(p *probe) { p.sh("echo lost; exit 5", "--null-io") }},
 	{name: "run-log-uri-file", do: func(p *probe) {
 		log := filepath.Join(p.dir, "log")
-		p.must(p.runArgs([]string{"--detach", "--log-uri", "file://" + log}, "sh", "-c", "echo out; echo err >&2")...)
+		p.must(p.runArgs([]string{"--detach", "--log-uri", "file://" + log}, "sh", "-c", "echo out; sleep 0.3; echo err >&2")...)
 		p.await("STOPPED")
 		p.content(log, "err")
 	}},
@@ -88,6 +89,7 @@ func (p *probe) stdin(input string, args ...string) {
 		p.t.Error(err)
 	}
 	p.eventually("output of "+strings.Join(args, " "), func() bool { return out.String() != "" })
+	time.Sleep(300 * time.Millisecond) // ctr's own race is wider than the first output
 	in.Close()
 	_ = cmd.Wait()
 	p.record("$ ctr %s < %q: exit %d", strings.Join(args, " "), input, cmd.ProcessState.ExitCode())
@@ -107,11 +109,18 @@ func runTTY(p *probe) {
 	term.end()
 }
 
+// runTTYResize changes the size again and again: ctr passes it on only once it
+// listens, some time after the container has started.
 func runTTYResize(p *probe) {
-	term := p.onTerminal(p.runArgs([]string{"--rm", "--tty"}, "sh", "-c", "trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.05; done")...)
+	term := p.onTerminal(p.runArgs([]string{"--rm", "--tty"}, "sh", "-c", "echo ready; until [ \"$(stty size)\" = '41 133' ]; do sleep 0.05; done; echo resized; exit 3")...)
 	term.expect("ready")
-	term.resize(41, 133)
-	term.expect("41 133")
+	p.eventually("the new size in the container", func() bool {
+		term.resize(40, 132)
+		time.Sleep(100 * time.Millisecond)
+		term.resize(41, 133)
+		time.Sleep(200 * time.Millisecond)
+		return strings.Contains(term.text(), "resized")
+	})
 	term.end()
 }
 

@@ -121,7 +121,7 @@ echo "$@" >>`+log+"\n", 0o755)
 		return []specs.Hook{{Path: hook, Args: []string{"hook", name}, Env: []string{"PATH=/bin:/usr/bin"}}}
 	}
 	p.specRun("exit 6", func(s *specs.Spec) {
-		//nolint:staticcheck // prestart is deprecated and still in use
+		//lint:ignore SA1019 prestart is deprecated, and still what many runtimes' hooks use
 		s.Hooks = &specs.Hooks{Prestart: one("prestart"), CreateRuntime: one("createRuntime"), Poststart: one("poststart"), Poststop: one("poststop")}
 	})
 	p.content(log, "poststop")
