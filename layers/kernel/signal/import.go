@@ -113,6 +113,20 @@ func validPending(list [][]byte) error {
 	return nil
 }
 
+// pending is the set of all signals that will be, bit n-1 for signal n.
+func (k *saved) pending() (set uint64) {
+	add := func(list [][]byte) {
+		for _, info := range list {
+			set |= 1 << (signo(info) - 1)
+		}
+	}
+	add(k.process.Pending)
+	for _, th := range k.threads {
+		add(th.Pending)
+	}
+	return set
+}
+
 // signo is si_signo.
 func signo(info []byte) uint32 { return binary.LittleEndian.Uint32(info) }
 
@@ -189,6 +203,10 @@ func setStacks(t *target.Task, threads []*state.ThreadSignal) error {
 // a siginfo that claims to come from the kernel (rt_sigqueueinfo(2)). Every
 // signal is blocked meanwhile by the tracer; the masks are set last.
 func queue(t *target.Task, k *saved) error {
+	// From now on these must not be mistaken for the signal that ends a batch.
+	if err := t.Traced.AvoidSignals(k.pending()); err != nil {
+		return err
+	}
 	sc, err := t.Traced.Scratch()
 	if err != nil {
 		return err

@@ -83,6 +83,7 @@ static void queue(void) {
   for (int i = 0; i < 20; i++) MUST(sigqueue(1, QUEUED, (union sigval){.sival_int = 1000 + i}) == 0);
   for (int i = 0; i < 3; i++) MUST(pthread_sigqueue(pthread_self(), DIRECTED, (union sigval){.sival_int = 2000 + i}) == 0);
   MUST(raise(SIGHUP) == 0 && kill(1, SIGINT) == 0);
+  MUST(raise(SIGWINCH) == 0 && kill(1, SIGURG) == 0 && kill(1, SIGCHLD) == 0);
 }
 
 static void begin(void) {
@@ -123,6 +124,7 @@ static void pending(void) {
   for (int i = 0; i < 3; i++) CHECK(take(DIRECTED, &si) == DIRECTED && si.si_value.sival_int == 2000 + i, "directed signal %d", i);
   CHECK(take(SIGHUP, &si) == SIGHUP && si.si_code == SI_TKILL, "SIGHUP code %d", si.si_code);
   CHECK(take(SIGINT, &si) == SIGINT && si.si_code == SI_USER && si.si_pid == 1, "SIGINT code %d", si.si_code);
+  CHECK(take(SIGWINCH, &si) == SIGWINCH && take(SIGURG, &si) == SIGURG && take(SIGCHLD, &si) == SIGCHLD, "signals that are ignored by default");
 }
 
 static void verify(void) {
@@ -153,7 +155,7 @@ int main(void) {
   signal(SIGTRAP, SIG_IGN);
   sigset_t s;
   sigemptyset(&s);
-  int block[] = {SIGUSR1, SIGUSR2, SIGHUP, SIGINT, QUEUED, DIRECTED};
+  int block[] = {SIGWINCH, SIGURG, SIGCHLD, SIGUSR1, SIGUSR2, SIGHUP, SIGINT, QUEUED, DIRECTED};
   for (size_t i = 0; i < sizeof block / sizeof *block; i++) sigaddset(&s, block[i]);
   pthread_sigmask(SIG_BLOCK, &s, NULL);
   pthread_create(&busy, NULL, run_busy, NULL);
