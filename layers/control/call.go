@@ -42,6 +42,15 @@ func (e *Event) call(ctx context.Context, p Place, fn func(context.Context) erro
 	}
 }
 
+// lastCall is a call of undoing or of ending: it is made whatever has happened
+// to the event's context, and each has a time of its own, so that one that hangs
+// does not take it from the others.
+func (e *Event) lastCall(ctx context.Context, p Place, fn func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.tune.Undo)
+	defer cancel()
+	return e.call(ctx, p, fn)
+}
+
 // answered wraps a call's error. Where it merely says that its context has
 // ended, the reason for that end is worth more.
 func (e *Event) answered(ctx context.Context, p Place, err error) error {

@@ -125,8 +125,6 @@ func (x *Exporter) pushLeft(ctx context.Context) error {
 // endTasks ends every process, children first, and thaws the container, since
 // a frozen task cannot even die. It does not thaw if one of them could go on.
 func (x *Exporter) endTasks(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, x.tune.Undo)
-	defer cancel()
 	var errs []error
 	for _, id := range x.backward() {
 		errs = append(errs, x.endTask(ctx, id))
@@ -134,7 +132,7 @@ func (x *Exporter) endTasks(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return x.call(ctx, Place{Call: "release"}, x.opts.Container.Release)
+	return x.lastCall(ctx, Place{Call: "release"}, x.opts.Container.Release)
 }
 
 func (x *Exporter) endTask(ctx context.Context, id record.ProcessID) (err error) {
@@ -142,7 +140,7 @@ func (x *Exporter) endTask(ctx context.Context, id record.ProcessID) (err error)
 		if x.untouchable(id) {
 			return err
 		}
-		if err = x.call(ctx, Place{Call: "cleanup", Process: id}, x.opts.Container.Process(id).Cleanup); err == nil {
+		if err = x.lastCall(ctx, Place{Call: "cleanup", Process: id}, x.opts.Container.Process(id).Cleanup); err == nil {
 			return nil
 		}
 	}

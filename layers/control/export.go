@@ -160,9 +160,7 @@ func (x *Exporter) close() error {
 		return nil
 	}
 	x.closed = true
-	ctx, cancel := context.WithTimeout(context.Background(), x.tune.Undo)
-	defer cancel()
-	return x.call(ctx, Place{Call: "close medium"}, func(context.Context) error { return x.opts.Medium.Close() })
+	return x.lastCall(context.Background(), Place{Call: "close medium"}, func(context.Context) error { return x.opts.Medium.Close() })
 }
 
 func (x *Exporter) backward() []record.ProcessID {

@@ -18,7 +18,7 @@ type Tuning struct {
 	// Grace is how long a cancelled call may take to return before the event
 	// goes on without it; 0 means DefaultGrace.
 	Grace time.Duration
-	// Undo bounds the undoing as a whole; 0 means DefaultUndo.
+	// Undo bounds each call of undoing and of ending; 0 means DefaultUndo.
 	Undo time.Duration
 	// Observer is told of every transition. May be nil.
 	Observer Observer
@@ -31,7 +31,7 @@ type Tuning struct {
 const (
 	DefaultWatchdog = 60 * time.Second
 	DefaultGrace    = 5 * time.Second
-	DefaultUndo     = 20 * time.Second
+	DefaultUndo     = 10 * time.Second
 )
 
 func (t Tuning) withDefaults() Tuning {

@@ -83,8 +83,6 @@ func (m *Importer) undo(ctx context.Context, cause error, ran bool) (Result, err
 }
 
 func (m *Importer) discard(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.tune.Undo)
-	defer cancel()
 	ids := slices.Clone(m.held)
 	slices.Reverse(ids)
 	var errs []error
@@ -94,10 +92,10 @@ func (m *Importer) discard(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("process %d was not ended: a call may still be at work in it; it ends with the engine process", id))
 			continue
 		}
-		errs = append(errs, m.call(ctx, Place{Call: "cleanup", Process: id}, m.opts.Container.Process(id).Cleanup))
+		errs = append(errs, m.lastCall(ctx, Place{Call: "cleanup", Process: id}, m.opts.Container.Process(id).Cleanup))
 	}
 	if m.touched {
-		errs = append(errs, m.call(ctx, Place{Call: "release"}, m.opts.Container.Release))
+		errs = append(errs, m.lastCall(ctx, Place{Call: "release"}, m.opts.Container.Release))
 	}
 	return errors.Join(errs...)
 }
@@ -107,7 +105,5 @@ func (m *Importer) close() error {
 		return nil
 	}
 	m.closed = true
-	ctx, cancel := context.WithTimeout(context.Background(), m.tune.Undo)
-	defer cancel()
-	return m.call(ctx, Place{Call: "close medium"}, func(context.Context) error { return m.opts.Medium.Close() })
+	return m.lastCall(context.Background(), Place{Call: "close medium"}, func(context.Context) error { return m.opts.Medium.Close() })
 }

@@ -28,21 +28,19 @@ func (x *Exporter) undo(ctx context.Context, cause error) (Result, error) {
 // letGo restarts what is held and releases the container, both at most once
 // and whatever the context says. It returns what failed.
 func (x *Exporter) letGo(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), x.tune.Undo)
-	defer cancel()
 	held := x.held
 	x.held = nil
 	err := x.every(held, func(id record.ProcessID) error {
 		if x.untouchable(id) {
 			return fmt.Errorf("process %d was not let go: a call may still be at work in it; it goes on when the engine process ends", id)
 		}
-		return x.call(ctx, Place{Call: "restart", Process: id}, x.opts.Container.Process(id).Restart)
+		return x.lastCall(ctx, Place{Call: "restart", Process: id}, x.opts.Container.Process(id).Restart)
 	})
 	if !x.touched {
 		return err
 	}
 	x.touched = false
-	return errors.Join(err, x.call(ctx, Place{Call: "release"}, x.opts.Container.Release))
+	return errors.Join(err, x.lastCall(ctx, Place{Call: "release"}, x.opts.Container.Release))
 }
 
 // end ends an event that went past the point of undoing.
