@@ -116,7 +116,8 @@ func (p *Process) settle(th *Thread) error {
 }
 
 // AvoidSignals tells, for a frame, which signals may be pending in its
-// threads (bit n-1 for signal n), so that batches end with another one.
+// threads (bit n-1 for signal n), beside those told before, so that batches
+// end with another one.
 func (p *Process) AvoidSignals(mask uint64) error {
 	return p.do(func() error {
 		if !p.frame {
@@ -124,7 +125,8 @@ func (p *Process) AvoidSignals(mask uint64) error {
 		}
 		// In a frame our own signal is never delivered, so any will do that
 		// can be blocked and is not forced by faults.
-		s := signalSets{Pending: mask, Ignored: blockAll}
+		p.avoidSigs |= mask
+		s := signalSets{Pending: p.avoidSigs, Ignored: blockAll}
 		sig, _ := stopSignal(s)
 		if sig == 0 {
 			return fmt.Errorf("tracer: frame %d: every usable signal may be pending", p.Pid)

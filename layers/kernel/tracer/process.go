@@ -63,6 +63,7 @@ type Process struct {
 	stopSig int // ends a batch; 0: none, stop at every call
 	// stopSigBlocked: some thread blocks stopSig, so it may be wanted.
 	stopSigBlocked bool
+	avoidSigs      uint64 // for frames: signals that may be pending
 	boot           boot
 	scratch        *Scratch
 	leftovers      []leftover
