@@ -71,6 +71,19 @@ func (t *Table) Above() int { return max(t.highest(), frameSocket) + 1 }
 // until it is closed by a plan.
 func (t *Table) Keep(fd int) { t.kept[fd] = true }
 
+// At reports whether descriptor fd is open and, if the image wants it, its
+// close-on-exec flag.
+func (t *Table) At(fd int) (open, closeOnExec bool) {
+	for _, list := range t.slots {
+		for _, s := range list {
+			if s.FD == fd {
+				return t.used[fd], s.CloseOnExec
+			}
+		}
+	}
+	return t.used[fd], false
+}
+
 // Missing lists the wanted descriptors that are not open, in ascending order.
 func (t *Table) Missing() []int {
 	missing := map[int]bool{}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package event exports and imports the descriptions that programs wait on:
+// eventfd(2), timerfd_create(2), signalfd(2) and epoll(7). Their state is in
+// /proc/PID/fdinfo; nothing is asked of the process itself.
+//
+// Registrations of an epoll instance come after every descriptor has its final
+// number, timers last of all. A level-triggered registration needs no more
+// state than the kernel shows. An edge-triggered one whose file is ready
+// reports once more after a restore: programs have to expect that of any edge.
+//
+// Not carried, and refused by name: inotify, fanotify, pidfds.
+//
+// Sources: proc_pid_fdinfo(5); eventfd(2); timerfd_create(2); signalfd(2);
+// epoll(7); fs/eventpoll.c, fs/timerfd.c; kcmp(2).
+package event
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+)
+
+// Name is what the subsystem's records are called by.
+const Name = "event"
+
+// Kinds of the subsystem's records, see spec/state/event.proto.
+const (
+	KindCounter = 1
+	KindTimer   = 2
+	KindSignal  = 3
+	KindPoll    = 4
+)
+
+// Subsystem is one event's waiting descriptions.
+type Subsystem struct {
+	env      target.Env
+	entities atomic.Uint64
+
+	mu sync.Mutex // guards in while records arrive, built always
+	in map[uint64]proto.Message
+	// built names the process in which a description was made.
+	built map[uint64]record.ProcessID
+}
+
+// New makes the subsystem for one event.
+func New(env target.Env) *Subsystem {
+	return &Subsystem{env: env, in: map[uint64]proto.Message{}, built: map[uint64]record.ProcessID{}}
+}
+
+// Name of the subsystem.
+func (s *Subsystem) Name() string { return Name }
+
+// Status counts descriptions.
+func (s *Subsystem) Status() record.Status { return record.Status{Entities: s.entities.Load()} }
+
+// Fault cannot be served: every record exists once.
+func (s *Subsystem) Fault(_ context.Context, f record.Fault) error {
+	return fmt.Errorf("event: %s: no second copy to recover it from: %w", f.Header, errors.ErrUnsupported)
+}
+
+// Dump lists what the import knows.
+func (s *Subsystem) Dump(w io.Writer) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(s.in)) {
+		fmt.Fprintf(w, "description %d: %T %v, built by process %d\n", id, s.in[id], s.in[id], s.built[id])
+	}
+	return nil
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package event
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// opensPerPlan is how many descriptions one batch makes.
+const opensPerPlan = 512
+
+// Restart imports: descriptions are made in the stage build, registrations in
+// join, when every descriptor has its number, and timers start in settle.
+func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Record) (record.Progress, error) {
+	var err error
+	switch {
+	case step.Stage == record.StageReceive:
+		err = s.receive(in)
+	case step.Process == record.Shared:
+	case step.Stage == record.StageBuild:
+		err = s.build(step.Process)
+	case step.Stage == record.StageJoin:
+		err = s.register(step.Process)
+	case step.Stage == record.StageSettle:
+		err = s.startTimers(step.Process)
+	}
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("event: %w", err)
+	}
+	return record.Progress{Done: true, Advanced: true}, nil
+}
+
+func (s *Subsystem) receive(r *record.Record) error {
+	msg, err := decode(r)
+	if err != nil {
+		return fmt.Errorf("%s: %w", r.Header, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.in[r.Entity] = msg
+	s.entities.Add(1)
+	return nil
+}
+
+// task is a process under construction.
+func (s *Subsystem) task(id record.ProcessID) (*target.Task, error) {
+	t := s.env.Frame.Task(id)
+	if t == nil || t.Traced == nil {
+		return nil, fmt.Errorf("process %d: %w", id, target.ErrNotStopped)
+	}
+	return t, nil
+}
+
+// mine are the descriptions that were made in a process, in order.
+func (s *Subsystem) mine(id record.ProcessID) []uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []uint64
+	for _, desc := range slices.Sorted(maps.Keys(s.in)) {
+		if s.built[desc] == id {
+			out = append(out, desc)
+		}
+	}
+	return out
+}
+
+// claim notes that the process makes the descriptions that it has.
+func (s *Subsystem) claim(t *target.Task) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for desc := range s.in {
+		if len(t.Table.Slots(desc)) == 0 {
+			continue
+		}
+		if by := s.built[desc]; by != 0 {
+			return fmt.Errorf("description %d is shared by the processes %d and %d, which this version cannot restore", desc, by, t.ID)
+		}
+		s.built[desc] = t.ID
+	}
+	return nil
+}
+
+// build makes and places the process's descriptions.
+func (s *Subsystem) build(id record.ProcessID) error {
+	t, err := s.task(id)
+	if err != nil {
+		return err
+	}
+	if err := s.claim(t); err != nil {
+		return err
+	}
+	for part := range slices.Chunk(s.mine(id), opensPerPlan) {
+		p := t.Plan()
+		for _, desc := range part {
+			fd := open(p, s.in[desc])
+			if err := p.Place(desc, fd); err != nil {
+				return err
+			}
+		}
+		if err := p.Run(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open appends the calls that make a description without what it watches and
+// without a running timer.
+func open(p *target.Plan, msg proto.Message) int {
+	var fd int
+	var flags uint32
+	switch m := msg.(type) {
+	case *state.EventCounter:
+		flags = m.Flags
+		how := uint64(unix.EFD_NONBLOCK)
+		if m.Semaphore {
+			how |= unix.EFD_SEMAPHORE
+		}
+		fd = p.Open(tracer.Syscall(unix.SYS_EVENTFD2, 0, how))
+		if m.Count > 0 {
+			// eventfd2's own argument has 32 bits.
+			p.Expect(tracer.Syscall(unix.SYS_WRITE, uint64(fd), p.Put(binary.LittleEndian.AppendUint64(nil, m.Count)), 8), 8)
+		}
+	case *state.EventTimer:
+		flags = m.Flags
+		fd = p.Open(tracer.Syscall(unix.SYS_TIMERFD_CREATE, uint64(m.Clock), 0))
+	case *state.EventSignal:
+		flags = m.Flags
+		mask := p.Put(binary.LittleEndian.AppendUint64(nil, m.Mask))
+		fd = p.Open(tracer.Syscall(unix.SYS_SIGNALFD4, uint64(1<<64-1), mask, 8, 0))
+	case *state.EventPoll:
+		flags = m.Flags
+		fd = p.Open(tracer.Syscall(unix.SYS_EPOLL_CREATE1, 0))
+	}
+	p.Call(tracer.Syscall(unix.SYS_FCNTL, uint64(fd), unix.F_SETFL, uint64(flags&target.StatusFlags)))
+	return fd
+}

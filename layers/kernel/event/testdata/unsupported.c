@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// usage: unsupported inotify|pidfd|fanotify
+#define _GNU_SOURCE
+#include <sys/fanotify.h>
+#include <sys/inotify.h>
+#include <sys/syscall.h>
+#include "kerneltest.h"
+
+static void verify(void) {}
+
+int main(int argc, char **argv) {
+  MUST(argc == 2);
+  switch (argv[1][0]) {
+  case 'i': MUST(inotify_init() == 3); break;
+  case 'p': MUST(syscall(SYS_pidfd_open, getpid(), 0) == 3); break;
+  case 'f': MUST(fanotify_init(FAN_CLASS_NOTIF, 0) == 3); break;
+  }
+  serve(verify);
+}
