@@ -95,6 +95,7 @@ func (h *Handle) begin(run Running) {
 		<-written
 		h.finish(last, err)
 	}()
+	go h.heed()
 }
 
 // take notes a progress and the rate since the one before.
@@ -164,6 +165,7 @@ func (h *Handle) finish(last job.Progress, err error) {
 	if err := h.m.store.write(&st); err != nil {
 		h.m.opts.Warn(err)
 	}
+	h.m.store.forgetAbort(st.ID)
 	h.stop(nil)
 	h.m.leave(h)
 	close(h.done)

@@ -203,8 +203,7 @@ func (s *Store) prune(keep int, now time.Time) error {
 		}
 	}
 	over = over[:max(0, len(over)-keep)]
-	tmps, _ := filepath.Glob(filepath.Join(s.dir, ".tmp-*"))
-	for _, f := range tmps {
+	for _, f := range append(s.leftTemporary(), s.leftAborts(all)...) {
 		if fi, err := os.Lstat(f); err == nil && now.Sub(fi.ModTime()) > orphanAge {
 			over = append(over, f)
 		}
@@ -216,4 +215,10 @@ func (s *Store) prune(keep int, now time.Time) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// leftTemporary are the files of writers, some of which may have died.
+func (s *Store) leftTemporary() []string {
+	files, _ := filepath.Glob(filepath.Join(s.dir, ".tmp-*")) // errs on a bad pattern only
+	return files
 }

@@ -108,13 +108,17 @@ type Fault struct {
 type Finding struct {
 	// Pid is the process as the host sees it, 0 for the whole container. TID
 	// is set where one thread is meant, FD where one descriptor is (-1: none).
-	Pid, TID, FD int
+	Pid int `json:"pid,omitempty"`
+	TID int `json:"tid,omitempty"`
+	FD  int `json:"fd"`
 	// Subsystem that refuses.
-	Subsystem string
+	Subsystem string `json:"subsystem"`
 	// What was found, Why it cannot be carried, and what to do about it.
-	What, Why, Remedy string
+	What   string `json:"what"`
+	Why    string `json:"why,omitempty"`
+	Remedy string `json:"remedy,omitempty"`
 	// Warning: worth saying, but no reason to refuse.
-	Warning bool
+	Warning bool `json:"warning,omitempty"`
 }
 
 func (f Finding) String() string {
