@@ -80,6 +80,12 @@ int main(void) {
   struct epoll_event v;
   MUST(epoll_wait(ep, &v, 1, 0) == 1 && v.data.u64 == DATA(9));
   drain(spent);
+  // Has fired, and its file has hung up since: armed for anything, it reports.
+  int hup[2];
+  MUST(pipe(hup) == 0 && write(hup[1], "x", 1) == 1);
+  add(ep, hup[0], EPOLLIN | EPOLLONESHOT, DATA(10));
+  MUST(epoll_wait(ep, &v, 1, 0) == 1 && v.data.u64 == DATA(10));
+  close(hup[1]);
   // Registered under a number that is closed, by a description that lives on.
   add(ep, moved, EPOLLIN, DATA(3));
   int n = fcntl(moved, F_DUPFD, 50);
