@@ -218,11 +218,13 @@ func (p *Process) deadLeader() error {
 func (p *Process) awaitStops(ctx context.Context, deadline time.Time) error {
 	turns := newPace(ctx, deadline)
 	// A thread that execs before it is interrupted goes on under the
-	// leader's id, traced but not interrupted: ask again.
+	// leader's id, traced but not interrupted: ask again. If one that we
+	// did not know execed, the leader's id is not ours any more; where it is
+	// our own child, waiting for it does not say so, but this does.
 	turns.idle = func() error {
-		for _, th := range p.threads {
-			if th.running {
-				_ = ptraceInterrupt(th.Tid)
+		for _, th := range p.live() {
+			if th.running && errors.Is(ptraceInterrupt(th.Tid), unix.ESRCH) {
+				p.drop(th)
 			}
 		}
 		return nil

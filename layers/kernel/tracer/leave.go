@@ -190,7 +190,9 @@ func (t *Tracer) letGo() bool {
 		case errors.Is(err, ErrExited):
 			l.p.drop(l.th)
 		case err != nil:
-			left = append(left, l)
+			if !errors.Is(ptraceInterrupt(l.th.Tid), unix.ESRCH) {
+				left = append(left, l) // else: not our tracee any more
+			}
 		default:
 			if l.th.running {
 				l.th.stopped(s)
