@@ -56,23 +56,21 @@ func TestParity(t *testing.T) {
 			t.Run(op.name, func(t *testing.T) {
 				want := observe(t, host, itest.Runc, op)
 				got := observe(t, host, *underTest, op)
-				if diff := cmp.Diff(want, got); diff != "" {
+				if diff := cmp.Diff(want.lines, got.lines); diff != "" {
 					t.Errorf("%s (+) differs from %s (-):\n%s", *underTest, itest.Runc, diff)
+				}
+				if t.Failed() {
+					t.Logf("%s, in full:\n%s\n%s, in full:\n%s", itest.Runc, &want.detail, *underTest, &got.detail)
 				}
 			})
 		}
 	})
 }
 
-// observe runs one operation on one runtime, cleans up and returns what was
-// seen, line by line. A leak fails the test.
-func observe(t *testing.T, host *itest.Host, runtime string, op operation) []string {
+// observe runs one operation on one runtime and cleans up. A leak fails the
+// test.
+func observe(t *testing.T, host *itest.Host, runtime string, op operation) *probe {
 	p := newProbe(t, host, runtime, op.name)
-	defer func() {
-		if t.Failed() {
-			t.Logf("%s, in full:\n%s", runtime, p.detail.String())
-		}
-	}()
 	defer func() {
 		p.cleanUp()
 		for _, leak := range host.Leaks() {
@@ -80,5 +78,5 @@ func observe(t *testing.T, host *itest.Host, runtime string, op operation) []str
 		}
 	}()
 	op.do(p)
-	return p.lines
+	return p
 }
