@@ -13,23 +13,18 @@ import (
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/io-mig/mig/shim/bootstrap"
+	"github.com/io-mig/mig/shim/describe"
 )
 
 // Files of ours in the bundle, for a `delete` after the shim has died.
 const (
-	recordFile = "mig.json"
+	recordFile = describe.BundleFile
 	exitFile   = "exit.json"
 	rootfsDir  = "rootfs"
 )
 
-// bundleRecord is what `delete` has to know, written before anything exists
-// that it would have to remove.
-type bundleRecord struct {
-	// Root is the runtime's directory of state directories.
-	Root string `json:"root"`
-	// Scratch is the daemon's temporary copy of an image, if any.
-	Scratch string `json:"scratch,omitempty"`
-}
+// bundleRecord is what `delete` and `mig check` have to know.
+type bundleRecord = describe.Bundle
 
 func record(bundle string, r bundleRecord) error {
 	data, err := json.Marshal(r)

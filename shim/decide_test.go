@@ -123,6 +123,16 @@ func TestDecodeOptions(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
+	// {no_pivot_root, file_locks, empty_namespaces "x", shim_cgroup "/c",
+	// io_uid 7, io_gid 300}
+	legacy := []byte("\x08\x01\x28\x01\x32\x01x\x4a\x02/c\x50\x07\x58\xac\x02")
+	got, err := decodeOptions(&anypb.Any{TypeUrl: typeLegacyOptions, Value: legacy})
+	if err != nil || !got.NoPivotRoot || got.ShimCgroup != "/c" || got.IoUid != 7 || got.IoGid != 300 || got.NoNewKeyring {
+		t.Errorf("legacy: %v, %v", got, err)
+	}
+	if _, err := decodeOptions(&anypb.Any{TypeUrl: typeLegacyOptions, Value: legacy[:9]}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("truncated legacy options: %v", err)
+	}
 	for name, a := range map[string]*anypb.Any{"nil": nil, "empty": {}, "type only": {TypeUrl: typeOptions}} {
 		if got, err := decodeOptions(a); err != nil || got == nil {
 			t.Errorf("%s: %v, %v", name, got, err)
@@ -139,6 +149,25 @@ func TestDecodeOptions(t *testing.T) {
 	var opts options.Options
 	if err := tomlOptions("SystemdCgruop = true", &opts); err == nil || !strings.Contains(err.Error(), "SystemdCgruop") {
 		t.Errorf("misspelt key: %v", err)
+	}
+}
+
+func TestDecodeCheckpoint(t *testing.T) {
+	if opts, err := decodeCheckpoint(nil); opts != nil || err != nil {
+		t.Errorf("no options: %v, %v; want nil", opts, err)
+	}
+	// {exit, path "/1" in field 8, path "/2" in field 9}
+	value := []byte("\x08\x01\x42\x02/1\x4a\x02/2")
+	opts, err := decodeCheckpoint(&anypb.Any{TypeUrl: typeCheckpoint, Value: value})
+	if err != nil || !opts.Exit || opts.ImagePath != "/1" || opts.WorkPath != "/2" {
+		t.Errorf("%v, %v", opts, err)
+	}
+	opts, err = decodeCheckpoint(&anypb.Any{TypeUrl: typeLegacyCheckpoint, Value: value})
+	if err != nil || !opts.Exit || opts.WorkPath != "/1" || opts.ImagePath != "/2" {
+		t.Errorf("legacy: %v, %v", opts, err)
+	}
+	if _, err := decodeCheckpoint(&anypb.Any{TypeUrl: "example.Other"}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("unknown type: %v", err)
 	}
 }
 

@@ -18,6 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The main goroutine keeps the main thread for itself. libcontainer makes mounts
+// for a new container in a thread that it moves to that container's mount
+// namespace and then throws away. Go cannot throw the main thread away: it
+// would stay in the dead container's namespace for ever, and everything that
+// reads /proc/self (mountinfo, ns) would look there.
+func init() { goruntime.LockOSThread() }
+
 // gcPercent trades a little processor time for memory: there is one shim for
 // every pod of a machine (the value is containerd's own).
 const gcPercent = 40

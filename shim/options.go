@@ -37,6 +37,8 @@ func decodeOptions(a *anypb.Any) (*options.Options, error) {
 		return opts, fileOptions(configFile, true, opts)
 	case name == typeOptions:
 		return opts, unmarshal(a, opts)
+	case name == typeLegacyOptions:
+		return opts, legacyOptions(a, opts)
 	case name == typeRuntimeOptions:
 		var generic runtimeoptions.Options
 		if err := unmarshal(a, &generic); err != nil {
@@ -57,15 +59,18 @@ func decodeOptions(a *anypb.Any) (*options.Options, error) {
 
 // decodeCheckpoint reads the options of a checkpoint; nil if there are none.
 func decodeCheckpoint(a *anypb.Any) (*options.CheckpointOptions, error) {
-	if typeName(a) == "" {
+	opts := &options.CheckpointOptions{}
+	switch name := typeName(a); name {
+	case "":
 		return nil, nil
-	}
-	if name := typeName(a); name != typeCheckpoint {
+	case typeCheckpoint:
+		return opts, unmarshal(a, opts)
+	case typeLegacyCheckpoint:
+		return opts, legacyCheckpoint(a, opts)
+	default:
 		return nil, fmt.Errorf("checkpoint options of type %q; %s is understood: %w",
 			name, typeCheckpoint, errdefs.ErrInvalidArgument)
 	}
-	opts := &options.CheckpointOptions{}
-	return opts, unmarshal(a, opts)
 }
 
 func typeName(a *anypb.Any) string {

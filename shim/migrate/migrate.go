@@ -19,6 +19,7 @@ import (
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/runtime"
 	"github.com/io-mig/mig/shim"
+	"github.com/io-mig/mig/shim/describe"
 )
 
 // StateDir is where requests keep their statuses, below it one directory for
@@ -91,41 +92,18 @@ func (m *Migrator) Checkpoint(ctx context.Context, r shim.CheckpointRequest) err
 	return nil
 }
 
+// optionTCP says what becomes of established connections: see the package
+// socket.
+const optionTCP = "tcp"
+
 // checkpointJob describes a checkpoint to the engine.
 func checkpointJob(r shim.CheckpointRequest) (job.Job, error) {
-	j := job.Job{
-		Kind: job.Checkpoint, Container: r.ID, Bundle: r.Bundle, Rootfs: filepath.Join(r.Bundle, "rootfs"),
-		SpecPath: filepath.Join(r.Bundle, "config.json"), Image: r.Image, Work: r.Work,
-		Leave: !r.Exit, WasPaused: r.Paused, Terminal: r.Spec.Process != nil && r.Spec.Process.Terminal,
-		Options: options(r.Spec.Annotations),
-	}
+	j, err := describe.Checkpoint(r.Container, r.Bundle, r.Spec)
+	j.Image, j.Work, j.Leave, j.WasPaused = r.Image, r.Work, !r.Exit, r.Paused
 	if r.Options.GetOpenTcp() {
 		j.Options[optionTCP] = "keep"
 	}
-	return j, describe(&j, r.Container)
-}
-
-// describe fills what both kinds of job say of the container.
-func describe(j *job.Job, c *runtime.Container) error {
-	j.InitPid = c.Init().Pid()
-	j.Cgroups = c.CgroupPaths()
-	j.Freezer = freezer(j.Cgroups)
-	if j.Freezer == "" {
-		return fmt.Errorf("container %s has no cgroup that can be frozen: neither v1's freezer nor v2", j.Container)
-	}
-	for i, s := range c.Streams() {
-		j.Stdio[i] = job.Stream{Dev: s.Dev, Ino: s.Ino, File: -1}
-	}
-	return nil
-}
-
-// freezer picks the cgroup directory that freezes: v1's controller, or the one
-// directory of v2.
-func freezer(paths map[string]string) string {
-	if p := paths["freezer"]; p != "" {
-		return p
-	}
-	return paths[""]
+	return j, err
 }
 
 // thawGrace bounds the repair after an engine's death.

@@ -19,6 +19,7 @@ import (
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/runtime"
 	"github.com/io-mig/mig/shim"
+	"github.com/io-mig/mig/shim/describe"
 )
 
 // restore is one restore between its preparation and its end.
@@ -125,10 +126,10 @@ func (x *restore) job(c *runtime.Container) (job.Job, error) {
 	}
 	j := job.Job{
 		Kind: job.Restore, Container: r.ID, Bundle: r.Bundle, Rootfs: filepath.Join(r.Bundle, "rootfs"),
-		Spec: spec, Image: r.Image, Options: options(r.Spec.Annotations),
+		Spec: spec, Image: r.Image, Options: describe.Options(r.Spec.Annotations),
 		Files: []string{names.FrameSocket, names.FrameSeized},
 	}
-	return j, describe(&j, c)
+	return j, describe.Container(&j, c)
 }
 
 // Close frees the frame's files.

@@ -51,6 +51,12 @@ func TestLife(t *testing.T) {
 		if out := d.must("task", "ps", "one"); !strings.Contains(out, d.pid("one")) {
 			t.Errorf("task ps: no process %s in %q", d.pid("one"), out)
 		}
+		// A thread that libcontainer has moved to the container must not be the
+		// shim's main one, which /proc/PID shows.
+		own, _ := os.Readlink("/proc/self/ns/mnt")
+		if got, err := os.Readlink("/proc/" + d.shimPid("one") + "/ns/mnt"); err != nil || got != own {
+			t.Errorf("the shim's mount namespace is %s, %v; want %s", got, err, own)
+		}
 		if out := d.must("task", "metrics", "one"); !strings.Contains(out, "memory") {
 			t.Errorf("task metrics: %q", out)
 		}
