@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/kernel/tracer"
 	"github.com/io-mig/mig/spec/record"
@@ -38,10 +39,14 @@ func export(ctx context.Context, p *target.Process, out record.Sink) (int, error
 	if process.Action, err = actions(p); err != nil {
 		return 0, err
 	}
-	if process.Pending, err = pending(p.Traced.Leader(), true); err != nil {
+	timers, err := timerIDs(p)
+	if err != nil {
 		return 0, err
 	}
-	threads, err := describeThreads(p)
+	if process.Pending, err = pending(p.Traced.Leader(), true, timers); err != nil {
+		return 0, err
+	}
+	threads, err := describeThreads(p, timers)
 	if err != nil {
 		return 0, err
 	}
@@ -108,20 +113,41 @@ func decodeActions(b []byte) []*state.SignalAction {
 	return out
 }
 
-func pending(th *tracer.Thread, shared bool) ([][]byte, error) {
+// siTimer is SI_TIMER of include/uapi/asm-generic/siginfo.h.
+const siTimer = -2
+
+// timerIDs are the process's timers of timer_create(2).
+func timerIDs(p *target.Process) (map[int]bool, error) {
+	list, err := p.Proc.Timers()
+	if procfs.IsGone(err) { // a kernel that does not list them
+		return nil, nil
+	}
+	out := map[int]bool{}
+	for _, t := range list {
+		out[t.ID] = true
+	}
+	return out, err
+}
+
+// pending lists what is queued but for the signals of timers: when such a
+// timer is armed again it expires at once and queues its own.
+func pending(th *tracer.Thread, shared bool, timers map[int]bool) ([][]byte, error) {
 	infos, err := th.PeekSiginfo(shared)
 	if err != nil {
 		return nil, err
 	}
-	out := make([][]byte, len(infos))
+	out := make([][]byte, 0, len(infos))
 	for i := range infos {
-		out[i] = infos[i][:]
+		if infos[i].Code() == siTimer && timers[infos[i].Pid()] {
+			continue // si_timerid is where si_pid is
+		}
+		out = append(out, infos[i][:])
 	}
 	return out, nil
 }
 
 // describeThreads reads every thread's mask, queue and alternate stack.
-func describeThreads(p *target.Process) ([]*state.ThreadSignal, error) {
+func describeThreads(p *target.Process, timers map[int]bool) ([]*state.ThreadSignal, error) {
 	threads := p.Traced.Threads()
 	out := make([]*state.ThreadSignal, len(threads))
 	err := p.Traced.Do(func() error {
@@ -131,7 +157,7 @@ func describeThreads(p *target.Process) ([]*state.ThreadSignal, error) {
 			if out[i].Blocked, err = th.SignalMask(); err != nil {
 				return err
 			}
-			if out[i].Pending, err = pending(th, false); err != nil {
+			if out[i].Pending, err = pending(th, false, timers); err != nil {
 				return err
 			}
 		}
