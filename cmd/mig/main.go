@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command mig looks at containers and images of the runtime io.mig.v1.
+// Command mig looks at containers, requests and images of the runtime
+// io.mig.v1.
+//
+// Rules of its output: results go to standard output, errors to standard error,
+// one JSON object or array with --json. Exit status 0 is success, 1 a "no" or
+// an error. What comes from containers and images is printed without control
+// characters: names of files are the container's to choose.
 package main
 
 import (
@@ -13,18 +19,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func main() {
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run is the program as a function; it returns the exit status.
+func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
 	root := &cobra.Command{
 		Use:   "mig",
-		Short: "Checkpoint and restore containers of the runtime io.mig.v1",
+		Short: "Look at containers, requests and images of the runtime io.mig.v1",
 		// Errors are about containers and images, not about how to type.
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(inspectCommand(), verifyCommand())
+	root.AddCommand(checkCommand(), statusCommand(), abortCommand(), inspectCommand(), verifyCommand())
+	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "mig:", err)
-		os.Exit(1)
+		fmt.Fprintln(os.Stderr, "mig:", plain(err.Error()))
+		return 1
 	}
+	return 0
 }
