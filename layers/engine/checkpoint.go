@@ -25,7 +25,7 @@ func checkpoint(ctx context.Context, j *job.Job, r job.Reporter) error {
 		return err
 	}
 	// Whatever cannot be carried is named before the image is begun.
-	instances := forControl(subsystems.Instances(target.Env{Source: src, Workers: workers(), Options: j.Options}))
+	instances, times := forControl(subsystems.Instances(target.Env{Source: src, Workers: workers(), Options: j.Options}))
 	m, err := openMedium(ctx, j.Image, medium.Write)
 	if err != nil {
 		return err
@@ -39,7 +39,7 @@ func checkpoint(ctx context.Context, j *job.Job, r job.Reporter) error {
 			return errors.Join(err, m.Close())
 		}
 	}
-	p := newProgress(r) // from here on the medium is the event's, which closes it
+	p := newProgress(r, times) // from here on the medium is the event's, which closes it
 	x := control.NewExport(control.ExportOptions{
 		Tuning: tuning(p), Container: source{src}, Subsystems: instances, Medium: m,
 		Strategy: strategy, Leave: j.Leave,

@@ -3,7 +3,6 @@
 package engine
 
 import (
-	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/kernel"
 	"github.com/io-mig/mig/layers/kernel/cpu"
 	"github.com/io-mig/mig/layers/kernel/credential"
@@ -49,14 +48,4 @@ func Subsystems() (*kernel.Manager, error) {
 func Media() (*medium.Manager, error) {
 	m := &medium.Manager{}
 	return m, m.Insert(medium.PathScheme, directory.Open)
-}
-
-// forControl gives the instances the type that control declares. What is
-// optional (pre-flight, concurrent records) control finds by itself.
-func forControl(subsystems []kernel.Subsystem) []control.Subsystem {
-	out := make([]control.Subsystem, len(subsystems))
-	for i, s := range subsystems {
-		out[i] = s
-	}
-	return out
 }

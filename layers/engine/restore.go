@@ -41,10 +41,11 @@ func restore(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	if err != nil {
 		return errors.Join(err, m.Close())
 	}
-	p := newProgress(r) // from here on the medium is the event's, which closes it
+	instances, times := forControl(subsystems.Instances(target.Env{Frame: fr, Workers: workers(), Options: j.Options}))
+	p := newProgress(r, times) // from here on the medium is the event's, which closes it
 	x := control.NewImport(control.ImportOptions{
 		Tuning: tuning(p), Container: frame{fr}, Medium: m,
-		Subsystems: forControl(subsystems.Instances(target.Env{Frame: fr, Workers: workers(), Options: j.Options})),
+		Subsystems: instances,
 		Manifest:   func(context.Context) ([]string, error) { return manifest.Names(), nil },
 	})
 	stop := p.watch(x.Status)

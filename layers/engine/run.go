@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"time"
 
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/kernel/procfs"
@@ -85,66 +84,4 @@ func openMedium(ctx context.Context, address string, d medium.Direction) (medium
 		return nil, err
 	}
 	return media.Open(ctx, address, d)
-}
-
-// progressEvery is how often progress is reported.
-const progressEvery = 100 * time.Millisecond
-
-// progress reports an event until it is stopped.
-type progress struct {
-	to     job.Reporter
-	status func() control.Status
-	result func() control.Result
-	quit   chan struct{}
-	done   chan struct{}
-	last   control.Status
-	at     time.Time
-}
-
-func newProgress(to job.Reporter) *progress {
-	return &progress{to: to, quit: make(chan struct{}), done: make(chan struct{})}
-}
-
-// watch reports the event that status asks until stop is called.
-func (p *progress) watch(status func() control.Status) (stop func(control.Result)) {
-	p.status = status
-	go func() {
-		defer close(p.done)
-		t := time.NewTicker(progressEvery)
-		defer t.Stop()
-		for {
-			select {
-			case <-p.quit:
-				return
-			case <-t.C:
-				p.report(control.Result{})
-			}
-		}
-	}()
-	return func(r control.Result) {
-		close(p.quit)
-		<-p.done
-		p.report(r)
-	}
-}
-
-// observe is told of transitions; they show in the next report.
-func (p *progress) observe(control.Transition) {}
-
-func (p *progress) report(r control.Result) {
-	s := p.status()
-	out := job.Progress{
-		State: s.State.String(), Round: s.Round, Processes: s.Processes, Records: s.Records, Bytes: s.Bytes,
-		Downtime: r.Downtime, Warnings: r.Warnings,
-	}
-	for _, sub := range s.Subsystems {
-		out.Total += sub.Total
-		out.Subsystems = append(out.Subsystems, job.Subsystem{Name: sub.Name, Entities: sub.Entities, Bytes: sub.Bytes, Total: sub.Total, Note: sub.Note})
-	}
-	now := time.Now()
-	if d := now.Sub(p.at); !p.at.IsZero() && d > 0 && s.Bytes >= p.last.Bytes {
-		out.Rate = uint64(float64(s.Bytes-p.last.Bytes) / d.Seconds())
-	}
-	p.last, p.at = s, now
-	p.to.Report(out)
 }

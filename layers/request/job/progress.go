@@ -25,6 +25,8 @@ type Progress struct {
 	Downtime time.Duration `json:"downtime,omitempty"`
 	// Subsystems in their order.
 	Subsystems []Subsystem `json:"subsystems,omitempty"`
+	// Phases are the states that the event has entered, in order.
+	Phases []Phase `json:"phases,omitempty"`
 	// Warnings of the pre-flight and of later steps.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -41,6 +43,12 @@ func (p Progress) Bounded() Progress {
 	return p
 }
 
+// Phase is a state that the event has entered.
+type Phase struct {
+	State string    `json:"state"`
+	At    time.Time `json:"at"`
+}
+
 // Subsystem is one subsystem's share of the progress.
 type Subsystem struct {
 	Name     string `json:"name"`
@@ -48,6 +56,8 @@ type Subsystem struct {
 	Bytes    uint64 `json:"bytes"`
 	Total    uint64 `json:"total,omitempty"`
 	Note     string `json:"note,omitempty"`
+	// Took is the time its steps took, that of all workers together.
+	Took time.Duration `json:"took,omitempty"`
 }
 
 // Reporter takes a job's progress. It does not block.
