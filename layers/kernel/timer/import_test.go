@@ -79,19 +79,19 @@ func TestPendingTimers(t *testing.T) {
 	const now = 1000
 	for _, c := range []struct {
 		name  string
-		m     state.PosixTimer
+		m     *state.PosixTimer
 		left  uint64
 		abs   bool
 		armed bool
 	}{
-		{"not running", state.PosixTimer{}, 0, false, false},
-		{"running", state.PosixTimer{Left: 5}, 5, false, true},
-		{"one-shot", state.PosixTimer{Pending: true}, 1, false, true},
-		{"periodic keeps its phase", state.PosixTimer{Pending: true, Left: 30, Interval: 100}, now - 70, true, true},
-		{"longer than the clock", state.PosixTimer{Pending: true, Left: 30, Interval: 5000}, 1, false, true},
-		{"set anew while pending", state.PosixTimer{Pending: true, Left: 500, Interval: 100}, 1, false, true},
+		{"not running", &state.PosixTimer{}, 0, false, false},
+		{"running", &state.PosixTimer{Left: 5}, 5, false, true},
+		{"one-shot", &state.PosixTimer{Pending: true}, 1, false, true},
+		{"periodic keeps its phase", &state.PosixTimer{Pending: true, Left: 30, Interval: 100}, now - 70, true, true},
+		{"longer than the clock", &state.PosixTimer{Pending: true, Left: 30, Interval: 5000}, 1, false, true},
+		{"set anew while pending", &state.PosixTimer{Pending: true, Left: 500, Interval: 100}, 1, false, true},
 	} {
-		s, armed := posixSpec(&c.m, now)
+		s, armed := posixSpec(c.m, now)
 		if armed != c.armed || s.left != c.left || (s.flags != 0) != c.abs {
 			t.Errorf("%s: armed %v, left %d, flags %d", c.name, armed, s.left, s.flags)
 		}
