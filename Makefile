@@ -61,8 +61,12 @@ unit: deps ## unit tests that need no root
 check: tools ## formatting, vet, staticcheck, import rules, licence headers
 	@hack/check.sh $(TAGS)
 
+.PHONY: workloads
+workloads: tools
+	@cd integration && CGO_ENABLED=0 go build -o .cache/bin/ ./cmd/counter
+
 .PHONY: test
-test: build tools check ## everything, as root
+test: build tools workloads check ## everything, as root
 	go test -tags $(TAGS) $(EXEC) -timeout 15m $(RUN) ./...
 	cd integration && go test $(EXEC) -count 1 -timeout 20m $(RUN) ./...
 

@@ -46,15 +46,21 @@ func Start(t *testing.T, config daemon.Config, images ...image.Image) *Host {
 	h := &Host{Daemon: d, Tree: tree, t: t}
 	t.Cleanup(h.finish)
 	for _, i := range images {
-		archive, err := archiveOf(i)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := d.Import(t.Context(), archive); err != nil {
-			t.Fatal(err)
-		}
+		h.Load(t, i)
 	}
 	return h
+}
+
+// Load builds an image, once in this process, and imports it.
+func (h *Host) Load(t *testing.T, i image.Image) {
+	t.Helper()
+	archive, err := archiveOf(i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Import(t.Context(), archive); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (h *Host) finish() {

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package checkpoint
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/io-mig/mig/integration/internal/daemon"
+	"github.com/io-mig/mig/integration/internal/image"
+	"github.com/io-mig/mig/integration/internal/itest"
+)
+
+// subject is a program that can say what it holds.
+type subject struct {
+	name    string
+	image   image.Image
+	command []string
+	setUp   string // shell script run once, in the container
+	// ask prints "KEY VALUE" pairs: ticks, spins and loops may only grow,
+	// everything else must not change.
+	ask string
+}
+
+// pythonProgram holds random data and counts in a thread; it answers a signal
+// with a file.
+const pythonProgram = `
+import os, signal, threading, time, zlib
+data = [os.urandom(1000) for _ in range(20000)]
+ticks = 0
+def count():
+    global ticks
+    while True:
+        time.sleep(0.005)
+        ticks += 1
+for _ in range(3):
+    threading.Thread(target=count, daemon=True).start()
+def answer(*_):
+    with open("/tmp/new", "w") as f:
+        f.write("pid %d data %08x threads %d ticks %d\n" % (os.getpid(), zlib.crc32(b"".join(data)), threading.active_count(), ticks))
+    os.rename("/tmp/new", "/tmp/answer")
+signal.signal(signal.SIGUSR1, answer)
+while True:
+    signal.pause()
+`
+
+// askByFile asks a program that answers SIGUSR1 with /tmp/answer.
+const askByFile = `rm -f /tmp/answer; kill -USR1 1; until cat /tmp/answer 2>/dev/null; do usleep 20000; done`
+
+func subjects(t *testing.T, host *itest.Host) []subject {
+	t.Helper()
+	counter := image.Image{
+		Name: "mig.test/counter:1", Command: []string{"/counter"},
+		Extra: map[string]string{"/counter": host.Tree.Tool("counter")},
+	}
+	python := image.Python
+	python.Files = map[string]string{"/program.py": pythonProgram}
+	return []subject{
+		{
+			name: "shell", image: image.Busybox,
+			command: []string{"sh", "-c", `loops=0; trap 'echo pid $$ loops $loops word $word >/tmp/new; mv /tmp/new /tmp/answer' USR1; word=$(head -c 8 /dev/urandom | md5sum | cut -c1-8); while :; do loops=$((loops+1)); usleep 1000; done`},
+			ask:     askByFile,
+		},
+		{name: "go", image: counter, ask: "/counter ask"},
+		{name: "python", image: python, command: []string{"python3", "/program.py"}, ask: askByFile},
+		{
+			name: "memcached", image: image.Memcached,
+			setUp: `i=0; while [ $i -lt 500 ]; do printf 'set key%d 0 0 5\r\n%05d\r\n' $i $i; i=$((i+1)); done | nc -w 1 127.0.0.1 11211 | sort | uniq -c`,
+			ask: `printf 'stats\r\nget key499\r\nquit\r\n' | nc 127.0.0.1 11211 | tr -d '\r' | awk '$2 == "pid" || $2 == "curr_items" || $2 == "threads" { print $2, $3 } /^[0-9]/ { print "value", $1 }'`,
+		},
+	}
+}
+
+// Programs that together use most of what the engine knows.
+func TestCheckpointWorkloads(t *testing.T) {
+	gate(t)
+	host := itest.Start(t, daemon.Config{Version: daemon.V24})
+	for _, s := range subjects(t, host) {
+		t.Run(s.name, func(t *testing.T) {
+			host.Load(t, s.image)
+			removeLater(t, host, s.name)
+			host.Must(t, append([]string{"run", "--detach", "--null-io", "--runtime", itest.Mig, s.image.Name, s.name}, s.command...)...)
+			if s.setUp != "" {
+				time.Sleep(500 * time.Millisecond) // until it listens
+				shell(t, host, s.name, s.setUp)
+			}
+			before := s.answer(t, host, s.name)
+			save(t, host, s.name, "mig.test/"+s.name+":saved")
+			s.compare(t, before, s.answer(t, host, s.name)) // the original goes on
+			host.Remove(s.name)
+			restore(t, host, s.name, "mig.test/"+s.name+":saved")
+			first := s.answer(t, host, s.name)
+			s.compare(t, before, first)
+			time.Sleep(200 * time.Millisecond)
+			s.moves(t, first, s.answer(t, host, s.name))
+		})
+	}
+}
+
+// shell runs a script in a container and returns what it prints.
+func shell(t *testing.T, host *itest.Host, id, script string) string {
+	t.Helper()
+	exec := fmt.Sprint("sh", time.Now().UnixNano())
+	return host.Must(t, "tasks", "exec", "--exec-id", exec, id, "sh", "-c", script).Stdout
+}
+
+var pair = regexp.MustCompile(`(\w+) (\w+)`)
+
+// answer asks the program. It fails t where the program says nothing.
+func (s subject) answer(t *testing.T, host *itest.Host, id string) map[string]string {
+	t.Helper()
+	var said string
+	for end := time.Now().Add(10 * time.Second); said == ""; {
+		exec := fmt.Sprint("ask", time.Now().UnixNano())
+		result := host.Ctr(t.Context(), "tasks", "exec", "--exec-id", exec, id, "sh", "-c", s.ask)
+		if result.Code == 0 {
+			said = result.Stdout
+		} else if time.Now().After(end) {
+			t.Fatal(result.Err())
+		}
+	}
+	values := map[string]string{}
+	for _, match := range pair.FindAllStringSubmatch(said, -1) {
+		values[match[1]] = match[2]
+	}
+	if len(values) < 3 {
+		t.Fatalf("%s says only %q", s.name, said)
+	}
+	return values
+}
+
+// grows reports whether a value counts.
+func grows(key string) bool { return strings.Contains("ticks spins loops", key) }
+
+// compare holds a later answer to an earlier one.
+func (s subject) compare(t *testing.T, before, after map[string]string) {
+	t.Helper()
+	for key, was := range before {
+		is := after[key]
+		if grows(key) {
+			if number(t, is) < number(t, was) {
+				t.Errorf("%s went back from %s to %s", key, was, is)
+			}
+		} else if is != was {
+			t.Errorf("%s was %s and is %s", key, was, is)
+		}
+	}
+}
+
+// moves fails t unless every counter goes on: a restored thread or timer that
+// never runs again is as good as lost.
+func (s subject) moves(t *testing.T, before, after map[string]string) {
+	t.Helper()
+	for key, was := range before {
+		if grows(key) && number(t, after[key]) <= number(t, was) {
+			t.Errorf("%s stands still at %s after the restore", key, was)
+		}
+	}
+}
+
+func number(t *testing.T, text string) int {
+	t.Helper()
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
