@@ -70,7 +70,7 @@ func subjects(t *testing.T, host *itest.Host) []subject {
 		{
 			name: "memcached", image: image.Memcached,
 			setUp: `i=0; while [ $i -lt 500 ]; do printf 'set key%d 0 0 5\r\n%05d\r\n' $i $i; i=$((i+1)); done | nc -w 1 127.0.0.1 11211 | sort | uniq -c`,
-			ask: `printf 'stats\r\nget key499\r\nquit\r\n' | nc 127.0.0.1 11211 | tr -d '\r' | awk '$2 == "pid" || $2 == "curr_items" || $2 == "threads" { print $2, $3 } /^[0-9]/ { print "value", $1 }'`,
+			ask:   `printf 'stats\r\nget key499\r\nquit\r\n' | nc 127.0.0.1 11211 | tr -d '\r' | awk '$2 == "pid" || $2 == "curr_items" || $2 == "threads" { print $2, $3 } /^[0-9]/ { print "value", $1 }'`,
 		},
 	}
 }

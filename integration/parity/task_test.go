@@ -168,7 +168,7 @@ var taskOperations = []operation{
 		p.ids = append(p.ids, p.id)
 		p.sleeper()
 		p.record("two pids: %v", first != p.pid())
-		p.ctr("tasks", "ls", "--quiet")
+		p.await("RUNNING")
 	}},
 }
 
