@@ -41,8 +41,7 @@ func (t *Tracer) Attach(ctx context.Context, o Options) (*Process, error) {
 
 func (t *Tracer) attachOnce(ctx context.Context, o Options, deadline time.Time) (*Process, error) {
 	t.letGo()
-	p := &Process{Pid: o.Pid, Tracer: t, opts: o, ptOpts: sourceOptions, memFD: -1, undertaker: newUndertaker()}
-	defer p.undertaker.close()
+	p := &Process{Pid: o.Pid, Tracer: t, opts: o, ptOpts: sourceOptions, memFD: -1}
 	err := p.stopAll(ctx, deadline)
 	if err == nil {
 		err = p.inspect()
@@ -55,12 +54,17 @@ func (t *Tracer) attachOnce(ctx context.Context, o Options, deadline time.Time) 
 		}
 		return nil, err
 	}
+	t.undertaker.forget(p.threads)
 	t.procs[p] = struct{}{}
 	return p, nil
 }
 
-// alive says whether the process still has a leader that is not dead.
+// alive says whether there is more than a dead leader. In an execve by
+// another thread the leader is dead for a moment.
 func (p *Process) alive() bool {
+	if tids, err := listTasks(p.Pid); err == nil && len(tids) > 1 {
+		return true
+	}
 	st, err := readStatus(p.Pid, p.Pid)
 	return err == nil && st.State != 'Z' && st.State != 'X'
 }
@@ -124,24 +128,23 @@ func (p *Process) seizeNew() (fresh int, err error) {
 
 // seize takes one thread. A thread that is gone meanwhile is no error.
 func (p *Process) seize(tid int) (bool, error) {
-	err := ptraceSeize(tid, p.ptOpts|optSuspendSeccomp)
-	suspended := err == nil
-	if err != nil {
-		if ok, err := p.seizable(tid); !ok {
-			return false, err
+	suspended, err := p.trySeize(tid)
+	for try := 0; err != nil; try++ {
+		ok, why := p.seizable(tid)
+		if !ok {
+			return false, why
 		}
-		if err2 := ptraceSeize(tid, p.ptOpts); err2 != nil {
-			if ok, err := p.seizable(tid); !ok {
-				return false, err
-			}
-			return false, fmt.Errorf("seize task %d (CAP_SYS_PTRACE is needed): %w", tid, err2)
+		if try == 5 {
+			return false, fmt.Errorf("seize task %d (CAP_SYS_PTRACE is needed): %w", tid, err)
 		}
-	} else {
-		p.ptOpts |= optSuspendSeccomp
+		// It may have been a zombie when we asked and, at the end of an
+		// execve, not any more when we looked.
+		time.Sleep(time.Millisecond)
+		suspended, err = p.trySeize(tid)
 	}
 	p.threads = append(p.threads, &Thread{Tid: tid, p: p, running: true})
 	if tid != p.Pid {
-		p.undertaker.watch(tid)
+		p.Tracer.undertaker.watch(tid)
 	}
 	if !suspended {
 		if st, err := readStatus(p.Pid, tid); err == nil && st.Seccomp != 0 {
@@ -152,6 +155,15 @@ func (p *Process) seize(tid int) (bool, error) {
 		return true, fmt.Errorf("interrupt task %d: %w", tid, err)
 	}
 	return true, nil
+}
+
+// trySeize seizes with seccomp suspended, or else without.
+func (p *Process) trySeize(tid int) (suspended bool, err error) {
+	if ptraceSeize(tid, p.ptOpts|optSuspendSeccomp) == nil {
+		p.ptOpts |= optSuspendSeccomp
+		return true, nil
+	}
+	return false, ptraceSeize(tid, p.ptOpts&^optSuspendSeccomp)
 }
 
 // seizable explains a refused SEIZE: false without an error means that the

@@ -135,21 +135,26 @@ func (p *Process) stubCall(th *Thread, gadget, frame uint64, c *Call) error {
 	if err := th.resumeWith(unix.PTRACE_SYSCALL, 0); err != nil {
 		return err
 	}
-	deadline, stops := p.batchDeadline(), 0
-	for stops < 2 {
-		err := p.await(th, deadline, unix.PTRACE_SYSCALL, func(s stop) bool { return s.Event == 0 && s.Sig == syscallStop })
-		if err != nil {
-			return &BatchError{Tid: th.Tid, Call: -1, Nr: c.Nr, Cause: err}
+	var r amd64.Registers
+	entered := false
+	err := p.await(th, p.batchDeadline(), unix.PTRACE_SYSCALL, func(s stop) bool {
+		if s.Event != 0 || s.Sig != syscallStop {
+			return false
 		}
-		if stops++; stops < 2 {
-			if err := th.resumeWith(unix.PTRACE_SYSCALL, 0); err != nil {
-				return err
-			}
+		if !entered {
+			entered = true
+			return false
 		}
-	}
-	r, err := ptraceGetRegs(th.Tid)
+		return true
+	})
 	if err != nil {
+		return &BatchError{Tid: th.Tid, Call: -1, Nr: c.Nr, Cause: err}
+	}
+	if r, err = ptraceGetRegs(th.Tid); err != nil {
 		return gone(err)
+	}
+	if r.Rip != gadget+syscallInsnSize || r.OrigRax != c.Nr {
+		return &BatchError{Tid: th.Tid, Call: -1, Nr: c.Nr, Signal: syscallStop, Cause: fmt.Errorf("task stands at %#x in system call %d", r.Rip, int64(r.OrigRax))}
 	}
 	c.Ret = int64(r.Rax)
 	return nil

@@ -160,6 +160,9 @@ func (p *Process) halt(th *Thread) error {
 // execed. A goroutine looks every millisecond while there are such threads.
 func (t *Tracer) letGoLater(p *Process, th *Thread) {
 	_ = ptraceInterrupt(th.Tid) // it may be another thread by now, after an exec
+	if th.Tid != p.Pid {
+		t.undertaker.watch(th.Tid)
+	}
 	t.late = append(t.late, lateThread{p, th})
 	if len(t.late) > 1 {
 		return

@@ -28,11 +28,13 @@ func (p *Process) vm(nr uintptr, verb string, addr uint64, b []byte) error {
 	for done := 0; done < len(b); {
 		local := unix.Iovec{Base: &b[done], Len: uint64(len(b) - done)}
 		remote := unix.RemoteIovec{Base: uintptr(addr) + uintptr(done), Len: len(b) - done}
-		call := unix.Syscall6
-		if len(b) <= pageSize {
-			call = unix.RawSyscall6 // too short to be worth a hand-over
+		var n uintptr
+		var e unix.Errno
+		if len(b) <= pageSize { // too short to be worth handing the processor over
+			n, _, e = unix.RawSyscall6(nr, uintptr(p.Pid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
+		} else {
+			n, _, e = unix.Syscall6(nr, uintptr(p.Pid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
 		}
-		n, _, e := call(nr, uintptr(p.Pid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
 		runtime.KeepAlive(b)
 		if e == unix.ESRCH {
 			return fmt.Errorf("%s %d bytes at %#x of process %d: %w", verb, len(b), addr, p.Pid, ErrExited)

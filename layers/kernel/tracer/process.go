@@ -67,8 +67,6 @@ type Process struct {
 	boot           boot
 	scratch        *Scratch
 	leftovers      []leftover
-
-	undertaker *undertaker // during Attach
 }
 
 // Thread is one stopped thread of a Process.

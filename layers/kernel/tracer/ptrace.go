@@ -34,8 +34,8 @@ const (
 // leUint64 reads a little-endian word.
 func leUint64(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
 
-// All requests below must run on the tracer's thread. RawSyscall: none of
-// them blocks, and handing the processor over costs more than they do.
+// All requests below must run on the tracer's thread. RawSyscall: none but
+// SEIZE blocks, and handing the processor over costs more than they do.
 func ptrace(req, tid int, addr, data uintptr) error {
 	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(req), uintptr(tid), addr, data, 0, 0)
 	if e != 0 {
@@ -44,9 +44,28 @@ func ptrace(req, tid int, addr, data uintptr) error {
 	return nil
 }
 
+// ptraceSeize can block while the target execs (see undertaker): so it must
+// hand over the processor, or the whole program stands still at the next
+// garbage collection.
 func ptraceSeize(tid, options int) error {
-	return ptrace(unix.PTRACE_SEIZE, tid, 0, uintptr(options))
+	_, _, e := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(tid), 0, uintptr(options), 0, 0)
+	if e != 0 {
+		return e
+	}
+	return nil
 }
+
+// ptracePtr is ptrace for requests that read or write memory at data. It
+// must stay a pointer until the system call itself: a goroutine's stack moves
+// when it grows, and a uintptr does not move along.
+func ptracePtr(req, tid int, addr uintptr, data unsafe.Pointer) error {
+	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(req), uintptr(tid), addr, uintptr(data), 0, 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
 func ptraceInterrupt(tid int) error     { return ptrace(unix.PTRACE_INTERRUPT, tid, 0, 0) }
 func ptraceCont(tid, sig int) error     { return ptrace(unix.PTRACE_CONT, tid, 0, uintptr(sig)) }
 func ptraceSyscall(tid, sig int) error  { return ptrace(unix.PTRACE_SYSCALL, tid, 0, uintptr(sig)) }
@@ -54,21 +73,21 @@ func ptraceDetach(tid, sig int) error   { return ptrace(unix.PTRACE_DETACH, tid,
 func ptraceOptions(tid, opts int) error { return ptrace(unix.PTRACE_SETOPTIONS, tid, 0, uintptr(opts)) }
 
 func ptraceGetRegs(tid int) (r amd64.Registers, err error) {
-	err = ptrace(unix.PTRACE_GETREGS, tid, 0, uintptr(unsafe.Pointer(&r)))
+	err = ptracePtr(unix.PTRACE_GETREGS, tid, 0, unsafe.Pointer(&r))
 	return r, err
 }
 
 func ptraceSetRegs(tid int, r *amd64.Registers) error {
-	return ptrace(unix.PTRACE_SETREGS, tid, 0, uintptr(unsafe.Pointer(r)))
+	return ptracePtr(unix.PTRACE_SETREGS, tid, 0, unsafe.Pointer(r))
 }
 
 func ptraceGetMask(tid int) (m uint64, err error) {
-	err = ptrace(ptraceGetSigmask, tid, 8, uintptr(unsafe.Pointer(&m)))
+	err = ptracePtr(ptraceGetSigmask, tid, 8, unsafe.Pointer(&m))
 	return m, err
 }
 
 func ptraceSetMask(tid int, m uint64) error {
-	return ptrace(ptraceSetSigmask, tid, 8, uintptr(unsafe.Pointer(&m)))
+	return ptracePtr(ptraceSetSigmask, tid, 8, unsafe.Pointer(&m))
 }
 
 // ptraceGetXState reads the XSAVE area; a buffer larger than the area is
@@ -76,7 +95,7 @@ func ptraceSetMask(tid int, m uint64) error {
 func ptraceGetXState(tid int) ([]byte, error) {
 	b := make([]byte, 16<<10)
 	v := unix.Iovec{Base: &b[0], Len: uint64(len(b))}
-	err := ptrace(unix.PTRACE_GETREGSET, tid, regsetXState, uintptr(unsafe.Pointer(&v)))
+	err := ptracePtr(unix.PTRACE_GETREGSET, tid, regsetXState, unsafe.Pointer(&v))
 	runtime.KeepAlive(b)
 	if err != nil {
 		return nil, err
@@ -86,14 +105,14 @@ func ptraceGetXState(tid int) ([]byte, error) {
 
 func ptraceSetXState(tid int, x []byte) error {
 	v := unix.Iovec{Base: &x[0], Len: uint64(len(x))}
-	err := ptrace(unix.PTRACE_SETREGSET, tid, regsetXState, uintptr(unsafe.Pointer(&v)))
+	err := ptracePtr(unix.PTRACE_SETREGSET, tid, regsetXState, unsafe.Pointer(&v))
 	runtime.KeepAlive(x)
 	return err
 }
 
 // ptraceGetFPRegs reads the FXSAVE image.
 func ptraceGetFPRegs(tid int) (b [amd64.XSaveLegacySize]byte, err error) {
-	err = ptrace(unix.PTRACE_GETFPREGS, tid, 0, uintptr(unsafe.Pointer(&b)))
+	err = ptracePtr(unix.PTRACE_GETFPREGS, tid, 0, unsafe.Pointer(&b))
 	return b, err
 }
 
@@ -102,12 +121,12 @@ func ptraceRseq(tid int) (Rseq, error) {
 		Rseq
 		pad uint32
 	}
-	err := ptrace(ptraceGetRseq, tid, unsafe.Sizeof(c), uintptr(unsafe.Pointer(&c)))
+	err := ptracePtr(ptraceGetRseq, tid, unsafe.Sizeof(c), unsafe.Pointer(&c))
 	return c.Rseq, err
 }
 
 func ptraceSiginfo(tid int) (s Siginfo, err error) {
-	err = ptrace(unix.PTRACE_GETSIGINFO, tid, 0, uintptr(unsafe.Pointer(&s)))
+	err = ptracePtr(unix.PTRACE_GETSIGINFO, tid, 0, unsafe.Pointer(&s))
 	return s, err
 }
 

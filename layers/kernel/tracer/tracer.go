@@ -16,12 +16,13 @@ import (
 // Tracer serves a process of any number of threads, and several processes;
 // several Tracers work concurrently.
 type Tracer struct {
-	tid   int
-	tasks chan task
-	done  chan struct{}
-	once  sync.Once
-	procs map[*Process]struct{} // owned by the tracer's thread
-	late  []lateThread          // likewise: threads to detach when they stop
+	tid        int
+	tasks      chan task
+	done       chan struct{}
+	once       sync.Once
+	procs      map[*Process]struct{} // owned by the tracer's thread
+	undertaker undertaker
+	late       []lateThread // likewise: threads to detach when they stop
 }
 
 type task struct {

@@ -16,50 +16,54 @@ import (
 // gone; and those we have seized are gone only when their status is taken:
 // a deadlock, unless another thread does that (any thread of the tracer's
 // process may, wait(2)).
+//
+// It watches threads from their SEIZE to the end of Attach, and those that a
+// handle could not detach until they are gone.
 type undertaker struct {
-	mu   sync.Mutex
-	tids []int
-	stop chan struct{}
+	mu      sync.Mutex
+	tids    map[int]struct{}
+	running bool
 }
 
 const undertakerTick = 2 * time.Millisecond
 
-func newUndertaker() *undertaker {
-	u := &undertaker{stop: make(chan struct{})}
-	go func() {
-		tick := time.NewTicker(undertakerTick)
-		defer tick.Stop()
-		for {
-			select {
-			case <-u.stop:
-				return
-			case <-tick.C:
-				u.round()
-			}
-		}
-	}()
-	return u
-}
-
-// watch adds a thread, never the leader: its status is for its parent.
+// watch adds a thread, never a leader: its status is for its parent. The
+// first one starts a goroutine, which ends when there is none left.
 func (u *undertaker) watch(tid int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.tids = append(u.tids, tid)
+	if !u.running {
+		u.running = true
+		u.tids = map[int]struct{}{}
+		go func() {
+			for u.round() {
+				time.Sleep(undertakerTick)
+			}
+		}()
+	}
+	u.tids[tid] = struct{}{}
 }
 
-func (u *undertaker) round() {
+// forget ends the watch over threads.
+func (u *undertaker) forget(threads []*Thread) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	left := u.tids[:0]
-	for _, tid := range u.tids {
-		if _, err := peekStop(tid); errors.Is(err, ErrExited) {
-			reap(tid)
-			continue
-		}
-		left = append(left, tid)
+	for _, th := range threads {
+		delete(u.tids, th.Tid)
 	}
-	u.tids = left
 }
 
-func (u *undertaker) close() { close(u.stop) }
+// round says whether threads are left to watch. Threads that are no tracees
+// any more drop out like dead ones.
+func (u *undertaker) round() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for tid := range u.tids {
+		if _, err := peekStop(tid); errors.Is(err, ErrExited) {
+			reap(tid)
+			delete(u.tids, tid)
+		}
+	}
+	u.running = len(u.tids) > 0
+	return u.running
+}
