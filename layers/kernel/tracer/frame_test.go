@@ -8,6 +8,7 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"testing"
@@ -27,6 +28,18 @@ func TestFrameELFIsValid(t *testing.T) {
 	}
 }
 
+// startShell returns when the shell itself runs: its own exec is over.
+func startShell(t *testing.T, c *exec.Cmd) io.Writer {
+	t.Helper()
+	in, _ := c.StdinPipe()
+	out, _ := c.StdoutPipe()
+	must(t, c.Start())
+	if _, err := out.Read(make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	return in
+}
+
 // newFrame starts a process that waits and then execs the frame program, as
 // a created container's init does.
 func newFrame(t *testing.T, tr *Tracer) (*Process, *exec.Cmd) {
@@ -35,10 +48,9 @@ func newFrame(t *testing.T, tr *Tracer) (*Process, *exec.Cmd) {
 	elfFile, err := FrameFile()
 	must(t, err)
 	defer elfFile.Close()
-	c := exec.Command("/bin/sh", "-c", "read x; exec /proc/self/fd/3")
+	c := exec.Command("/bin/sh", "-c", "echo up; read x; exec /proc/self/fd/3")
 	c.ExtraFiles = []*os.File{elfFile}
-	in, _ := c.StdinPipe()
-	must(t, c.Start())
+	in := startShell(t, c)
 	t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
 	p, err := tr.AttachFrame(context.Background(), Options{Pid: c.Process.Pid, Avoid: []Range{{1 << 33, 1 << 40}}})
 	must(t, err)
@@ -166,9 +178,8 @@ func TestFrameDiesWithItsTracer(t *testing.T) {
 func TestFrameThatExecsSomethingElse(t *testing.T) {
 	needRoot(t)
 	tr := newTracer(t)
-	c := exec.Command("/bin/sh", "-c", "read x; exec sleep 30")
-	in, _ := c.StdinPipe()
-	must(t, c.Start())
+	c := exec.Command("/bin/sh", "-c", "echo up; read x; exec sleep 30")
+	in := startShell(t, c)
 	defer func() { _ = c.Process.Kill(); _ = c.Wait() }()
 	p, err := tr.AttachFrame(context.Background(), Options{Pid: c.Process.Pid})
 	must(t, err)
@@ -182,9 +193,8 @@ func TestFrameThatExecsSomethingElse(t *testing.T) {
 func TestFrameThatNeverExecs(t *testing.T) {
 	needRoot(t)
 	tr := newTracer(t)
-	c := exec.Command("/bin/sh", "-c", "read x; exit 3")
-	in, _ := c.StdinPipe()
-	must(t, c.Start())
+	c := exec.Command("/bin/sh", "-c", "echo up; read x; exit 3")
+	in := startShell(t, c)
 	defer func() { _ = c.Wait() }()
 	p, err := tr.AttachFrame(context.Background(), Options{Pid: c.Process.Pid})
 	must(t, err)
