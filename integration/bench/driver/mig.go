@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	task "github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/containerd/api/types/runc/options"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// Mig is mig's shim, driven through its task service as containerd drives it,
+// with a new shim process for every container.
+type Mig struct {
+	Program   string   // path of containerd-shim-mig-v1
+	Namespace string   // containerd's
+	Env       []string // of the shim
+
+	events *sink
+}
+
+var _ Driver = (*Mig)(nil)
+
+// Open makes the driver ready; dir is for a socket. The caller must Close it.
+func (m *Mig) Open(dir string) (err error) {
+	m.events, err = newSink(filepath.Join(dir, "events.sock"))
+	return err
+}
+
+// Close ends what Open has begun.
+func (m *Mig) Close() error { return m.events.close() }
+
+// Name implements Driver.
+func (m *Mig) Name() string { return "mig" }
+
+// Run implements Driver.
+func (m *Mig) Run(ctx context.Context, c *Container) error {
+	if err := m.create(ctx, c, ""); err != nil {
+		return err
+	}
+	if _, err := c.shim.task.Start(ctx, &task.StartRequest{ID: c.ID}); err != nil {
+		return errors.Join(fmt.Errorf("start %s: %w", c.ID, err), m.Remove(ctx, c))
+	}
+	return nil
+}
+
+// create starts a shim and creates the container, or a frame for an image.
+func (m *Mig) create(ctx context.Context, c *Container, image string) error {
+	if err := m.startShim(ctx, c); err != nil {
+		return err
+	}
+	created, err := c.shim.task.Create(ctx, &task.CreateTaskRequest{ID: c.ID, Bundle: c.Bundle, Checkpoint: image})
+	if err != nil {
+		return errors.Join(fmt.Errorf("create %s: %w", c.ID, err), c.stopShim(ctx))
+	}
+	c.Pid = int(created.Pid)
+	return nil
+}
+
+// Checkpoint implements Driver.
+func (m *Mig) Checkpoint(ctx context.Context, c *Container, image string, leave bool) (time.Duration, error) {
+	opts, err := anypb.New(&options.CheckpointOptions{Exit: !leave, ImagePath: image})
+	if err != nil {
+		return 0, err
+	}
+	// typeurl, which containerd uses, has no prefix.
+	opts.TypeUrl = string(opts.MessageName())
+	started := time.Now()
+	_, err = c.shim.task.Checkpoint(ctx, &task.CheckpointTaskRequest{ID: c.ID, Path: image, Options: opts})
+	if err != nil {
+		return 0, fmt.Errorf("checkpoint %s: %w", c.ID, err)
+	}
+	return time.Since(started), nil
+}
+
+// Restore implements Driver. Create is the shim's start and the frame.
+func (m *Mig) Restore(ctx context.Context, c *Container, image string) (Restored, error) {
+	var r Restored
+	started := time.Now()
+	if err := m.create(ctx, c, image); err != nil {
+		return r, err
+	}
+	r.Create = time.Since(started)
+	started = time.Now()
+	_, err := c.shim.task.Start(ctx, &task.StartRequest{ID: c.ID})
+	r.Fill = time.Since(started)
+	if err != nil {
+		return r, errors.Join(fmt.Errorf("restore %s: %w", c.ID, err), m.Remove(ctx, c))
+	}
+	return r, nil
+}
+
+// Remove implements Driver.
+func (m *Mig) Remove(ctx context.Context, c *Container) error {
+	if c.shim == nil {
+		return nil
+	}
+	t := c.shim.task
+	// It may have ended already; then only Wait and Delete have something to say.
+	_, _ = t.Kill(ctx, &task.KillRequest{ID: c.ID, Signal: 9, All: true})
+	_, err := t.Wait(ctx, &task.WaitRequest{ID: c.ID})
+	_, deleted := t.Delete(ctx, &task.DeleteRequest{ID: c.ID})
+	if err = errors.Join(err, deleted); err != nil {
+		err = fmt.Errorf("remove %s: %w", c.ID, err)
+	}
+	return errors.Join(err, c.stopShim(ctx))
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/io-mig/mig/integration/bench/driver"
+	"github.com/io-mig/mig/integration/bench/report"
+	"github.com/io-mig/mig/integration/bench/victim"
+)
+
+// entrant is one of those that are measured in turn.
+type entrant struct {
+	cycles
+	driver driver.Driver
+	hooks  hooks
+	// around prepares a cycle and returns what undoes it.
+	around func() (undo func() error, err error)
+
+	failed int
+}
+
+// maxFailures of an entrant end its part in a contest.
+const maxFailures = 3
+
+// contest measures the entrants in turn, so that whatever disturbs the machine
+// disturbs all of them. The first round only warms up.
+func (b *bench) contest(ctx context.Context, s *report.Section, conf victim.Config, entrants ...*entrant) {
+	for round := range b.runs + 1 {
+		for _, e := range entrants {
+			if e.failed >= maxFailures || ctx.Err() != nil {
+				continue
+			}
+			if err := b.turn(ctx, e, conf, round > 0); err != nil {
+				e.failed++
+				s.Fail(fmt.Sprintf("%s, %d MB, round %d", e.name, conf.Megabytes, round), err)
+			}
+		}
+	}
+}
+
+func (b *bench) turn(ctx context.Context, e *entrant, conf victim.Config, count bool) (err error) {
+	if e.around != nil {
+		undo, err := e.around()
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if undoErr := undo(); err == nil {
+				err = undoErr
+			}
+		}()
+	}
+	return b.cycle(ctx, e.driver, conf, &e.cycles, count, e.hooks)
+}
+
+// entrants are mig and, where it can be had, the peer.
+func (b *bench) entrants() (mig, peer *entrant, all []*entrant) {
+	mig = &entrant{driver: b.mig, cycles: cycles{name: b.mig.Name()}}
+	peer = &entrant{cycles: cycles{name: "runc + CRIU"}}
+	if b.peer == nil {
+		return mig, peer, []*entrant{mig}
+	}
+	peer.driver = b.peer
+	return mig, peer, []*entrant{mig, peer}
+}
+
+// rows are the lines of one entrant.
+func rows(s *report.Section, c *cycles) {
+	s.Row(c.name+": checkpoint, runs on", report.Milliseconds, c.leave)
+	s.Row(c.name+": silence of that", report.Milliseconds, c.quiet)
+	s.Row(c.name+": checkpoint, exits", report.Milliseconds, c.checkpoint)
+	s.Row(c.name+": restore", report.Milliseconds, c.restore)
+	s.Row(c.name+": checkpoint + restore", report.Milliseconds, c.total())
+	s.Row(c.name+": silence of both", report.Milliseconds, c.silence)
+}

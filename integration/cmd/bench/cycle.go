@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/io-mig/mig/integration/bench/driver"
+	"github.com/io-mig/mig/integration/bench/stats"
+	"github.com/io-mig/mig/integration/bench/victim"
+)
+
+// cycles are the measurements of one way to checkpoint and restore, in
+// milliseconds.
+type cycles struct {
+	name string
+	// leave: a checkpoint after which the container runs on; quiet: what the
+	// program saw of it.
+	leave, quiet stats.Series
+	// checkpoint with the end of the container, and the restore of it. create is
+	// the part of the restore that makes the container, fill the rest.
+	checkpoint, restore, create, fill stats.Series
+	// silence is what the program saw of checkpoint, restore and what is between.
+	silence stats.Series
+	// engine: requests as mig reports them.
+	engineCheckpoint, engineRestore, downtime stats.Series
+}
+
+// total is checkpoint and restore.
+func (c *cycles) total() stats.Series { return c.checkpoint.Plus(c.restore) }
+
+// hooks are called on the running program, before the checkpoint that ends it
+// and after its restore.
+type hooks struct {
+	before, after func(context.Context, *victim.Victim) error
+}
+
+// cycle runs a program, checkpoints it twice, restores it, has it prove its
+// memory, and adds what was measured unless it is the run that warms up.
+func (b *bench) cycle(ctx context.Context, d driver.Driver, conf victim.Config, into *cycles, count bool, h hooks) (err error) {
+	var one cycles
+	source, err := b.container(conf)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(source.Bundle)
+	if err := d.Run(ctx, source); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Remove(context.WithoutCancel(ctx), source)) }()
+	v, err := victim.Attach(ctx, source.Pid, conf)
+	if err != nil {
+		return err
+	}
+	if h.before != nil {
+		if err := h.before(ctx, v); err != nil {
+			return err
+		}
+	}
+	if err := b.leaveRunning(ctx, d, source, v, &one); err != nil {
+		return err
+	}
+	if err := b.exitAndRestore(ctx, d, source, v, &one, h); err != nil {
+		return err
+	}
+	if count {
+		into.add(&one)
+	}
+	return nil
+}
+
+func (b *bench) leaveRunning(ctx context.Context, d driver.Driver, c *driver.Container, v *victim.Victim, one *cycles) error {
+	image := b.image()
+	defer os.RemoveAll(image)
+	if err := v.Reset(ctx); err != nil {
+		return err
+	}
+	took, err := d.Checkpoint(ctx, c, image, true)
+	if err != nil {
+		return err
+	}
+	one.leave.Add(took)
+	return one.hear(ctx, v, &one.quiet)
+}
+
+func (b *bench) exitAndRestore(ctx context.Context, d driver.Driver, source *driver.Container, v *victim.Victim, one *cycles, h hooks) (err error) {
+	image := b.image()
+	defer os.RemoveAll(image)
+	target, err := b.container(v.Config)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(target.Bundle)
+	if err := v.Reset(ctx); err != nil {
+		return err
+	}
+	took, err := d.Checkpoint(ctx, source, image, false)
+	if err != nil {
+		return err
+	}
+	restored, err := d.Restore(ctx, target, image)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Remove(context.WithoutCancel(ctx), target)) }()
+	one.checkpoint.Add(took)
+	one.restore.Add(restored.Total())
+	one.create.Add(restored.Create)
+	one.fill.Add(restored.Fill)
+	if err := b.engineTimes(d, source, target, one); err != nil {
+		return err
+	}
+	w, err := victim.Attach(ctx, target.Pid, v.Config)
+	if err != nil {
+		return err
+	}
+	if err := one.hear(ctx, w, &one.silence); err != nil {
+		return err
+	}
+	if err := errors.Join(w.Verify(ctx), w.Wake(ctx)); err != nil {
+		return fmt.Errorf("after the restore: %w", err)
+	}
+	if h.after != nil {
+		return h.after(ctx, w)
+	}
+	return nil
+}
+
+// hear asks the program for its longest silence, by CLOCK_REALTIME:
+// CLOCK_MONOTONIC may be set back by a restore, as CRIU does with a time
+// namespace, and then hides a part.
+func (one *cycles) hear(ctx context.Context, v *victim.Victim, into *stats.Series) error {
+	s, err := v.Silence(ctx)
+	if err == nil {
+		into.Add(s.Realtime)
+	}
+	return err
+}
+
+// engineTimes reads what mig says of its two requests.
+func (b *bench) engineTimes(d driver.Driver, source, target *driver.Container, one *cycles) error {
+	if d != driver.Driver(b.mig) {
+		return nil
+	}
+	saved, err := b.mig.LastRequest(source.ID, "checkpoint")
+	if err != nil {
+		return err
+	}
+	restored, err := b.mig.LastRequest(target.ID, "restore")
+	if err != nil {
+		return err
+	}
+	for _, x := range []struct {
+		r    driver.Request
+		into *stats.Series
+	}{{saved, &one.engineCheckpoint}, {restored, &one.engineRestore}} {
+		took, err := x.r.Took()
+		if err != nil {
+			return err
+		}
+		x.into.Add(took)
+	}
+	one.downtime.Add(saved.Progress.Downtime)
+	return nil
+}
+
+func (c *cycles) add(one *cycles) {
+	for _, x := range []struct{ all, one *stats.Series }{
+		{&c.leave, &one.leave}, {&c.quiet, &one.quiet}, {&c.checkpoint, &one.checkpoint}, {&c.restore, &one.restore},
+		{&c.create, &one.create}, {&c.fill, &one.fill}, {&c.silence, &one.silence},
+		{&c.engineCheckpoint, &one.engineCheckpoint}, {&c.engineRestore, &one.engineRestore}, {&c.downtime, &one.downtime},
+	} {
+		*x.all = append(*x.all, *x.one...)
+	}
+}

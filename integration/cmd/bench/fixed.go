@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+
+	"github.com/io-mig/mig/integration/bench/report"
+	"github.com/io-mig/mig/integration/bench/victim"
+)
+
+// fixed is what a checkpoint and a restore cost when there is almost nothing to
+// carry.
+func fixed(ctx context.Context, b *bench) error {
+	s := b.report.Add("Fixed cost: 1 MB",
+		"mig: Checkpoint of the task service; a new shim process, Create and Start. Peer: runc checkpoint, runc restore --detach.")
+	mig, peer, all := b.entrants()
+	cold := &entrant{driver: peer.driver, cycles: cycles{name: "runc + CRIU, probing"}, around: func() (func() error, error) {
+		return b.kdat.Put, b.kdat.Remove()
+	}}
+	if b.peer != nil && b.kdat.Ours() {
+		all = append(all, cold)
+	}
+	b.contest(ctx, s, victim.Config{Megabytes: 1, Spin: true}, all...)
+	for _, e := range all {
+		rows(s, &e.cycles)
+	}
+	without := mig.checkpoint.Plus(mig.fill)
+	s.Row("mig: of the restore, shim and container", report.Milliseconds, mig.create)
+	s.Row("mig: of the restore, filling it", report.Milliseconds, mig.fill)
+	s.Row("mig: checkpoint + filling", report.Milliseconds, without)
+	s.Row("mig: request of the checkpoint", report.Milliseconds, mig.engineCheckpoint)
+	s.Row("mig: request of the restore", report.Milliseconds, mig.engineRestore)
+	s.Row("mig: processes held in the checkpoint", report.Milliseconds, mig.downtime)
+	for _, p := range []*entrant{peer, cold} {
+		s.AtMost("checkpoint + restore, container created, of "+p.name, "", mig.total().Over(p.total()), 1.0/8)
+		s.AtMost("checkpoint + restore, without its creation, of "+p.name, "", without.Over(p.total()), 1.0/60)
+	}
+	return nil
+}
+
+// silences are what larger programs see.
+func silences(ctx context.Context, b *bench) error {
+	for _, size := range []int{64, 512} {
+		s := b.report.Add(title("Silence seen by a spinning program", size, 0), "")
+		mig, peer, all := b.entrants()
+		b.contest(ctx, s, victim.Config{Megabytes: size, Spin: true}, all...)
+		for _, e := range all {
+			s.Row(e.name+": checkpoint, runs on", report.Milliseconds, e.quiet)
+			s.Row(e.name+": checkpoint and restore", report.Milliseconds, e.silence)
+		}
+		ratio(s, mig, peer)
+	}
+	return nil
+}
+
+// threads is a program with as many threads as large servers have.
+func threads(ctx context.Context, b *bench) error {
+	const count = 1000
+	s := b.report.Add(title("Threads", 16, count), "After each restore every thread is woken and has to answer.")
+	mig, peer, all := b.entrants()
+	b.contest(ctx, s, victim.Config{Megabytes: 16, Threads: count}, all...)
+	for _, e := range all {
+		rows(s, &e.cycles)
+	}
+	ratio(s, mig, peer)
+	return nil
+}
+
+// ratio adds the comparison with the peer, for which no goal was set.
+func ratio(s *report.Section, mig, peer *entrant) {
+	s.Row("ratio mig / peer: checkpoint + restore", "", mig.total().Over(peer.total()))
+	s.Row("ratio mig / peer: silence of both", "", mig.silence.Over(peer.silence))
+}

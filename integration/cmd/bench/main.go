@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command bench measures mig beside runc with CRIU, process_vm_readv alone and
+// runc's shim, all in one run. `make bench` builds and starts it as root; it
+// prints tables and writes bench-out/results.json and results.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/io-mig/mig/integration/bench/machine"
+	"github.com/io-mig/mig/integration/bench/report"
+)
+
+// section is one part of the benchmark.
+type section struct {
+	name string
+	run  func(context.Context, *bench) error
+}
+
+var sections = []section{
+	{"fixed", fixed},
+	{"containerd", containerd},
+	{"silence", silences},
+	{"threads", threads},
+	{"throughput", throughput},
+	{"peak", peak},
+	{"idle", idle},
+}
+
+func main() {
+	runs := flag.Int("runs", 10, "measurements of each kind")
+	out := flag.String("out", "bench-out", "`directory` for results.json and results.md")
+	only := flag.String("only", "", "comma-separated sections: "+names())
+	sizes := flag.String("sizes", "64,512,2048", "megabytes of the throughput section")
+	noPeer := flag.Bool("no-peer", false, "leave runc + CRIU out")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	r := &report.Report{Started: time.Now().UTC(), Runs: *runs, Machine: machine.Describe(), Versions: map[string]string{}}
+	err := measure(ctx, r, options{runs: *runs, only: *only, sizes: *sizes, peer: !*noPeer})
+	r.Took = time.Since(r.Started).Round(time.Second).String()
+	r.Machine.LoadAfter = machine.Load()
+	err = errors.Join(err, r.Save(*out))
+	if n := r.Failed(); n > 0 {
+		err = errors.Join(err, fmt.Errorf("%d measurements failed, see above", n))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func names() string {
+	var all []string
+	for _, s := range sections {
+		all = append(all, s.name)
+	}
+	return strings.Join(all, ", ")
+}
+
+// measure runs the sections that are wanted. What fails in one is in the
+// report; the others still run.
+func measure(ctx context.Context, r *report.Report, o options) (err error) {
+	wanted := strings.FieldsFunc(o.only, func(c rune) bool { return c == ',' })
+	for _, name := range wanted {
+		if !slices.ContainsFunc(sections, func(s section) bool { return s.name == name }) {
+			return fmt.Errorf("there is no section %q, only %s", name, names())
+		}
+	}
+	b, err := newBench(ctx, r, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	for _, s := range sections {
+		if len(wanted) > 0 && !slices.Contains(wanted, s.name) {
+			continue
+		}
+		done := len(r.Sections)
+		if err := s.run(ctx, b); err != nil {
+			r.Add(s.name, "").Fail(s.name, err)
+		}
+		for _, part := range r.Sections[done:] {
+			part.Print(os.Stdout)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
