@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// sockaddr puts sa_family in front of an address.
+func sockaddr(family uint32, addr []byte) []byte {
+	return append(binary.LittleEndian.AppendUint16(nil, uint16(family)), addr...)
+}
+
+// wildcard is the same port of every local address.
+func wildcard(addr []byte) []byte {
+	out := make([]byte, len(addr))
+	copy(out, addr[:2])
+	return out
+}
+
+// addressText shows an address without sa_family; empty for none.
+func addressText(family uint32, addr []byte) string {
+	switch {
+	case len(addr) == 0:
+		return ""
+	case family == unix.AF_INET && len(addr) >= 6:
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(addr[2:6])), binary.BigEndian.Uint16(addr)).String()
+	case family == unix.AF_INET6 && len(addr) >= 22:
+		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(addr[6:22])), binary.BigEndian.Uint16(addr)).String()
+	case family == unix.AF_UNIX:
+		return printable(addr)
+	}
+	return ""
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// refusal is something that cannot be carried: what it is, why, and a remedy.
+type refusal struct{ what, why, remedy string }
+
+func (r *refusal) Error() string { return r.what + ": " + r.why }
+
+// network is what the kernel tells about the sockets of one process's network
+// namespace, and which of them the container's descriptors lead to.
+type network struct {
+	unix     map[uint32]*unixSocket
+	inet     map[uint64]procfs.InetSocket
+	netlink  map[uint64]procfs.NetlinkSocket
+	ours     map[uint64]bool // inodes
+	closeTCP bool
+}
+
+// look reads the namespace of a process.
+func look(t procfs.Task, closeTCP bool) (*network, error) {
+	n := &network{
+		inet: map[uint64]procfs.InetSocket{}, netlink: map[uint64]procfs.NetlinkSocket{},
+		ours: map[uint64]bool{}, closeTCP: closeTCP,
+	}
+	err := inNamespace(t.Path("ns/net"), func() (err error) { n.unix, err = listUnix(); return err })
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"tcp", "tcp6"} {
+		list, err := t.Inet(name)
+		if err != nil && !procfs.IsGone(err) { // no IPv6: no tcp6
+			return nil, err
+		}
+		for _, s := range list {
+			n.inet[s.Inode] = s
+		}
+	}
+	list, err := t.NetlinkSockets()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range list {
+		n.netlink[s.Inode] = s
+	}
+	return n, nil
+}
+
+// protocol is the kernel's name of a socket's protocol (struct proto.name), read
+// through the link of its descriptor: nothing is asked of the process.
+func protocol(t procfs.Task, fd int) (string, error) {
+	buf := make([]byte, 64)
+	n, err := unix.Getxattr(t.Path(fmt.Sprintf("fd/%d", fd)), "system.sockprotoname", buf)
+	if err != nil {
+		return "", fmt.Errorf("name of its protocol: %w", err)
+	}
+	return strings.TrimRight(string(buf[:n]), "\x00"), nil
+}
+
+// classify says how a socket is restored, or returns a *refusal. The pre-flight
+// and the export decide by it alone.
+func (n *network) classify(t procfs.Task, d *target.Descriptor) (state.SocketState, error) {
+	name, err := protocol(t, d.FD)
+	if err != nil {
+		return 0, err
+	}
+	what := name + " socket"
+	if d.Flags&unix.O_ASYNC != 0 {
+		return 0, &refusal{what, "signal-driven I/O (O_ASYNC) is not carried by this version", ""}
+	}
+	switch name {
+	case "UNIX", "UNIX-STREAM":
+		return n.classifyUnix(d, what)
+	case "TCP", "TCPv6":
+		return n.classifyTCP(d)
+	case "UDP", "UDPv6":
+		return state.SocketState_SOCKET_STATE_OPEN, nil
+	case "NETLINK":
+		return n.classifyNetlink(d)
+	}
+	return 0, &refusal{what, "sockets of this protocol are not carried by this version", "close it before the checkpoint"}
+}
+
+func (n *network) classifyTCP(d *target.Descriptor) (state.SocketState, error) {
+	s, ok := n.inet[d.Link.Inode]
+	switch {
+	case !ok: // not bound, or ended
+		return state.SocketState_SOCKET_STATE_OPEN, nil
+	case s.State == stateListen:
+		return state.SocketState_SOCKET_STATE_LISTENING, nil
+	case s.State == stateClose:
+		return state.SocketState_SOCKET_STATE_OPEN, nil
+	case n.closeTCP:
+		return state.SocketState_SOCKET_STATE_CLOSED, nil
+	}
+	return 0, &refusal{
+		fmt.Sprintf("TCP connection %s to %s", s.Local, s.Remote), "connections are not carried by this version",
+		"let the clients disconnect, or choose " + OptionTCP + "=" + TCPClose + ": they find it closed and connect again",
+	}
+}
+
+func (n *network) classifyNetlink(d *target.Descriptor) (state.SocketState, error) {
+	s, ok := n.netlink[d.Link.Inode]
+	switch {
+	case !ok:
+		return 0, foreign("netlink socket")
+	case s.Protocol != unix.NETLINK_ROUTE:
+		return 0, &refusal{"netlink socket", fmt.Sprintf("protocol %d is not carried by this version", s.Protocol), "close it before the checkpoint"}
+	case s.Rmem > 0 || s.Dump:
+		return 0, &refusal{"netlink socket", "it has messages that were not read", "try again when the program has read them"}
+	}
+	return state.SocketState_SOCKET_STATE_OPEN, nil
+}
+
+func foreign(what string) *refusal {
+	return &refusal{what, "it belongs to another network namespace than its process", "close it before the checkpoint"}
+}
+
+func (n *network) classifyUnix(d *target.Descriptor, what string) (state.SocketState, error) {
+	u := n.unix[uint32(d.Link.Inode)]
+	if u == nil {
+		return 0, foreign(what)
+	}
+	if len(u.name) > 0 {
+		what += " " + printable(u.name)
+	}
+	if d.Info.SCMFds > 0 {
+		return 0, &refusal{what, "descriptors are on their way in its queue (SCM_RIGHTS)", "try again when the program has received them"}
+	}
+	switch {
+	case u.state == stateListen && u.received > 0:
+		return 0, &refusal{what, fmt.Sprintf("%d connections wait to be accepted", u.received), "try again in a moment"}
+	case u.state == stateListen:
+		return state.SocketState_SOCKET_STATE_LISTENING, nil
+	case !u.hasPeer:
+		return n.unread(u, what, state.SocketState_SOCKET_STATE_OPEN)
+	case u.typ == unix.SOCK_DGRAM:
+		return n.classifyDatagram(u, what)
+	case u.peer == 0 && u.shutdown == 3:
+		return state.SocketState_SOCKET_STATE_PAIR, nil // the other end is closed
+	case u.peer == 0:
+		return 0, &refusal{what, "its connection waits to be accepted", "try again in a moment"}
+	case !n.ours[uint64(u.peer)]:
+		return 0, &refusal{what, "it is connected to a process outside of the container", "end the connection before the checkpoint"}
+	}
+	return state.SocketState_SOCKET_STATE_PAIR, nil
+}
+
+// classifyDatagram: two that send to each other and have no names are a pair;
+// a name can be connected to again. Who sent what waits in another's queue is
+// not known to anybody but the kernel.
+func (n *network) classifyDatagram(u *unixSocket, what string) (state.SocketState, error) {
+	peer := n.unix[u.peer]
+	switch {
+	case u.peer == 0:
+		return state.SocketState_SOCKET_STATE_PAIR, nil
+	case peer != nil && len(peer.name) > 0:
+		return n.unread(u, what, state.SocketState_SOCKET_STATE_CONNECTED)
+	case peer == nil || peer.peer != u.inode || len(u.name) > 0:
+		return 0, &refusal{what, "it sends to a socket without a name that does not send back", "close it before the checkpoint"}
+	case !n.ours[uint64(u.peer)]:
+		return 0, &refusal{what, "it is connected to a process outside of the container", "end the connection before the checkpoint"}
+	}
+	return state.SocketState_SOCKET_STATE_PAIR, nil
+}
+
+func (n *network) unread(u *unixSocket, what string, s state.SocketState) (state.SocketState, error) {
+	if u.received > 0 {
+		return 0, &refusal{what, "it has datagrams that were not read, whose senders cannot be found", "try again when the program has read them"}
+	}
+	return s, nil
+}
+
+// printable shows a unix socket's name: abstract ones begin with @.
+func printable(name []byte) string {
+	s := strings.TrimRight(string(name), "\x00")
+	if len(name) > 0 && name[0] == 0 {
+		s = "@" + string(name[1:])
+	}
+	return fmt.Sprintf("%q", s)
+}
+
+// isRefusal unwraps a refusal.
+func isRefusal(err error) (*refusal, bool) {
+	var r *refusal
+	ok := errors.As(err, &r)
+	return r, ok
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// maxHeld bounds the unread data of all sockets together.
+const maxHeld = 256 << 20
+
+// kinds of socket that may be made, with the lengths of their addresses behind
+// sa_family: 14 bytes of sockaddr_in, 26 of sockaddr_in6, 10 of sockaddr_nl, up
+// to 108 of sockaddr_un.
+var kinds = map[[2]uint32]struct{ min, max int }{
+	{unix.AF_UNIX, unix.SOCK_STREAM}:    {1, 108},
+	{unix.AF_UNIX, unix.SOCK_DGRAM}:     {1, 108},
+	{unix.AF_UNIX, unix.SOCK_SEQPACKET}: {1, 108},
+	{unix.AF_INET, unix.SOCK_STREAM}:    {14, 14},
+	{unix.AF_INET, unix.SOCK_DGRAM}:     {14, 14},
+	{unix.AF_INET6, unix.SOCK_STREAM}:   {26, 26},
+	{unix.AF_INET6, unix.SOCK_DGRAM}:    {26, 26},
+	{unix.AF_NETLINK, unix.SOCK_RAW}:    {10, 10},
+	{unix.AF_NETLINK, unix.SOCK_DGRAM}:  {10, 10},
+}
+
+func decodeSocket(r *record.Record) (*state.Socket, error) {
+	m := &state.Socket{}
+	if err := proto.Unmarshal(r.Payload, m); err != nil {
+		return nil, err
+	}
+	if r.Entity == 0 || r.Entity >= 1<<(64-queueShift) {
+		return nil, errors.New("descriptions are numbered from 1")
+	}
+	kind, ok := kinds[[2]uint32{m.Family, m.Type}]
+	if !ok || !protocolAllowed(m) {
+		return nil, fmt.Errorf("a socket of family %d, type %d, protocol %d cannot be made", m.Family, m.Type, m.Protocol)
+	}
+	for _, a := range [][]byte{m.Local, m.Remote} {
+		if len(a) != 0 && (len(a) < kind.min || len(a) > kind.max) {
+			return nil, fmt.Errorf("address of %d bytes for family %d", len(a), m.Family)
+		}
+	}
+	if m.Flags&^uint32(socketFlags) != 0 || m.Shutdown > 3 || m.Backlog > math.MaxInt32 {
+		return nil, fmt.Errorf("flags %#o, shutdown %d, backlog %d", m.Flags, m.Shutdown, m.Backlog)
+	}
+	return m, errors.Join(checkState(m), checkFile(m), checkOptions(m))
+}
+
+func protocolAllowed(m *state.Socket) bool {
+	switch m.Family {
+	case unix.AF_UNIX:
+		return m.Protocol == 0
+	case unix.AF_NETLINK:
+		return m.Protocol == unix.NETLINK_ROUTE
+	}
+	if m.Type == unix.SOCK_STREAM {
+		return m.Protocol == unix.IPPROTO_TCP
+	}
+	return m.Protocol == unix.IPPROTO_UDP
+}
+
+// checkState: not every kind of socket has every state.
+func checkState(m *state.Socket) error {
+	isUnix, stream := m.Family == unix.AF_UNIX, m.Type == unix.SOCK_STREAM
+	ok := false
+	switch m.State {
+	case state.SocketState_SOCKET_STATE_OPEN:
+		ok = true
+	case state.SocketState_SOCKET_STATE_LISTENING:
+		ok = len(m.Local) > 0 && (stream || isUnix && m.Type == unix.SOCK_SEQPACKET)
+	case state.SocketState_SOCKET_STATE_PAIR:
+		ok = isUnix && len(m.Local) == 0
+	case state.SocketState_SOCKET_STATE_CONNECTED:
+		ok = m.Type == unix.SOCK_DGRAM && m.Family != unix.AF_NETLINK && len(m.Remote) > 0
+	case state.SocketState_SOCKET_STATE_CLOSED:
+		ok = stream && !isUnix
+	}
+	if !ok {
+		return fmt.Errorf("a socket of family %d, type %d cannot be %s", m.Family, m.Type, m.State)
+	}
+	if len(m.Group) > 0 && m.Family != unix.AF_NETLINK || len(m.Group) > 512 {
+		return fmt.Errorf("%d groups for family %d", len(m.Group), m.Family)
+	}
+	return nil
+}
+
+// checkFile: a name in the file system comes with its file, and only it.
+func checkFile(m *state.Socket) error {
+	named := m.Family == unix.AF_UNIX && len(m.Local) > 0 && m.Local[0] != 0
+	if named != (m.File != nil) {
+		return errors.New("a socket's file and its name do not fit each other")
+	}
+	if m.File == nil {
+		return nil
+	}
+	name := strings.TrimRight(string(m.Local), "\x00")
+	f := m.File
+	switch {
+	case strings.ContainsRune(name, 0) || f.Mode > 0o7777:
+		return fmt.Errorf("name %q, mode %#o", name, f.Mode)
+	case (f.Directory == "") != strings.HasPrefix(name, "/"):
+		return fmt.Errorf("name %q and directory %q", name, f.Directory)
+	case f.Directory != "" && (!strings.HasPrefix(f.Directory, "/") || len(f.Directory) > 4095 || strings.ContainsRune(f.Directory, 0)):
+		return fmt.Errorf("directory %q", f.Directory)
+	}
+	return nil
+}
+
+// checkOptions lets only those pass that the export reads.
+func checkOptions(m *state.Socket) error {
+	if len(m.Option) > len(table)+len(buffers) {
+		return fmt.Errorf("%d options", len(m.Option))
+	}
+	for _, o := range m.Option {
+		if o.Level > math.MaxInt32 || o.Name > math.MaxInt32 {
+			return fmt.Errorf("option %d of level %d", o.Name, o.Level)
+		}
+		t := lookUp(int(o.Level), int(o.Name), int(m.Family), int(m.Type))
+		if t == nil || len(o.Value) > t.size || !t.text && len(o.Value) != t.size {
+			return fmt.Errorf("option %d of level %d with %d bytes is not one that is carried", o.Name, o.Level, len(o.Value))
+		}
+	}
+	return nil
+}
+
+// decodeQueue reads a part of what is unread.
+func decodeQueue(r *record.Record, of func(uint64) *arrival) (*arrival, *state.SocketQueue, error) {
+	q := &state.SocketQueue{}
+	if err := proto.Unmarshal(r.Payload, q); err != nil {
+		return nil, nil, err
+	}
+	a := of(q.Description)
+	if a == nil || r.Entity>>queueShift != q.Description || a.msg.State != state.SocketState_SOCKET_STATE_PAIR {
+		return nil, nil, fmt.Errorf("unread data of description %d, which is not one of a pair", q.Description)
+	}
+	if stream := a.msg.Type == unix.SOCK_STREAM; stream && len(q.Message) > 0 || !stream && len(q.Stream) > 0 {
+		return nil, nil, errors.New("unread data of the wrong kind")
+	}
+	return a, q, nil
+}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// getter reads one socket through a duplicate of its descriptor. It only asks:
+// SO_ERROR, which is cleared by reading, is left alone.
+type getter struct {
+	*network
+	fd int
+	p  *target.Process
+	d  *target.Descriptor
+}
+
+// socketFlags are the flags that a socket's description can have.
+const socketFlags = unix.O_ACCMODE | unix.O_NONBLOCK
+
+// describe makes the message.
+func (g *getter) describe(how state.SocketState) (*state.Socket, error) {
+	msg := &state.Socket{State: how, Flags: uint32(g.d.Flags & socketFlags)}
+	for _, o := range []struct {
+		name int
+		to   *uint32
+	}{{unix.SO_DOMAIN, &msg.Family}, {unix.SO_TYPE, &msg.Type}, {unix.SO_PROTOCOL, &msg.Protocol}} {
+		n, err := unix.GetsockoptInt(g.fd, unix.SOL_SOCKET, o.name)
+		if err != nil {
+			return nil, os.NewSyscallError("getsockopt", err)
+		}
+		*o.to = uint32(n)
+	}
+	var err error
+	if msg.Uid, msg.Gid, err = target.Owner(g.p.Proc, &g.d.Stat); err != nil {
+		return nil, err
+	}
+	if how == state.SocketState_SOCKET_STATE_CLOSED {
+		return msg, nil
+	}
+	if err := g.refuseHidden(); err != nil {
+		return nil, err
+	}
+	if err := g.addresses(msg); err != nil {
+		return nil, err
+	}
+	switch msg.Family {
+	case unix.AF_UNIX:
+		err = g.unixState(msg)
+	case unix.AF_NETLINK:
+		msg.Group, err = g.groups()
+	default:
+		err = g.inetState(msg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	msg.Option, err = g.options(msg)
+	return msg, err
+}
+
+// refuseHidden looks for state that is not carried.
+func (g *getter) refuseHidden() error {
+	var n uint32
+	_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(g.fd), unix.SOL_SOCKET, soGetFilter, 0, uintptr(unsafe.Pointer(&n)), 0)
+	if e == 0 && n > 0 {
+		return &refusal{"socket", "it has a packet filter (SO_ATTACH_FILTER), which is not carried by this version", ""}
+	}
+	if off, err := unix.GetsockoptInt(g.fd, unix.SOL_SOCKET, soPeekOff); err == nil && off >= 0 {
+		return &refusal{"socket", "it is being peeked at (SO_PEEK_OFF), which is not carried by this version", ""}
+	}
+	return nil
+}
+
+func (g *getter) flag(name int) bool {
+	n, err := unix.GetsockoptInt(g.fd, unix.SOL_SOCKET, name)
+	return err == nil && n != 0
+}
+
+// address calls getsockname(2) or getpeername(2) and drops sa_family.
+func (g *getter) address(nr uintptr) ([]byte, error) {
+	var b [128]byte
+	n := uint32(len(b))
+	_, _, e := unix.Syscall(nr, uintptr(g.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&n)))
+	if e == unix.ENOTCONN {
+		return nil, nil
+	}
+	if e != 0 {
+		return nil, os.NewSyscallError("getsockname or getpeername", e)
+	}
+	if n <= 2 || int(n) > len(b) {
+		return nil, nil
+	}
+	return b[2:n], nil
+}
+
+// addresses fills in the names that are bound and connected to.
+func (g *getter) addresses(msg *state.Socket) error {
+	local, err := g.address(unix.SYS_GETSOCKNAME)
+	if err != nil {
+		return err
+	}
+	switch {
+	case msg.State == state.SocketState_SOCKET_STATE_PAIR: // see the package's comment
+	case msg.Family == unix.AF_INET || msg.Family == unix.AF_INET6:
+		if len(local) >= 2 && local[0]|local[1] != 0 { // the port
+			msg.Local = local
+		}
+	case msg.Family == unix.AF_NETLINK:
+		if len(local) >= 10 && !bytes.Equal(local[2:6], make([]byte, 4)) {
+			msg.Local = local
+		}
+	default:
+		msg.Local = local
+	}
+	udp := msg.Type == unix.SOCK_DGRAM && (msg.Family == unix.AF_INET || msg.Family == unix.AF_INET6)
+	if !udp && msg.State != state.SocketState_SOCKET_STATE_CONNECTED {
+		return nil
+	}
+	if msg.Remote, err = g.address(unix.SYS_GETPEERNAME); err != nil {
+		return err
+	}
+	if len(msg.Remote) > 0 {
+		msg.State = state.SocketState_SOCKET_STATE_CONNECTED
+	}
+	return nil
+}
+
+// inetState tells a TCP socket that was never connected from one whose
+// connection has ended.
+func (g *getter) inetState(msg *state.Socket) error {
+	if msg.Type != unix.SOCK_STREAM {
+		return nil
+	}
+	if msg.State == state.SocketState_SOCKET_STATE_LISTENING {
+		info, err := unix.GetsockoptTCPInfo(g.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return os.NewSyscallError("getsockopt(TCP_INFO)", err)
+		}
+		msg.Backlog = info.Sacked // of a listener: sk_max_ack_backlog (net/ipv4/tcp.c, tcp_get_info)
+		return nil
+	}
+	p := []unix.PollFd{{Fd: int32(g.fd), Events: unix.POLLRDHUP}}
+	if _, err := unix.Poll(p, 0); err != nil {
+		return os.NewSyscallError("poll", err)
+	}
+	if p[0].Revents&unix.POLLRDHUP != 0 {
+		msg.State, msg.Local = state.SocketState_SOCKET_STATE_CLOSED, nil
+	}
+	return nil
+}
+
+func (g *getter) unixState(msg *state.Socket) error {
+	u := g.unix[uint32(g.d.Link.Inode)]
+	msg.Shutdown = uint32(u.shutdown)
+	if msg.State == state.SocketState_SOCKET_STATE_LISTENING {
+		msg.Backlog = u.backlog
+	}
+	if len(msg.Local) == 0 || msg.Local[0] == 0 {
+		return nil
+	}
+	var err error
+	msg.File, err = g.file(u, strings.TrimRight(string(msg.Local), "\x00"))
+	return err
+}
+
+// file finds out what the name in the file system leads to.
+func (g *getter) file(u *unixSocket, name string) (*state.SocketFile, error) {
+	out := &state.SocketFile{}
+	path := name
+	if !strings.HasPrefix(name, "/") {
+		cwd, err := g.p.Proc.Cwd()
+		if err != nil {
+			return nil, err
+		}
+		out.Directory, path = cwd.Path, cwd.Path+"/"+name
+	}
+	var st unix.Stat_t
+	err := unix.Lstat(target.RootPath(g.p.Pid, path), &st)
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK && (uint32(st.Ino) == u.file || !g.sameName(u, uint32(st.Ino))) {
+		out.Mode = st.Mode & 0o7777
+		out.Uid, out.Gid, err = target.Owner(g.p.Proc, &st)
+		return out, err
+	}
+	if out.Directory != "" {
+		return nil, &refusal{"unix socket " + printable([]byte(name)), "its name is relative and does not lead to it from the working directory", "bind it by an absolute path"}
+	}
+	out.Unlinked = true
+	return out, nil
+}
+
+// sameName: another socket was bound by the same name, and its file is inode. A
+// file system may show other inode numbers than the kernel knows (overlayfs),
+// so a number alone proves nothing.
+func (g *getter) sameName(u *unixSocket, inode uint32) bool {
+	for _, o := range g.unix {
+		if o != u && bytes.Equal(o.name, u.name) && o.file == inode {
+			return true
+		}
+	}
+	return false
+}
+
+// groups lists the netlink groups the socket is a member of.
+func (g *getter) groups() ([]uint32, error) {
+	b, err := get(g.fd, solNetlink, listMembers, 64)
+	if err != nil {
+		return nil, err
+	}
+	var out []uint32
+	for i := range len(b) * 8 {
+		if b[i/8]&(1<<(i%8)) != 0 {
+			out = append(out, uint32(i+1))
+		}
+	}
+	return out, nil
+}
+
+// options compares with a new socket of the same namespace, whose sysctls give
+// the defaults.
+func (g *getter) options(msg *state.Socket) (out []*state.SocketOption, err error) {
+	family, typ := int(msg.Family), int(msg.Type)
+	err = inNamespace(g.p.Proc.Path("ns/net"), func() error {
+		fresh, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC, int(msg.Protocol))
+		if err != nil {
+			return fmt.Errorf("make a socket to compare with: %w", err)
+		}
+		defer unix.Close(fresh)
+		out, err = changed(g.fd, fresh, family, typ)
+		return err
+	})
+	return out, err
+}

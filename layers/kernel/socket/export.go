@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// exporter exports all sockets of the container.
+type exporter struct {
+	*Subsystem
+	out record.Sink
+	// descriptions by inode, and the networks by namespace.
+	descriptions map[uint64]uint64
+	networks     map[uint64]*network
+	closeTCP     bool
+}
+
+// Checkpoint exports all sockets in one step, for the container as a whole: two
+// that are connected may be anywhere in it.
+func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
+	if step.Stage != record.StageResidual || step.Process != record.Shared {
+		return record.Progress{Done: true}, nil
+	}
+	x := &exporter{Subsystem: s, out: out, descriptions: map[uint64]uint64{}, networks: map[uint64]*network{}}
+	var err error
+	if x.closeTCP, err = policy(s.env); err != nil {
+		return record.Progress{}, fmt.Errorf("socket: %w", err)
+	}
+	n, err := x.all(ctx)
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("socket: %w", err)
+	}
+	return record.Progress{Done: true, Advanced: true, Entities: n, Bytes: s.bytes.Load()}, nil
+}
+
+func (x *exporter) all(ctx context.Context) (uint64, error) {
+	procs := x.env.Source.Processes()
+	for _, p := range procs {
+		if p.Traced == nil {
+			return 0, fmt.Errorf("process %d: %w", p.ID, target.ErrNotStopped)
+		}
+		list, err := p.Descriptors()
+		if err != nil {
+			return 0, err
+		}
+		for i := range list {
+			if list[i].Owner() == target.OwnerSocket {
+				x.descriptions[list[i].Link.Inode] = list[i].Description
+			}
+		}
+	}
+	done := map[uint64]bool{}
+	for _, p := range procs {
+		list, err := p.Descriptors()
+		if err != nil {
+			return 0, err
+		}
+		for i := range list {
+			d := &list[i]
+			if d.Owner() != target.OwnerSocket || done[d.Description] {
+				continue
+			}
+			done[d.Description] = true
+			if err := x.export(ctx, p, d); err != nil {
+				return 0, fmt.Errorf("pid %d: fd %d: %w", p.Pid, d.FD, err)
+			}
+			x.entities.Add(1)
+		}
+	}
+	return uint64(len(done)), nil
+}
+
+// network looks at a process's network namespace once.
+func (x *exporter) network(p *target.Process) (*network, error) {
+	ns, err := p.Proc.Namespace("net")
+	if err != nil {
+		return nil, err
+	}
+	if n := x.networks[ns.Inode]; n != nil {
+		return n, nil
+	}
+	n, err := look(p.Proc, x.closeTCP)
+	if err != nil {
+		return nil, err
+	}
+	for inode := range x.descriptions {
+		n.ours[inode] = true
+	}
+	x.networks[ns.Inode] = n
+	return n, nil
+}
+
+// export pushes one socket and what is unread in it.
+func (x *exporter) export(ctx context.Context, p *target.Process, d *target.Descriptor) error {
+	n, err := x.network(p)
+	if err != nil {
+		return err
+	}
+	how, err := n.classify(p.Proc, d)
+	if err != nil {
+		return err
+	}
+	f, err := p.OpenDescriptor(d.FD)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	g := &getter{network: n, fd: int(f.Fd()), p: p, d: d}
+	msg, err := g.describe(how)
+	if err != nil {
+		return err
+	}
+	var parts []*state.SocketQueue
+	if msg.Family == unix.AF_UNIX {
+		if u := n.unix[uint32(d.Link.Inode)]; u.peer != 0 && msg.State == state.SocketState_SOCKET_STATE_PAIR {
+			msg.Peer = x.descriptions[uint64(u.peer)]
+		}
+		if msg.State == state.SocketState_SOCKET_STATE_PAIR {
+			if parts, err = peek(g.fd, int(msg.Type)); err != nil {
+				return err
+			}
+		}
+		if len(parts) > 0 && g.flag(unix.SO_PASSCRED) {
+			return &refusal{"unix socket", "it has unread messages that carry credentials", "try again when the program has read them"}
+		}
+	}
+	if err := x.push(ctx, record.Header{Kind: KindSocket, Entity: d.Description}, msg); err != nil {
+		return err
+	}
+	for i, part := range parts {
+		part.Description = d.Description
+		if err := x.push(ctx, record.Header{Kind: KindQueue, Entity: d.Description<<queueShift | uint64(i)}, part); err != nil {
+			return err
+		}
+		x.bytes.Add(uint64(queued(part)))
+	}
+	return nil
+}
+
+func (x *exporter) push(ctx context.Context, h record.Header, m proto.Message) error {
+	h.Subsystem = Name
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", h, err)
+	}
+	return x.out.Push(ctx, &record.Record{Header: h, Payload: b})
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// Restart imports: sockets are made in the stage build.
+func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Record) (record.Progress, error) {
+	var err error
+	switch {
+	case step.Stage == record.StageReceive:
+		err = s.receive(in)
+	case step.Stage == record.StageBuild && step.Process != record.Shared:
+		err = s.build(step.Process)
+	}
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("socket: %w", err)
+	}
+	return record.Progress{Done: true, Advanced: true}, nil
+}
+
+// receive keeps a record.
+func (s *Subsystem) receive(r *record.Record) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.Process != record.Shared {
+		return fmt.Errorf("%s: sockets belong to no process", r.Header)
+	}
+	switch r.Kind {
+	case KindSocket:
+		m, err := decodeSocket(r)
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.Header, err)
+		}
+		if s.in[r.Entity] != nil {
+			return fmt.Errorf("%s: the socket exists already", r.Header)
+		}
+		s.in[r.Entity] = &arrival{msg: m}
+		s.entities.Add(1)
+		return nil
+	case KindQueue:
+		a, q, err := decodeQueue(r, func(id uint64) *arrival { return s.in[id] })
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.Header, err)
+		}
+		n := queued(q)
+		if s.held += n; s.held > maxHeld {
+			return fmt.Errorf("sockets hold more than %d unread bytes", maxHeld)
+		}
+		a.stream = append(a.stream, q.Stream...)
+		a.messages = append(a.messages, q.Message...)
+		s.bytes.Add(uint64(n))
+		return nil
+	}
+	return fmt.Errorf("%s: kind %d is not known", r.Header, r.Kind)
+}
+
+// build makes the sockets that a process has. Those that connect by name come
+// last, when every name is bound.
+func (s *Subsystem) build(id record.ProcessID) error {
+	t := s.env.Frame.Task(id)
+	if t == nil || t.Traced == nil {
+		return fmt.Errorf("process %d: %w", id, target.ErrNotStopped)
+	}
+	b := &builder{task: t, allowed: &s.env.Frame.Allowed}
+	for _, last := range []bool{false, true} {
+		for _, desc := range slices.Sorted(maps.Keys(s.in)) {
+			a := s.in[desc]
+			connects := a.msg.State == state.SocketState_SOCKET_STATE_CONNECTED
+			if connects != last || len(t.Table.Slots(desc)) == 0 || a.builtBy == id {
+				continue
+			}
+			if a.builtBy != 0 {
+				return fmt.Errorf("socket %d is shared by the processes %d and %d, which this version cannot restore", desc, a.builtBy, id)
+			}
+			a.builtBy = id
+			if err := s.buildOne(b, desc, a); err != nil {
+				return fmt.Errorf("socket %d (%s): %w", desc, summary(a.msg), err)
+			}
+			a.stream, a.messages = nil, nil
+		}
+	}
+	return nil
+}
+
+func (s *Subsystem) buildOne(b *builder, desc uint64, a *arrival) error {
+	if a.msg.State != state.SocketState_SOCKET_STATE_PAIR {
+		return b.single(desc, a.msg)
+	}
+	other := s.in[a.msg.Peer]
+	if a.msg.Peer != 0 {
+		switch {
+		case other == nil || other.msg.Peer != desc || other == a || other.msg.Type != a.msg.Type:
+			return fmt.Errorf("its other end, %d, is not in the image", a.msg.Peer)
+		case len(b.task.Table.Slots(a.msg.Peer)) == 0:
+			return fmt.Errorf("its other end belongs to another process, which this version cannot restore")
+		}
+		other.builtBy = b.task.ID
+	}
+	return b.pair(desc, a, other)
+}
+
+// summary names a socket in errors.
+func summary(m *state.Socket) string {
+	s := fmt.Sprintf("family %d, type %d", m.Family, m.Type)
+	if name := addressText(m.Family, m.Local); name != "" {
+		s += ", bound to " + name
+	}
+	if name := addressText(m.Family, m.Remote); name != "" {
+		s += ", connected to " + name
+	}
+	return s
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// messagesPerPlan keeps a batch's parameters small.
+const messagesPerPlan = 256
+
+// pair makes two sockets that are connected to each other, puts back what each
+// had not read, and places them. other is nil where the other end is closed.
+func (b *builder) pair(desc uint64, a, other *arrival) error {
+	p := b.task.Plan()
+	addr, _ := p.Out(8)
+	p.AsUser(a.msg.Uid, a.msg.Gid)
+	x, y := p.OpenPair(tracer.Syscall(unix.SYS_SOCKETPAIR, unix.AF_UNIX, uint64(a.msg.Type|unix.SOCK_CLOEXEC), 0, addr), addr)
+	p.AsRoot()
+	above := b.task.Table.Above()
+	mine, its := p.DupAbove(x, above), p.DupAbove(y, above)
+	p.Close(x)
+	p.Close(y)
+	// What a sender has on its way is limited by its buffer; a default one may
+	// be smaller than that of the application, which is set behind.
+	for _, fd := range []int{mine, its} {
+		setInt(p, fd, unix.SO_SNDBUF, 1<<30)
+	}
+	if err := p.Run(); err != nil {
+		return err
+	}
+	if err := b.fill(its, a); err != nil {
+		return err
+	}
+	if other != nil {
+		if err := b.fill(mine, other); err != nil {
+			return err
+		}
+	}
+	p = b.task.Plan()
+	if other == nil {
+		p.Close(its)
+	} else if err := b.end(p, a.msg.Peer, its, other.msg); err != nil {
+		return err
+	}
+	if err := b.end(p, desc, mine, a.msg); err != nil {
+		return err
+	}
+	return p.Run()
+}
+
+// end finishes one end and places it.
+func (b *builder) end(p *target.Plan, desc uint64, fd int, m *state.Socket) error {
+	sized := false
+	for _, o := range m.Option {
+		setOption(p, fd, o)
+		sized = sized || o.Level == unix.SOL_SOCKET && o.Name == unix.SO_SNDBUF
+	}
+	if !sized {
+		b.defaultBuffer(p, fd)
+	}
+	const receiving, sending = 1, 2
+	if m.Shutdown&receiving != 0 {
+		p.Quiet(tracer.Syscall(unix.SYS_SHUTDOWN, uint64(fd), unix.SHUT_RD))
+	}
+	if m.Shutdown&sending != 0 {
+		p.Quiet(tracer.Syscall(unix.SYS_SHUTDOWN, uint64(fd), unix.SHUT_WR))
+	}
+	b.finish(p, fd, m)
+	return p.Place(desc, fd)
+}
+
+// defaultBuffer undoes the larger buffer that filling needed: the size of a new
+// socket's, half of what the kernel shows, and the mark that it was set.
+func (b *builder) defaultBuffer(p *target.Plan, fd int) {
+	size, err := defaultSendBuffer()
+	if err != nil {
+		return // as large as it may be: of no consequence but for its limit
+	}
+	setInt(p, fd, unix.SO_SNDBUF, size/2)
+	p.Quiet(tracer.Syscall(unix.SYS_SETSOCKOPT, uint64(fd), unix.SOL_SOCKET, soBufLock, p.Put(int32Bytes(0)), 4))
+}
+
+// defaultSendBuffer is net.core.wmem_default, which is the same in every
+// network namespace.
+func defaultSendBuffer() (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	return unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+}
+
+// fill sends to the other end of from what it had not read.
+func (b *builder) fill(from int, a *arrival) error {
+	const flags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
+	send := func(p *target.Plan, data []byte) {
+		p.Expect(tracer.Syscall(unix.SYS_SENDTO, uint64(from), p.Put(data), uint64(len(data)), flags, 0, 0), int64(len(data)))
+	}
+	if len(a.stream) > 0 {
+		p := b.task.Plan()
+		send(p, a.stream)
+		return p.Run()
+	}
+	for rest := a.messages; len(rest) > 0; {
+		n := min(len(rest), messagesPerPlan)
+		p := b.task.Plan()
+		for _, m := range rest[:n] {
+			send(p, m)
+		}
+		if err := p.Run(); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return nil
+}

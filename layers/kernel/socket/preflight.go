@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+)
+
+// Preflight names what could not be carried, while the tasks run.
+func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
+	closeTCP, err := policy(s.env)
+	if err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	pids, err := s.env.Source.Pids()
+	if err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	lists := map[int][]target.Descriptor{}
+	ours := map[uint64]bool{}
+	for _, pid := range pids {
+		list, err := s.env.Source.Look(pid)
+		if err != nil {
+			return nil, fmt.Errorf("socket: %w", err)
+		}
+		for _, d := range list {
+			if d.Owner() == target.OwnerSocket {
+				lists[pid] = append(lists[pid], d)
+				ours[d.Link.Inode] = true
+			}
+		}
+	}
+	var out []record.Finding
+	for _, pid := range pids {
+		if len(lists[pid]) == 0 {
+			continue
+		}
+		found, err := inspect(ctx, pid, lists[pid], ours, closeTCP)
+		if procfs.IsGone(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("socket: pid %d: %w", pid, err)
+		}
+		out = append(out, found...)
+	}
+	return out, nil
+}
+
+// inspect looks at one process's sockets.
+func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[uint64]bool, closeTCP bool) ([]record.Finding, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	t := procfs.Host().Process(pid)
+	n, err := look(t, closeTCP)
+	if err != nil {
+		return nil, err
+	}
+	n.ours = ours
+	var out []record.Finding
+	for i := range list {
+		d := &list[i]
+		_, err := n.classify(t, d)
+		if procfs.IsGone(err) || errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) {
+			continue // closed, or another file by now
+		}
+		r, ok := isRefusal(err)
+		if err != nil && !ok {
+			return nil, fmt.Errorf("fd %d: %w", d.FD, err)
+		}
+		if ok {
+			out = append(out, record.Finding{Pid: pid, FD: d.FD, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy})
+		}
+	}
+	return out, nil
+}

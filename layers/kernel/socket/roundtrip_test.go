@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket_test
+
+import (
+	"maps"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/io-mig/mig/layers/kernel/cpu"
+	"github.com/io-mig/mig/layers/kernel/file"
+	"github.com/io-mig/mig/layers/kernel/kerneltest"
+	"github.com/io-mig/mig/layers/kernel/memory"
+	"github.com/io-mig/mig/layers/kernel/pipe"
+	"github.com/io-mig/mig/layers/kernel/signal"
+	"github.com/io-mig/mig/layers/kernel/socket"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/task"
+)
+
+// with are the subsystems, the sockets' with options.
+func with(options map[string]string) []kerneltest.Constructor {
+	return []kerneltest.Constructor{
+		kerneltest.Of(memory.New), kerneltest.Of(task.New), kerneltest.Of(file.New), kerneltest.Of(pipe.New),
+		kerneltest.Of(signal.New), kerneltest.Of(cpu.New),
+		kerneltest.Of(func(env target.Env) *socket.Subsystem {
+			env.Options = maps.Clone(options)
+			return socket.New(env)
+		}),
+	}
+}
+
+// generations lets the original verify itself after the export, then the copy
+// what the original has read beside its image, then copies of copies.
+func generations(t *testing.T, p kerneltest.Program) {
+	t.Helper()
+	all := with(nil)
+	c := kerneltest.Start(t, p)
+	image, err := c.Export(true, all...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Verify()
+	c.Stop()
+	if c, err = c.Import(image, all...); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		c.Verify()
+		if c, err = c.Next(all...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Verify()
+}
+
+func TestPairs(t *testing.T) { generations(t, kerneltest.Program{Source: "testdata/pairs.c"}) }
+
+func TestPairsOfAnUnprivilegedUser(t *testing.T) {
+	generations(t, kerneltest.Program{Source: "testdata/pairs.c", UID: 1000, GID: 1000})
+}
+
+func TestListeners(t *testing.T) {
+	dir, err := os.MkdirTemp("", "mig")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	generations(t, kerneltest.Program{Source: "testdata/listeners.c", Args: []string{dir}})
+}
+
+func TestDatagrams(t *testing.T) { generations(t, kerneltest.Program{Source: "testdata/datagrams.c"}) }
+
+func TestConnectionIsRefusedByName(t *testing.T) {
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/connection.c"})
+	_, err := c.Export(true, with(nil)...)
+	if err == nil || !strings.Contains(err.Error(), "TCP connection 127.0.0.1:") || !strings.Contains(err.Error(), "tcp=close") {
+		t.Fatalf("export says: %v", err)
+	}
+	c.Verify()
+}
+
+func TestConnectionIsClosedByPolicy(t *testing.T) {
+	all := with(map[string]string{socket.OptionTCP: socket.TCPClose})
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/connection.c", Args: []string{"closed"}})
+	c.Verify()
+	for range 3 {
+		n, err := c.Next(all...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.Verify()
+		c = n
+	}
+}
+
+func TestRefusedByName(t *testing.T) {
+	for kind, why := range map[string]string{
+		"raw": "RAW", "packet": "PACKET", "pending": "wait to be accepted",
+		"flight": "on their way", "queued": "not read",
+	} {
+		t.Run(kind, func(t *testing.T) {
+			c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/refused.c", Args: []string{kind}})
+			_, err := c.Export(true, with(nil)...)
+			if err == nil || !strings.Contains(err.Error(), why) || !strings.Contains(err.Error(), "fd 3") {
+				t.Fatalf("export says: %v", err)
+			}
+			c.Verify()
+		})
+	}
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package socket exports and imports sockets: pairs of connected unix sockets
+// with what is unread in them, unix sockets that listen or wait for datagrams,
+// listening TCP sockets, UDP sockets, and route netlink sockets. Options that
+// differ from a new socket's travel with them.
+//
+// What happens to the rest:
+//   - A TCP connection is refused by name, since its peer is elsewhere. With
+//     the option tcp=close it is restored as a connection that has ended:
+//     read(2) returns 0, write(2) fails with EPIPE (and SIGPIPE), poll(2)
+//     reports POLLIN, POLLRDHUP and POLLHUP, getpeername(2) fails with
+//     ENOTCONN. Servers close such a connection and their clients reconnect.
+//   - Connections that a TCP listener has not accepted yet are dropped: the
+//     client is told by a reset and connects again.
+//   - Datagrams that wait in a UDP socket are dropped, as a network may.
+//   - Unix connections keep no names: getsockname(2) of a restored connection
+//     is unnamed.
+//
+// Sockets are made by the task itself: cgroup, network namespace and
+// SO_PEERCRED are those of the container.
+//
+// Sources: unix(7), tcp(7), udp(7), ip(7), ipv6(7), socket(7), netlink(7),
+// sock_diag(7).
+package socket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// Name is what the subsystem's records are called by.
+const Name = "socket"
+
+// Kinds of the subsystem's records, see spec/state/socket.proto.
+const (
+	KindSocket = 1
+	KindQueue  = 2
+)
+
+// OptionTCP is the policy for TCP connections: TCPRefuse, the default, or
+// TCPClose.
+const OptionTCP = "tcp"
+
+// Values of OptionTCP.
+const (
+	TCPRefuse = "refuse"
+	TCPClose  = "close"
+)
+
+// Subsystem is one event's sockets.
+type Subsystem struct {
+	env target.Env
+
+	entities, bytes atomic.Uint64
+
+	mu   sync.Mutex // guards what arrives
+	in   map[uint64]*arrival
+	held int // bytes of the queues in memory
+}
+
+// arrival is a socket of the image.
+type arrival struct {
+	msg      *state.Socket
+	stream   []byte
+	messages [][]byte
+	builtBy  record.ProcessID
+}
+
+// New makes the subsystem for one event.
+func New(env target.Env) *Subsystem { return &Subsystem{env: env, in: map[uint64]*arrival{}} }
+
+// Name of the subsystem.
+func (s *Subsystem) Name() string { return Name }
+
+// Status counts sockets and unread bytes.
+func (s *Subsystem) Status() record.Status {
+	return record.Status{Entities: s.entities.Load(), Bytes: s.bytes.Load()}
+}
+
+// Fault cannot be served: every record exists once.
+func (s *Subsystem) Fault(_ context.Context, f record.Fault) error {
+	return fmt.Errorf("socket: %s: no second copy to recover it from: %w", f.Header, errors.ErrUnsupported)
+}
+
+// Dump lists what the import knows.
+func (s *Subsystem) Dump(w io.Writer) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(s.in)) {
+		a := s.in[id]
+		fmt.Fprintf(w, "description %d: %v, %d bytes and %d messages unread, built by process %d\n",
+			id, a.msg, len(a.stream), len(a.messages), a.builtBy)
+	}
+	return nil
+}
+
+// policy reads OptionTCP.
+func policy(env target.Env) (closeTCP bool, err error) {
+	switch v := env.Options[OptionTCP]; v {
+	case "", TCPRefuse:
+		return false, nil
+	case TCPClose:
+		return true, nil
+	default:
+		return false, fmt.Errorf("option %s=%s is not known: %s or %s", OptionTCP, v, TCPRefuse, TCPClose)
+	}
+}
