@@ -28,8 +28,12 @@ const (
 
 // scanArg is struct pm_scan_arg of include/uapi/linux/fs.h.
 type scanArg struct {
-	size, flags, start, end, walkEnd, vec, vecLen, maxPages uint64
-	inverted, mask, anyOf, returned                         uint64
+	size, flags, start, end, walkEnd uint64
+	// vec is a pointer, not a number: the runtime moves stacks.
+	vec              *pageRegion
+	vecLen, maxPages uint64
+
+	inverted, mask, anyOf, returned uint64
 }
 
 // pageRegion is struct page_region: a run of pages of equal categories.
@@ -58,7 +62,7 @@ func (p *pagemap) scan(start, end uint64, sel selection, fn func(start, end uint
 	vec := make([]pageRegion, 512)
 	arg := scanArg{
 		size: uint64(unsafe.Sizeof(scanArg{})), start: start, end: end,
-		vec: uint64(uintptr(unsafe.Pointer(&vec[0]))), vecLen: uint64(len(vec)),
+		vec: &vec[0], vecLen: uint64(len(vec)),
 		// A category in inverted matches when it is absent.
 		inverted: sel.none, mask: sel.all | sel.none, anyOf: sel.any,
 		returned: pageIsPresent,
