@@ -67,7 +67,9 @@ func (p *Process) Setup(ctx context.Context) error {
 	return nil
 }
 
-// Restart lets the process run on as if nothing had happened.
+// Restart lets the process run on as if nothing had happened. One that was
+// paused is let go by Source.Release only, when the container is frozen again:
+// it must not run a single instruction in between.
 func (p *Process) Restart(context.Context) error {
 	if p.Traced == nil {
 		return nil
@@ -75,6 +77,17 @@ func (p *Process) Restart(context.Context) error {
 	if err := p.source.beforeRemote(); err != nil {
 		return err
 	}
+	if p.source.wasFrozen {
+		if err := p.Traced.Withdraw(); err != nil && !errors.Is(err, tracer.ErrExited) {
+			return err
+		}
+		return nil
+	}
+	return p.letGo()
+}
+
+// letGo detaches from the process.
+func (p *Process) letGo() error {
 	err := p.Traced.Detach()
 	if err != nil {
 		err = errors.Join(fmt.Errorf("let pid %d run on: %w", p.Pid, err), p.Traced.Leave())

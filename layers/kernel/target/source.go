@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/io-mig/mig/layers/kernel/procfs"
@@ -215,6 +216,9 @@ func (s *Source) Release(ctx context.Context) error {
 		err = errors.Join(err, p.reap())
 	}
 	for _, p := range all {
+		if p.Traced != nil && !slices.Contains(killed, p) {
+			err = errors.Join(err, p.letGo())
+		}
 		p.close()
 	}
 	s.mu.Lock()

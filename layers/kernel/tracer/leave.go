@@ -55,13 +55,26 @@ func (p *Process) quit() error {
 // stuckWait is how long leave waits for a thread that is in a remote call.
 const stuckWait = 2 * time.Second
 
-func (p *Process) leave() error {
-	var errs []error
-	note := func(err error) {
-		if err != nil && !errors.Is(err, ErrExited) {
-			errs = append(errs, err)
+// Withdraw is the first half of Detach: everything is put back, but the
+// threads stay stopped. Whoever has to freeze them before they are let go does
+// it between Withdraw and Detach; no remote call is possible any more.
+func (p *Process) Withdraw() error {
+	return p.do(func() error {
+		var errs []error
+		p.withdraw(func(err error) {
+			if err != nil && !errors.Is(err, ErrExited) {
+				errs = append(errs, err)
+			}
+		})
+		if err := errors.Join(errs...); err != nil {
+			return fmt.Errorf("withdraw from process %d: %w", p.Pid, err)
 		}
-	}
+		return nil
+	})
+}
+
+// withdraw ends every injection. Nothing is left to do the second time.
+func (p *Process) withdraw(note func(error)) {
 	for _, th := range p.live() {
 		if th.running && th.entered {
 			note(p.halt(th))
@@ -82,6 +95,16 @@ func (p *Process) leave() error {
 	} else {
 		note(p.unmapScratch())
 	}
+}
+
+func (p *Process) leave() error {
+	var errs []error
+	note := func(err error) {
+		if err != nil && !errors.Is(err, ErrExited) {
+			errs = append(errs, err)
+		}
+	}
+	p.withdraw(note)
 	for _, th := range p.live() {
 		if th.running {
 			p.Tracer.letGoLater(p, th)
