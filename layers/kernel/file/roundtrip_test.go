@@ -29,7 +29,6 @@ func program(t *testing.T, source string, args ...string) kerneltest.Program {
 	return kerneltest.Program{Source: "testdata/" + source, Args: append([]string{dir}, args...)}
 }
 
-
 func TestUnlinkedFilesTravel(t *testing.T) {
 	p := program(t, "unlinked.c")
 	p.Generations, p.LeaveRunning = 2, true

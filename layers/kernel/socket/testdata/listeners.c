@@ -29,9 +29,9 @@ static void greet(int listener, const void *addr, socklen_t len, int family) {
   char b[8];
   int c = socket(family, SOCK_STREAM, 0);
   CHECK(c >= 0 && connect(c, addr, len) == 0, "family %d", family);
+  CHECK(send(c, "hi", 2, 0) == 2); // before: TCP_DEFER_ACCEPT waits for it
   int s = accept(listener, 0, 0);
-  CHECK(s >= 0);
-  CHECK(send(c, "hi", 2, 0) == 2 && recv(s, b, 8, 0) == 2);
+  CHECK(s >= 0 && recv(s, b, 8, 0) == 2);
   close(c), close(s);
 }
 
@@ -73,11 +73,8 @@ static void verify(void) {
   n = sizeof i;
   CHECK(getsockopt(tcp4, IPPROTO_TCP, TCP_INFO, &i, &n) == 0 && i.tcpi_state == TCP_LISTEN && i.tcpi_sacked == 37, "%d", i.tcpi_sacked);
   CHECK((fcntl(tcp4, F_GETFL) & O_NONBLOCK) == 0 && (fcntl(fresh, F_GETFL) & O_NONBLOCK));
-  CHECK(connect(fresh, (void *)&a4, sizeof a4) == 0 || errno == EINPROGRESS);
+  CHECK(connect(fresh, (void *)&a6, sizeof a6) < 0 && errno == EAFNOSUPPORT);
   close(fresh);
-  int s = accept(tcp4, 0, 0);
-  (void)s;
-  close(s);
   MUST((fresh = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)) >= 0);
 }
 

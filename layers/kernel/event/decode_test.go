@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package event
+
+import (
+	"math"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+func encode(t testing.TB, kind uint32, entity uint64, m proto.Message) *record.Record {
+	t.Helper()
+	b, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &record.Record{Header: record.Header{Subsystem: Name, Kind: kind, Entity: entity}, Payload: b}
+}
+
+func TestHostileRecordsAreRefused(t *testing.T) {
+	good := &state.PollTarget{Fd: 3, Description: 4}
+	for name, r := range map[string]*record.Record{
+		"description 0":      encode(t, KindCounter, 0, &state.EventCounter{}),
+		"flags":              encode(t, KindCounter, 1, &state.EventCounter{Flags: 1 << 30}),
+		"counter":            encode(t, KindCounter, 1, &state.EventCounter{Count: math.MaxUint64}),
+		"clock":              encode(t, KindTimer, 1, &state.EventTimer{Clock: 5}),
+		"timer flags":        encode(t, KindTimer, 1, &state.EventTimer{SettimeFlags: 8}),
+		"time":               encode(t, KindTimer, 1, &state.EventTimer{Remaining: 1 << 63}),
+		"expiry":             encode(t, KindTimer, 1, &state.EventTimer{Expiry: -1}),
+		"number":             encode(t, KindPoll, 1, &state.EventPoll{Target: []*state.PollTarget{{Fd: maxFD, Description: 1}}}),
+		"target 0":           encode(t, KindPoll, 1, &state.EventPoll{Target: []*state.PollTarget{{Fd: 1}}}),
+		"registration twice": encode(t, KindPoll, 1, &state.EventPoll{Target: []*state.PollTarget{good, good}}),
+		"unknown kind":       encode(t, 9, 1, &state.EventPoll{}),
+	} {
+		if _, err := decode(r); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	r := encode(t, KindCounter, 1, &state.EventCounter{})
+	r.Process = 1
+	if _, err := decode(r); err == nil {
+		t.Error("a description that belongs to a process was accepted")
+	}
+}
+
+func TestClassify(t *testing.T) {
+	timerfd := func(clock int, flags uint32, left int64) *target.Descriptor {
+		d := &target.Descriptor{Link: procfs.FDLink{Kind: procfs.FDTimerfd}}
+		d.Info.Timerfd = &procfs.TimerfdInfo{ClockID: clock, SettimeFlags: flags, Value: procfs.Timespec{Sec: left, Nsec: 7}}
+		return d
+	}
+	_, msg, err := classify(timerfd(1, 1, 5))
+	if m, ok := msg.(*state.EventTimer); err != nil || !ok || m.Remaining != 5e9+7 || m.Expiry != 0 {
+		t.Errorf("an absolute monotonic timer is carried by what is left of it: %v %v", msg, err)
+	}
+	_, msg, err = classify(timerfd(0, 3, 5))
+	if m, ok := msg.(*state.EventTimer); err != nil || !ok || m.Expiry == 0 {
+		t.Errorf("a timer of the calendar is carried by its time: %v %v", msg, err)
+	}
+	for _, d := range []*target.Descriptor{
+		timerfd(99, 0, 1),
+		{Link: procfs.FDLink{Kind: procfs.FDInotify}},
+		{Link: procfs.FDLink{Kind: procfs.FDEventfd}}, // a kernel that shows no counter
+	} {
+		if _, _, err := classify(d); err == nil {
+			t.Errorf("%v was accepted", d.Link.Kind)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(uint32(KindTimer), encode(f, KindTimer, 1, &state.EventTimer{Clock: 1, Remaining: 5}).Payload)
+	f.Add(uint32(KindPoll), encode(f, KindPoll, 1, &state.EventPoll{Target: []*state.PollTarget{{Fd: 3, Description: 4}}}).Payload)
+	f.Fuzz(func(t *testing.T, kind uint32, payload []byte) {
+		msg, err := decode(&record.Record{Header: record.Header{Kind: kind, Entity: 1}, Payload: payload})
+		if err != nil {
+			return
+		}
+		switch m := msg.(type) {
+		case *state.EventTimer:
+			if !clocks[m.Clock] || m.Remaining > maxTime {
+				t.Fatalf("timer %v", m)
+			}
+		case *state.EventPoll:
+			for _, target := range m.Target {
+				if target.Description == 0 || target.Fd >= maxFD {
+					t.Fatalf("target %v", target)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+func encode(t testing.TB, kind uint32, entity uint64, m proto.Message) *record.Record {
+	t.Helper()
+	b, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &record.Record{Header: record.Header{Subsystem: Name, Kind: kind, Entity: entity}, Payload: b}
+}
+
+// listener is one as the export describes it.
+func listener() *state.Socket {
+	return &state.Socket{
+		Family: unix.AF_INET, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP,
+		State: state.SocketState_SOCKET_STATE_LISTENING, Local: make([]byte, 14), Backlog: 5,
+		Option: []*state.SocketOption{{Level: unix.IPPROTO_TCP, Name: unix.TCP_NODELAY, Value: int32Bytes(1)}},
+	}
+}
+
+func half() *state.Socket {
+	return &state.Socket{Family: unix.AF_UNIX, Type: unix.SOCK_STREAM, State: state.SocketState_SOCKET_STATE_PAIR}
+}
+
+func TestHostileSocketsAreRefused(t *testing.T) {
+	if _, err := decodeSocket(encode(t, KindSocket, 1, listener())); err != nil {
+		t.Errorf("a listener as the export describes it: %v", err)
+	}
+	change := func(m *state.Socket, fn func(*state.Socket)) *state.Socket { fn(m); return m }
+	for name, m := range map[string]*state.Socket{
+		"raw":             change(listener(), func(m *state.Socket) { m.Type = unix.SOCK_RAW }),
+		"packet":          change(listener(), func(m *state.Socket) { m.Family = unix.AF_PACKET }),
+		"SCTP":            change(listener(), func(m *state.Socket) { m.Protocol = unix.IPPROTO_SCTP }),
+		"address":         change(listener(), func(m *state.Socket) { m.Local = make([]byte, 120) }),
+		"no state":        change(listener(), func(m *state.Socket) { m.State = 0 }),
+		"TCP pair":        change(listener(), func(m *state.Socket) { m.State = state.SocketState_SOCKET_STATE_PAIR }),
+		"UDP that waits":  change(listener(), func(m *state.Socket) { m.Type, m.Protocol = unix.SOCK_DGRAM, unix.IPPROTO_UDP }),
+		"backlog":         change(listener(), func(m *state.Socket) { m.Backlog = 1 << 31 }),
+		"flags":           change(listener(), func(m *state.Socket) { m.Flags = unix.O_APPEND }),
+		"groups":          change(listener(), func(m *state.Socket) { m.Group = []uint32{1} }),
+		"TCP with a file": change(listener(), func(m *state.Socket) { m.File = &state.SocketFile{} }),
+		"option":          change(listener(), func(m *state.Socket) { m.Option[0].Name = 9999 }),
+		"option's level":  change(listener(), func(m *state.Socket) { m.Option[0].Level = 1 << 31 }),
+		"option's size":   change(listener(), func(m *state.Socket) { m.Option[0].Value = make([]byte, 5) }),
+		"packet filter": change(listener(), func(m *state.Socket) {
+			m.Option[0].Level, m.Option[0].Name, m.Option[0].Value = unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, make([]byte, 16)
+		}),
+		"name without file": change(half(), func(m *state.Socket) {
+			m.State, m.Local = state.SocketState_SOCKET_STATE_OPEN, []byte("/run/x\x00")
+		}),
+		"directory of an absolute name": change(half(), func(m *state.Socket) {
+			m.State, m.Local, m.File = state.SocketState_SOCKET_STATE_OPEN, []byte("/run/x\x00"), &state.SocketFile{Directory: "/etc"}
+		}),
+	} {
+		if _, err := decodeSocket(encode(t, KindSocket, 1, m)); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestHostileQueuesAreRefused(t *testing.T) {
+	s := New(target.Env{})
+	for id, m := range map[uint64]*state.Socket{1: half(), 2: listener()} {
+		if err := s.receive(encode(t, KindSocket, id, m)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, r := range map[string]*record.Record{
+		"of a listener":  encode(t, KindQueue, 2<<queueShift, &state.SocketQueue{Description: 2, Stream: []byte("x")}),
+		"of nobody":      encode(t, KindQueue, 3<<queueShift, &state.SocketQueue{Description: 3, Stream: []byte("x")}),
+		"messages":       encode(t, KindQueue, 1<<queueShift, &state.SocketQueue{Description: 1, Message: [][]byte{{1}}}),
+		"another entity": encode(t, KindQueue, 2<<queueShift, &state.SocketQueue{Description: 1, Stream: []byte("x")}),
+		"a socket again": encode(t, KindSocket, 1, half()),
+	} {
+		if err := s.receive(r); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestDiagOfAPair(t *testing.T) {
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(p[0])
+	defer unix.Close(p[1])
+	if _, err := unix.Write(p[0], []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	var st [2]unix.Stat_t
+	for i := range p {
+		if err := unix.Fstat(p[i], &st[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := listUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := list[uint32(st[1].Ino)]
+	if u == nil || !u.hasPeer || uint64(u.peer) != st[0].Ino || u.received != 5 || u.state != stateEstablished || u.shutdown != 0 {
+		t.Fatalf("%+v, peer %d", u, st[0].Ino)
+	}
+}
+
+func FuzzParseDump(f *testing.F) {
+	f.Add(make([]byte, 16))
+	f.Add([]byte{36, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 10, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 2, 0})
+	f.Fuzz(func(t *testing.T, b []byte) { _, _ = parseDump(b, map[uint32]*unixSocket{}) })
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(uint32(KindSocket), encode(f, KindSocket, 1, listener()).Payload)
+	f.Add(uint32(KindSocket), encode(f, KindSocket, 1, half()).Payload)
+	f.Fuzz(func(t *testing.T, kind uint32, payload []byte) {
+		m, err := decodeSocket(&record.Record{Header: record.Header{Kind: kind, Entity: 1}, Payload: payload})
+		if err != nil {
+			return
+		}
+		_ = summary(m)
+		if len(m.Local) > 108 || len(m.Remote) > 108 || m.Family == unix.AF_PACKET {
+			t.Fatalf("socket %v", m)
+		}
+	})
+}
