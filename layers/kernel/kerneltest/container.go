@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,6 +43,9 @@ type Container struct {
 	errors     output
 	once       sync.Once
 }
+
+// firstID is what the ids of a user namespace begin with outside of it.
+const firstID = 200000
 
 // output collects what a program writes to its standard error.
 type output struct {
@@ -102,6 +106,13 @@ func newContainer(t testing.TB, p *Program, files []*os.File, uid, gid int, args
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = theirs[0], theirs[1], theirs[2]
 	c.cmd.ExtraFiles = append(append([]*os.File{}, files...), gate)
 	c.cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}
+	if p.UserNamespace {
+		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: firstID, Size: 65536}}
+		c.cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
+		c.cmd.SysProcAttr.UidMappings, c.cmd.SysProcAttr.GidMappings = ids, ids
+		c.cmd.SysProcAttr.GidMappingsEnableSetgroups = true
+		c.cmd.SysProcAttr.Credential = &syscall.Credential{} // its root
+	}
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,8 @@ type Program struct {
 	Args []string
 	// UID and GID it starts with. Its frame starts as root all the same.
 	UID, GID int
+	// UserNamespace gives it, and its frames, one of its own.
+	UserNamespace bool
 	// Dynamic links a C program against the shared libc.
 	Dynamic bool
 	// Generations is how often it is exported and imported; 0 means once.

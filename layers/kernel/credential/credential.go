@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package credential exports and imports what a thread may do: its ids and
+// groups, capability sets, secure bits and no_new_privs, and with the process
+// whether it may be dumped and its resource limits.
+//
+// An image is untrusted: it can only narrow what the live request's spec gives
+// (target.Allowed). Whatever it asks for beyond that is an error before
+// anything is set, and afterwards each thread is compared with what was asked
+// for, as the kernel shows it.
+//
+// Seccomp filters are not in the image: the spec's are loaded in the frame, and
+// the pre-flight refuses threads with others. Keyrings are not carried; from
+// outside the kernel does not tell what is in them.
+//
+// Sources: credentials(7), capabilities(7), prctl(2), capget(2), getrlimit(2),
+// kernel/cred.c and security/commoncap.c.
+package credential
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// Name is what the subsystem's records are called by.
+const Name = "credential"
+
+// Kinds of records.
+const (
+	// KindProcess: state.ProcessLimits, entity 0.
+	KindProcess = 1
+	// KindThreads: state.ThreadCredentials, entity is the first one's id.
+	KindThreads = 2
+)
+
+const (
+	threadsPerRecord = 128
+	// groupsPerRecord keeps records small whatever a thread's groups.
+	groupsPerRecord = 1 << 17
+	// maxGroups is NGROUPS_MAX of include/uapi/linux/limits.h.
+	maxGroups = 65536
+	// maxThreads is the kernel's largest pid (PID_MAX_LIMIT).
+	maxThreads = 4 << 20
+)
+
+// errImage marks records that contradict themselves or each other.
+var errImage = errors.New("the image's credentials are invalid")
+
+// ErrBeyondSpec marks an image that asks for more than the live request's spec
+// gives.
+var ErrBeyondSpec = errors.New("the image asks for more than the spec of this request allows")
+
+// Subsystem is one event's credentials.
+type Subsystem struct {
+	env     target.Env
+	threads atomic.Uint64
+
+	mu   sync.Mutex
+	kept map[record.ProcessID]*saved
+}
+
+// saved is one process on its way in.
+type saved struct {
+	process *state.ProcessLimits
+	threads []*state.ThreadCredential
+}
+
+// New makes the subsystem for one event.
+func New(env target.Env) *Subsystem {
+	return &Subsystem{env: env, kept: map[record.ProcessID]*saved{}}
+}
+
+// Name of the subsystem.
+func (s *Subsystem) Name() string { return Name }
+
+// Status counts threads.
+func (s *Subsystem) Status() record.Status { return record.Status{Entities: s.threads.Load()} }
+
+// Fault cannot be served: credentials exist once.
+func (s *Subsystem) Fault(_ context.Context, f record.Fault) error {
+	return fmt.Errorf("credential: %s: no second copy to recover it from: %w", f.Header, errors.ErrUnsupported)
+}
+
+// Dump lists what is known.
+func (s *Subsystem) Dump(w io.Writer) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, k := range s.kept {
+		fmt.Fprintf(w, "process %d: %v\n", id, k.process)
+		for _, t := range k.threads {
+			fmt.Fprintf(w, "  %v\n", t)
+		}
+	}
+	return nil
+}

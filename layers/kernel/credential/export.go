@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package credential
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// Checkpoint exports a process's limits and its threads' credentials.
+func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
+	if step.Stage != record.StageResidual || step.Process == record.Shared {
+		return record.Progress{Done: true}, nil
+	}
+	p := s.env.Source.Process(step.Process)
+	if p == nil || p.Traced == nil {
+		return record.Progress{}, fmt.Errorf("credential: process %d: %w", step.Process, target.ErrNotStopped)
+	}
+	n, err := export(ctx, p, out)
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("credential: pid %d: %w", p.Pid, err)
+	}
+	s.threads.Add(uint64(n))
+	return record.Progress{Done: true, Advanced: true, Entities: uint64(n)}, nil
+}
+
+func export(ctx context.Context, p *target.Process, out record.Sink) (int, error) {
+	process, err := describeProcess(p)
+	if err != nil {
+		return 0, err
+	}
+	threads, err := describeThreads(p)
+	if err != nil {
+		return 0, err
+	}
+	send := func(kind uint32, entity uint64, m proto.Message) error {
+		b, err := proto.Marshal(m)
+		if err != nil {
+			return err
+		}
+		return out.Push(ctx, &record.Record{Header: record.Header{Subsystem: Name, Process: p.ID, Kind: kind, Entity: entity}, Payload: b})
+	}
+	if err := send(KindProcess, 0, process); err != nil {
+		return 0, err
+	}
+	for rest := threads; len(rest) > 0; {
+		n, groups := 0, 0
+		for n < len(rest) && n < threadsPerRecord && (n == 0 || groups+len(rest[n].Group) <= groupsPerRecord) {
+			groups += len(rest[n].Group)
+			n++
+		}
+		if err := send(KindThreads, uint64(rest[0].Tid), &state.ThreadCredentials{Thread: rest[:n]}); err != nil {
+			return 0, err
+		}
+		rest = rest[n:]
+	}
+	return len(threads), nil
+}
+
+// describeProcess reads the limits as the kernel shows them to everybody: to
+// ask about another process needs CAP_SYS_RESOURCE (prlimit(2)).
+func describeProcess(p *target.Process) (*state.ProcessLimits, error) {
+	limits, err := p.Proc.Limits()
+	if err != nil {
+		return nil, err
+	}
+	calls := []tracer.Call{tracer.Prctl(unix.PR_GET_DUMPABLE)}
+	if err := p.Traced.Run(p.Traced.Leader(), calls); err != nil {
+		return nil, err
+	}
+	if err := tracer.Check(calls); err != nil {
+		return nil, err
+	}
+	m := &state.ProcessLimits{Dumpable: uint32(calls[0].Ret)}
+	for _, l := range limits {
+		m.Limit = append(m.Limit, &state.ResourceLimit{Soft: l.Soft, Hard: l.Hard})
+	}
+	return m, nil
+}
+
+// The block of a thread's answers.
+const (
+	askUID    = 0  // real, effective, saved
+	askGID    = 12 // likewise
+	askHeader = 24 // struct __user_cap_header_struct
+	askCaps   = 32 // two of struct __user_cap_data_struct
+	askSize   = 56
+)
+
+// capVersion is _LINUX_CAPABILITY_VERSION_3 of include/uapi/linux/capability.h.
+const capVersion = 0x20080522
+
+// noID asks setfsuid(2) and setfsgid(2) for the id without changing it.
+const noID = uint64(^uint32(0))
+
+// questions are what only a thread itself can tell in terms of its own user
+// namespace. The last four results are used.
+func questions(at uint64) []tracer.Call {
+	return []tracer.Call{
+		tracer.Syscall(unix.SYS_GETRESUID, at+askUID, at+askUID+4, at+askUID+8),
+		tracer.Syscall(unix.SYS_GETRESGID, at+askGID, at+askGID+4, at+askGID+8),
+		tracer.Syscall(unix.SYS_CAPGET, at+askHeader, at+askCaps),
+		tracer.Prctl(unix.PR_GET_SECUREBITS),
+		tracer.Syscall(unix.SYS_GETGROUPS, 0, 0),
+		tracer.Syscall(unix.SYS_SETFSUID, noID),
+		tracer.Syscall(unix.SYS_SETFSGID, noID),
+	}
+}
+
+// describeThreads asks all threads at the same time.
+func describeThreads(p *target.Process) ([]*state.ThreadCredential, error) {
+	threads := p.Traced.Threads()
+	sc, err := p.Traced.Scratch()
+	if err != nil {
+		return nil, err
+	}
+	defer sc.Release(sc.Mark())
+	b := make([]byte, askSize*len(threads))
+	for i := range threads {
+		binary.LittleEndian.PutUint32(b[askSize*i+askHeader:], capVersion)
+	}
+	at, err := sc.Put(b)
+	if err != nil {
+		return nil, err
+	}
+	batches := make([]tracer.Batch, len(threads))
+	for i, th := range threads {
+		batches[i] = tracer.Batch{Thread: th, Calls: questions(at + uint64(askSize*i))}
+	}
+	if err := p.Traced.RunEach(batches); err != nil {
+		return nil, err
+	}
+	if err := p.Traced.Read(at, b); err != nil {
+		return nil, err
+	}
+	out := make([]*state.ThreadCredential, len(threads))
+	for i, th := range threads {
+		calls := batches[i].Calls
+		// The last two return the id that is in force, which may look like an error.
+		if err := tracer.Check(calls[:5]); err != nil {
+			return nil, fmt.Errorf("thread %d: %w", th.Tid, err)
+		}
+		out[i] = decodeAnswers(b[askSize*i:], calls)
+		out[i].Tid = int32(th.NSTid)
+		if err := fromStatus(p, th.Tid, out[i]); err != nil {
+			return nil, err
+		}
+	}
+	return out, askGroups(p, threads, batches, out)
+}
+
+func decodeAnswers(b []byte, calls []tracer.Call) *state.ThreadCredential {
+	id := func(at int) uint32 { return binary.LittleEndian.Uint32(b[at:]) }
+	caps := func(at int) uint64 { return uint64(id(askCaps+at)) | uint64(id(askCaps+12+at))<<32 }
+	return &state.ThreadCredential{
+		Uid:       &state.Ids{Real: id(askUID), Effective: id(askUID + 4), Saved: id(askUID + 8), FileSystem: uint32(calls[5].Ret)},
+		Gid:       &state.Ids{Real: id(askGID), Effective: id(askGID + 4), Saved: id(askGID + 8), FileSystem: uint32(calls[6].Ret)},
+		Effective: caps(0), Permitted: caps(4), Inheritable: caps(8),
+		SecureBits: uint32(calls[3].Ret),
+	}
+}
+
+// fromStatus adds what is the same in every namespace.
+func fromStatus(p *target.Process, tid int, m *state.ThreadCredential) error {
+	st, err := p.Proc.Thread(tid).Status()
+	if err != nil {
+		return err
+	}
+	m.Bounding, m.Ambient, m.NoNewPrivileges = st.Cap.Bounding, st.Cap.Ambient, st.NoNewPrivs
+	m.SeccompMode = uint32(st.Seccomp)
+	m.SeccompFilters = uint32(max(st.SeccompFilters, 0))
+	return nil
+}
+
+// askGroups reads the groups of those threads that have any.
+func askGroups(p *target.Process, threads []*tracer.Thread, counted []tracer.Batch, out []*state.ThreadCredential) error {
+	sc, err := p.Traced.Scratch()
+	if err != nil {
+		return err
+	}
+	for i, th := range threads {
+		n := int(counted[i].Calls[4].Ret)
+		if n == 0 {
+			continue
+		}
+		mark := sc.Mark()
+		b := make([]byte, 4*n)
+		at, err := sc.Put(b)
+		if err != nil {
+			return err
+		}
+		calls := []tracer.Call{tracer.Syscall(unix.SYS_GETGROUPS, uint64(n), at)}
+		if err := p.Traced.Run(th, calls); err != nil {
+			return err
+		}
+		if err := tracer.Check(calls); err != nil {
+			return fmt.Errorf("thread %d: %w", th.Tid, err)
+		}
+		if err := p.Traced.Read(at, b); err != nil {
+			return err
+		}
+		sc.Release(mark)
+		for ; len(b) > 0; b = b[4:] {
+			out[i].Group = append(out[i].Group, binary.LittleEndian.Uint32(b))
+		}
+	}
+	return nil
+}

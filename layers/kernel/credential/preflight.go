@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package credential
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/spec/record"
+)
+
+// Preflight names the threads that were restricted by seccomp(2) in a way that
+// the spec does not repeat. The tasks run: one that ends has nothing to refuse.
+func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
+	pids, err := s.env.Source.Pids()
+	if err != nil {
+		return nil, err
+	}
+	var out []record.Finding
+	for _, pid := range pids {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		found, err := s.preflightProcess(procfs.Host().Process(pid))
+		if err != nil && !procfs.IsGone(err) {
+			return nil, fmt.Errorf("credential: pid %d: %w", pid, err)
+		}
+		out = append(out, found...)
+	}
+	return out, nil
+}
+
+func (s *Subsystem) preflightProcess(p procfs.Task) ([]record.Finding, error) {
+	tids, err := p.Threads()
+	if err != nil {
+		return nil, err
+	}
+	var out []record.Finding
+	for _, tid := range tids {
+		st, err := p.Thread(tid).Status()
+		if procfs.IsGone(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if what, why := seccompRefusal(&st, s.env.Source.SeccompFilters); what != "" {
+			out = append(out, record.Finding{Pid: p.Pid(), TID: tid, FD: -1, Subsystem: Name, What: what, Why: why})
+		}
+	}
+	return out, nil
+}
+
+// seccompRefusal compares a thread's filters with the number that the spec
+// loads.
+func seccompRefusal(st *procfs.Status, spec int) (what, why string) {
+	filters := st.SeccompFilters
+	if filters < 0 { // before Linux 5.9 only their presence is shown
+		filters = 0
+		if st.Seccomp == procfs.SeccompFilter {
+			filters = max(spec, 1)
+		}
+	}
+	switch {
+	case st.Seccomp == procfs.SeccompStrict:
+		return "seccomp in strict mode", "it cannot be left again, so a restore cannot build the thread"
+	case filters > spec:
+		return fmt.Sprintf("%d seccomp filters", filters), fmt.Sprintf("the spec loads %d; those that the application added are not carried", spec)
+	case filters < spec:
+		return fmt.Sprintf("%d seccomp filters", filters), fmt.Sprintf("the spec loads %d, and a restored thread would have them all", spec)
+	}
+	return "", ""
+}

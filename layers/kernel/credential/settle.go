@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package credential
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// Offsets in a thread's block of parameters.
+const (
+	setHeader = 0  // struct __user_cap_header_struct
+	setFirst  = 8  // the sets while ids are changed
+	setLast   = 32 // the sets of the image
+	setGroups = 56
+)
+
+// settle gives each thread its credentials, all at the same time. A frame's
+// threads begin as root with more capabilities than the spec gives.
+func settle(t *target.Task, k *saved) error {
+	if len(k.threads) != len(t.Threads) {
+		return fmt.Errorf("%w: credentials of %d threads for %d threads", errImage, len(k.threads), len(t.Threads))
+	}
+	now, err := t.Proc.Status()
+	if err != nil {
+		return err
+	}
+	sc, err := t.Traced.Scratch()
+	if err != nil {
+		return err
+	}
+	defer sc.Release(sc.Mark())
+	var b []byte
+	offsets := make([]int, len(k.threads))
+	for i, m := range k.threads {
+		offsets[i] = len(b)
+		b = appendBlock(b, m, now.Cap.Permitted)
+	}
+	at, err := sc.Put(b)
+	if err != nil {
+		return err
+	}
+	seen := map[int32]bool{}
+	batches := make([]tracer.Batch, len(k.threads))
+	for i, m := range k.threads {
+		th := t.Threads[int(m.Tid)]
+		if th == nil || seen[m.Tid] {
+			return fmt.Errorf("%w: credentials of thread %d, which does not exist or has some already", errImage, m.Tid)
+		}
+		seen[m.Tid] = true
+		nnp := m.NoNewPrivileges || t.Allowed().NoNewPrivileges
+		batches[i] = tracer.Batch{Thread: th, Calls: changes(m, &now, at+uint64(offsets[i]), nnp)}
+	}
+	if err := t.Traced.RunEach(batches); err != nil {
+		return err
+	}
+	for i, m := range k.threads {
+		if err := checkChanges(batches[i].Calls); err != nil {
+			return fmt.Errorf("thread %d: %w", m.Tid, err)
+		}
+	}
+	return setDumpable(t, k.process.Dumpable)
+}
+
+// appendBlock writes the parameters of changes.
+func appendBlock(b []byte, m *state.ThreadCredential, permitted uint64) []byte {
+	le := binary.LittleEndian
+	b = le.AppendUint32(b, capVersion)
+	b = le.AppendUint32(b, 0) // the caller
+	for _, sets := range [][3]uint64{
+		{permitted, permitted, m.Inheritable}, {m.Effective, m.Permitted, m.Inheritable},
+	} {
+		for _, half := range []int{0, 32} {
+			for _, set := range sets {
+				b = le.AppendUint32(b, uint32(set>>half))
+			}
+		}
+	}
+	for _, g := range m.Group {
+		b = le.AppendUint32(b, g)
+	}
+	return append(b, make([]byte, -len(b)&7)...)
+}
+
+// changes turn root with the frame's capabilities into what the image asks
+// for. Each step needs a right that a later one takes away:
+//
+//	inheritable set   while the bounding set still holds its members
+//	bounding set      CAP_SETPCAP
+//	groups, gids, uids, with the automatic loss of capabilities turned off
+//	ambient set       its members permitted and inheritable, not forbidden by secure bits
+//	secure bits       CAP_SETPCAP
+//	all sets          at last without what the frame had beyond the spec
+func changes(m *state.ThreadCredential, now *procfs.Status, at uint64, nnp bool) []tracer.Call {
+	calls := []tracer.Call{tracer.Syscall(unix.SYS_CAPSET, at+setHeader, at+setFirst)}
+	for n := range uint64(64) {
+		if (now.Cap.Bounding&^m.Bounding)>>n&1 != 0 {
+			calls = append(calls, tracer.Prctl(unix.PR_CAPBSET_DROP, n))
+		}
+	}
+	u, g := m.Uid, m.Gid
+	calls = append(calls,
+		tracer.Prctl(unix.PR_SET_SECUREBITS, secbitNoSetuidFixup),
+		tracer.Syscall(unix.SYS_SETGROUPS, uint64(len(m.Group)), at+setGroups),
+		tracer.Syscall(unix.SYS_SETRESGID, uint64(g.Real), uint64(g.Effective), uint64(g.Saved)),
+		tracer.Syscall(unix.SYS_SETFSGID, uint64(g.FileSystem)),
+		tracer.Syscall(unix.SYS_SETRESUID, uint64(u.Real), uint64(u.Effective), uint64(u.Saved)),
+		tracer.Syscall(unix.SYS_SETFSUID, uint64(u.FileSystem)),
+		tracer.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0),
+	)
+	for n := range uint64(64) {
+		if m.Ambient>>n&1 != 0 {
+			calls = append(calls, tracer.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, n, 0, 0))
+		}
+	}
+	calls = append(calls,
+		tracer.Prctl(unix.PR_SET_SECUREBITS, uint64(m.SecureBits)),
+		tracer.Syscall(unix.SYS_CAPSET, at+setHeader, at+setLast))
+	if nnp {
+		calls = append(calls, tracer.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+	}
+	return calls
+}
+
+// checkChanges: setfsuid(2) and setfsgid(2) return the former id whatever
+// happens; verify looks at what became of them.
+func checkChanges(calls []tracer.Call) error {
+	for i := range calls {
+		if nr := calls[i].Nr; nr == unix.SYS_SETFSUID || nr == unix.SYS_SETFSGID {
+			continue
+		}
+		if calls[i].Failed() {
+			return &tracer.CallError{Index: i, Call: calls[i]}
+		}
+	}
+	return nil
+}
+
+// setDumpable comes after all threads' ids, since every change of them resets
+// it. 2 can only be had by such a change, with the host's fs.suid_dumpable; 0
+// is the closest that is not weaker.
+func setDumpable(t *target.Task, want uint32) error {
+	if want == 2 {
+		want = 0
+	}
+	return t.Run([]tracer.Call{tracer.Prctl(unix.PR_SET_DUMPABLE, uint64(want))})
+}
+
+// setLimits sets all limits by the task itself, which needs no right to lower
+// them.
+func setLimits(t *target.Task, limits []*state.ResourceLimit) error {
+	sc, err := t.Traced.Scratch()
+	if err != nil {
+		return err
+	}
+	defer sc.Release(sc.Mark())
+	var b []byte
+	for _, l := range limits {
+		b = binary.LittleEndian.AppendUint64(b, l.Soft)
+		b = binary.LittleEndian.AppendUint64(b, l.Hard)
+	}
+	at, err := sc.Put(b)
+	if err != nil {
+		return err
+	}
+	calls := make([]tracer.Call, len(limits))
+	for r := range limits {
+		calls[r] = tracer.Syscall(unix.SYS_PRLIMIT64, 0, uint64(r), at+uint64(16*r), 0)
+	}
+	if err := t.Traced.Run(t.Traced.Leader(), calls); err != nil {
+		return err
+	}
+	for r := range calls {
+		if err := calls[r].Errno(); err != nil {
+			return fmt.Errorf("set RLIMIT_%s to %s, hard %s: %w", limitNames[r], limitText(limits[r].Soft), limitText(limits[r].Hard), err)
+		}
+	}
+	return nil
+}
