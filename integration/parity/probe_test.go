@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -155,10 +157,28 @@ func (p *probe) start(flags []string, argv ...string) {
 	p.must(p.runArgs(append([]string{"--detach", "--null-io"}, flags...), argv...)...)
 }
 
-// sleeper starts a container that obeys SIGTERM at once and does nothing.
+// sleeper starts a container that obeys SIGTERM at once and does nothing, and
+// waits until it does: before its trap is set, a first process ignores it.
 func (p *probe) sleeper(flags ...string) {
 	p.t.Helper()
 	p.start(flags, "sh", "-c", "trap 'exit 15' TERM; while :; do sleep 1000 & wait $!; done")
+	if p.status() == "RUNNING" {
+		pid := p.pid()
+		p.eventually("the trap is set", func() bool { return catches(pid, syscall.SIGTERM) })
+	}
+}
+
+// catches reports whether a process has a handler for a signal: SigCgt of
+// proc_pid_status(5), bit N-1 for signal N.
+func catches(pid string, signal syscall.Signal) bool {
+	status, _ := os.ReadFile("/proc/" + pid + "/status")
+	for line := range strings.Lines(string(status)) {
+		if mask, ok := strings.CutPrefix(line, "SigCgt:"); ok {
+			caught, err := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
+			return err == nil && caught&(1<<(signal-1)) != 0
+		}
+	}
+	return false
 }
 
 // exec records a command in the running container.
