@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -32,8 +33,14 @@ func (m *Mig) Open(dir string) (err error) {
 	return err
 }
 
-// Close ends what Open has begun.
-func (m *Mig) Close() error { return m.events.close() }
+// Close ends what Open has begun and forgets the requests, which mig keeps
+// for those who ask for their status later.
+func (m *Mig) Close() error {
+	err := errors.Join(m.events.close(), os.RemoveAll(m.requests()))
+	// The namespace's directory goes too, unless a container has left something.
+	_ = os.Remove(filepath.Dir(m.requests()))
+	return err
+}
 
 // Name implements Driver.
 func (m *Mig) Name() string { return "mig" }

@@ -37,9 +37,12 @@ func (r Request) Took() (time.Duration, error) {
 	return r.Ended.Sub(r.Created), nil
 }
 
+// requests is where mig keeps the statuses of this driver's namespace.
+func (m *Mig) requests() string { return filepath.Join("/run/mig", m.Namespace, "requests") }
+
 // LastRequest reads the youngest request of a container.
 func (m *Mig) LastRequest(container, kind string) (Request, error) {
-	files, err := filepath.Glob(filepath.Join("/run/mig", m.Namespace, "requests", "*.json"))
+	files, err := filepath.Glob(filepath.Join(m.requests(), "*.json"))
 	if err != nil {
 		return Request{}, err
 	}

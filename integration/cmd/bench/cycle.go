@@ -32,10 +32,10 @@ type cycles struct {
 // total is checkpoint and restore.
 func (c *cycles) total() stats.Series { return c.checkpoint.Plus(c.restore) }
 
-// hooks are called on the running program, before the checkpoint that ends it
-// and after its restore.
+// hooks are called on the running program, before its first checkpoint and
+// after its restore. What they measure counts, or only warms up.
 type hooks struct {
-	before, after func(context.Context, *victim.Victim) error
+	before, after func(ctx context.Context, v *victim.Victim, count bool) error
 }
 
 // cycle runs a program, checkpoints it twice, restores it, has it prove its
@@ -56,14 +56,19 @@ func (b *bench) cycle(ctx context.Context, d driver.Driver, conf victim.Config, 
 		return err
 	}
 	if h.before != nil {
-		if err := h.before(ctx, v); err != nil {
+		if err := h.before(ctx, v, count); err != nil {
 			return err
 		}
 	}
 	if err := b.leaveRunning(ctx, d, source, v, &one); err != nil {
 		return err
 	}
-	if err := b.exitAndRestore(ctx, d, source, v, &one, h); err != nil {
+	if err := b.exitAndRestore(ctx, d, source, v, &one, func(w *victim.Victim) error {
+		if h.after == nil {
+			return nil
+		}
+		return h.after(ctx, w, count)
+	}); err != nil {
 		return err
 	}
 	if count {
@@ -86,7 +91,7 @@ func (b *bench) leaveRunning(ctx context.Context, d driver.Driver, c *driver.Con
 	return one.hear(ctx, v, &one.quiet)
 }
 
-func (b *bench) exitAndRestore(ctx context.Context, d driver.Driver, source *driver.Container, v *victim.Victim, one *cycles, h hooks) (err error) {
+func (b *bench) exitAndRestore(ctx context.Context, d driver.Driver, source *driver.Container, v *victim.Victim, one *cycles, after func(*victim.Victim) error) (err error) {
 	image := b.image()
 	defer os.RemoveAll(image)
 	target, err := b.container(v.Config)
@@ -123,10 +128,7 @@ func (b *bench) exitAndRestore(ctx context.Context, d driver.Driver, source *dri
 	if err := errors.Join(w.Verify(ctx), w.Wake(ctx)); err != nil {
 		return fmt.Errorf("after the restore: %w", err)
 	}
-	if h.after != nil {
-		return h.after(ctx, w)
-	}
-	return nil
+	return after(w)
 }
 
 // hear asks the program for its longest silence, by CLOCK_REALTIME:

@@ -50,15 +50,12 @@ func (b *bench) rates(ctx context.Context, size int) {
 	conf := victim.Config{Megabytes: size}
 	mig, peer, all := b.entrants()
 	var ref references
-	var round int
 	mig.hooks = hooks{
-		before: func(_ context.Context, v *victim.Victim) error {
-			return b.readReferences(v, &ref, round > 0)
+		before: func(_ context.Context, v *victim.Victim, count bool) error {
+			return b.readReferences(v, &ref, count)
 		},
-		after: func(ctx context.Context, v *victim.Victim) error {
-			err := b.writeReferences(ctx, v, &ref, round > 0)
-			round++
-			return err
+		after: func(ctx context.Context, v *victim.Victim, count bool) error {
+			return b.writeReferences(ctx, v, &ref, count)
 		},
 	}
 	b.contest(ctx, s, conf, all...)
