@@ -137,7 +137,11 @@ func archiveOf(i image.Image) (string, error) {
 }
 
 // Main runs a package's tests and removes the archives. TestMain calls it.
-func Main(m *testing.M) {
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is Main for a TestMain that has to clean up itself; it returns the exit
+// status.
+func Run(m *testing.M) int {
 	code := m.Run()
 	if archives.paths != nil {
 		if err := archives.scope.Destroy(); err != nil {
@@ -145,5 +149,5 @@ func Main(m *testing.M) {
 			code = max(code, 1)
 		}
 	}
-	os.Exit(code)
+	return code
 }

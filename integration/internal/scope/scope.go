@@ -118,9 +118,28 @@ func (s Scope) find(keep []int) []string {
 		leaks = append(leaks, "cgroup "+dir)
 	}
 	for _, dir := range append(s.runDirs(), s.tempFiles()...) {
+		if dir == s.history() {
+			leaks = append(leaks, s.notHistory()...)
+			continue
+		}
 		leaks = append(leaks, "file "+dir)
 	}
 	return leaks
+}
+
+// history is where mig keeps what became of the requests of a namespace, for
+// mig status: meant to stay.
+func (s Scope) history() string { return filepath.Join("/run/mig", s.Name) }
+
+// notHistory names what is in there beside statuses: DIR/requests/ID.json.
+func (s Scope) notHistory() (found []string) {
+	_ = filepath.WalkDir(s.history(), func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && (filepath.Base(filepath.Dir(path)) != "requests" || filepath.Ext(path) != ".json") {
+			found = append(found, "file "+path)
+		}
+		return nil
+	})
+	return found
 }
 
 // Destroy kills the scope's processes, unmounts and removes everything.
