@@ -3,10 +3,12 @@
 package parity
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // trapper starts a container that reports signals into a file of p.dir.
@@ -149,7 +151,11 @@ var taskOperations = []operation{
 	{name: "attach", do: func(p *probe) {
 		// A first client starts the container with FIFOs and goes away.
 		p.must(p.runArgs([]string{"--detach"}, "sh", "-c", "trap 'echo bye; exit 11' USR1; while :; do sleep 0.05; done")...)
-		cmd := p.host.CtrCommand(p.t.Context(), "tasks", "attach", p.id)
+		pid := p.pid()
+		p.eventually("the trap is set", func() bool { return catches(pid, syscall.SIGUSR1) })
+		ctx, cancel := context.WithTimeout(p.t.Context(), 2*patience)
+		defer cancel()
+		cmd := p.host.CtrCommand(ctx, "tasks", "attach", p.id)
 		var out strings.Builder
 		cmd.Stdout, cmd.Stderr = &out, &out
 		if err := cmd.Start(); err != nil {

@@ -160,23 +160,30 @@ func (s Scope) Destroy() error {
 		time.Sleep(20 * time.Millisecond)
 	}
 	failed = append(failed, s.unmount(), s.removeCgroups())
-	for _, dir := range append(s.runDirs(), s.Dir) {
+	for _, dir := range append(s.allRunDirs(), s.Dir) {
 		failed = append(failed, os.RemoveAll(dir))
 	}
 	return errors.Join(failed...)
 }
 
-// runDirs finds directories below /run that bear the scope's name: runtimes
-// keep their state in /run/.../NAMESPACE.
-func (s Scope) runDirs() []string {
+// allRunDirs finds directories below /run that bear the scope's name:
+// runtimes keep their state in /run/.../NAMESPACE.
+func (s Scope) allRunDirs() []string {
 	var found []string
 	for _, pattern := range []string{"/run/%s", "/run/*/%s", "/run/*/*/%s"} {
 		matches, _ := filepath.Glob(fmt.Sprintf(pattern, s.Name))
-		for _, match := range matches {
-			// The namespace's own directory stays while it is empty.
-			if entries, err := os.ReadDir(match); err == nil && len(entries) > 0 {
-				found = append(found, match)
-			}
+		found = append(found, matches...)
+	}
+	return found
+}
+
+// runDirs leaves out the empty ones: a namespace's own directory is nobody's
+// to remove while the daemon runs.
+func (s Scope) runDirs() []string {
+	var found []string
+	for _, dir := range s.allRunDirs() {
+		if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+			found = append(found, dir)
 		}
 	}
 	return found
