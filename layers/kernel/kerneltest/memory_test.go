@@ -6,19 +6,25 @@ package kerneltest_test
 
 import (
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/io-mig/mig/layers/kernel/cpu"
+	"github.com/io-mig/mig/layers/kernel/credential"
 	"github.com/io-mig/mig/layers/kernel/kerneltest"
 	"github.com/io-mig/mig/layers/kernel/memory"
 	"github.com/io-mig/mig/layers/kernel/signal"
 	"github.com/io-mig/mig/layers/kernel/task"
+	"github.com/io-mig/mig/layers/kernel/timer"
 )
 
 // base are the subsystems without which nothing runs.
 var base = []kerneltest.Constructor{
 	kerneltest.Of(memory.New), kerneltest.Of(task.New), kerneltest.Of(signal.New), kerneltest.Of(cpu.New),
 }
+
+// everything are those that need no descriptors.
+var everything = append(slices.Clone(base), kerneltest.Of(timer.New), kerneltest.Of(credential.New))
 
 // many is n, or a few with -short.
 func many(n int) int {
@@ -40,5 +46,5 @@ func TestMemory(t *testing.T) {
 }
 
 func TestFiftyGenerations(t *testing.T) {
-	kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/threads.c", Args: []string{"3"}, Generations: many(50)}, base...)
+	kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/threads.c", Args: []string{"3"}, Generations: many(50)}, everything...)
 }

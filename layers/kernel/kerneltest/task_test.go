@@ -26,5 +26,18 @@ func TestThousandThreads(t *testing.T) {
 	}
 	kerneltest.RoundTrip(t, kerneltest.Program{
 		Source: "testdata/threads.c", Args: []string{"1000"}, Generations: 2, LeaveRunning: true,
-	}, base...)
+	}, everything...)
+}
+
+// TestGo exports a Go program: threads that no libc made, preemption by
+// signals, timers. It runs on each time, since its runtime's epoll instance
+// takes more than these subsystems to be made again.
+func TestGo(t *testing.T) {
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/server"})
+	for range many(20) {
+		if _, err := c.Export(true, everything...); err != nil {
+			t.Fatal(err)
+		}
+		c.Verify()
+	}
 }
