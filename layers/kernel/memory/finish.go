@@ -38,7 +38,9 @@ func finish(t *target.Task, l *layout) error {
 			add(m, tracer.Mprotect(m.Start, m.Length, int(m.Protection)))
 		}
 		for _, a := range m.Advice {
-			add(m, tracer.Syscall(unix.SYS_MADVISE, m.Start, m.Length, uint64(a)))
+			if !beforeFill(a) {
+				add(m, tracer.Syscall(unix.SYS_MADVISE, m.Start, m.Length, uint64(a)))
+			}
 		}
 		for _, g := range m.Guard {
 			add(m, tracer.Syscall(unix.SYS_MADVISE, g.Start, g.Length, madvGuardInstall))

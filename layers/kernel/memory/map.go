@@ -44,6 +44,9 @@ func mapAll(t *target.Task, l *layout) error {
 		}
 		rest = rest[n:]
 	}
+	if err := t.Run(adviseHuge(l.mappings)); err != nil {
+		return fmt.Errorf("advise about huge pages: %w", err)
+	}
 	if err := checkFiles(t, l); err != nil {
 		return err
 	}
@@ -230,4 +233,21 @@ func checkFiles(t *target.Task, l *layout) error {
 		}
 	}
 	return nil
+}
+
+// adviseHuge gives the advice that decides in what pages the fill ends up: it
+// comes before it, all other advice after.
+func adviseHuge(mappings []*state.Mapping) (calls []tracer.Call) {
+	for _, m := range mappings {
+		for _, a := range m.Advice {
+			if beforeFill(a) {
+				calls = append(calls, tracer.Syscall(unix.SYS_MADVISE, m.Start, m.Length, uint64(a)))
+			}
+		}
+	}
+	return calls
+}
+
+func beforeFill(advice uint32) bool {
+	return advice == unix.MADV_HUGEPAGE || advice == unix.MADV_NOHUGEPAGE
 }

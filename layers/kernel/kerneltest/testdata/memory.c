@@ -21,6 +21,7 @@
 #endif
 
 static uint32_t generation;
+static long huge_before;
 
 static void fill(char *p, size_t n, uint32_t seed) {
   uint32_t *w = (uint32_t *)p;
@@ -187,7 +188,11 @@ static void verify(void) {
   CHECK(mprotect(none, 8 * PAGE, PROT_NONE) == 0);
   compare("read-only", readonly, 8 * PAGE, 3);
   compare("huge", thp, 4 * MB, 4);
+  long huge;
   CHECK(has(thp, "hg"), "MADV_HUGEPAGE was lost");
+  flags(thp, &huge);
+  CHECK(huge > 0 || huge_before <= 0, "%ld KB on huge pages, had %ld", huge, huge_before);
+  huge_before = huge;
   files();
   kinds();
   int depth = 0;
