@@ -181,11 +181,13 @@ func setStacks(t *target.Task, threads []*state.ThreadSignal) error {
 		return err
 	}
 	batches := make([]tracer.Batch, len(threads))
+	seen := map[int32]bool{}
 	for i, th := range threads {
 		host := t.Threads[int(th.Tid)]
-		if host == nil {
-			return fmt.Errorf("%w: thread %d does not exist", errImage, th.Tid)
+		if host == nil || seen[th.Tid] {
+			return fmt.Errorf("%w: thread %d does not exist or has a state already", errImage, th.Tid)
 		}
+		seen[th.Tid] = true
 		batches[i] = tracer.Batch{Thread: host, Calls: []tracer.Call{tracer.Sigaltstack(at+uint64(stackSize*i), 0)}}
 	}
 	if err := t.Traced.RunEach(batches); err != nil {
