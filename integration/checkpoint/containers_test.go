@@ -3,6 +3,7 @@
 package checkpoint
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -55,6 +56,12 @@ func TestCheckpointTwiceInARow(t *testing.T) {
 		host.Remove("first")
 		restore(t, host, "second", ref)
 		s.proven(t, host, "second")
+		if version == daemon.V16 {
+			// containerd before 2.0 loses a checkpoint's blobs where one of them
+			// (here the spec) is in its store already, and says nothing
+			// (containerd issue 7980). With the first image gone there is none.
+			host.Must(t, "images", "delete", "--sync", ref)
+		}
 		save(t, host, "second", "mig.test/saved:2")
 		host.Remove("second")
 		restore(t, host, "third", "mig.test/saved:2")
@@ -106,8 +113,10 @@ func TestCheckpointExitStatusArrives(t *testing.T) {
 				restore(t, host, "redis", ref)
 				host.Must(t, "tasks", "kill", "--signal", test.signal, "redis")
 				await(t, host, "redis", "STOPPED")
-				if got := host.Ctr(t.Context(), "tasks", "delete", "redis"); got.Code != test.code {
-					t.Errorf("ctr tasks delete says %d, want %d: %s", got.Code, test.code, got.Stderr)
+				// ctr itself succeeds and tells the status of the task.
+				got := host.Must(t, "tasks", "delete", "redis").Stderr
+				if told := strings.Contains(got, fmt.Sprintf("exit code %d", test.code)); told != (test.code != 0) {
+					t.Errorf("ctr tasks delete does not tell exit status %d: %s", test.code, got)
 				}
 			})
 		})

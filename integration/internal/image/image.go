@@ -32,7 +32,7 @@ const registry = "mig.test/"
 var (
 	Busybox   = Image{Name: registry + "busybox:1", Command: []string{"sh"}}
 	Memcached = Image{Name: registry + "memcached:1", Command: []string{"memcached", "-u", "nobody"}, Programs: []string{"memcached"}}
-	Python    = Image{Name: registry + "python:1", Command: []string{"python3"}, Programs: []string{"python3"}, Trees: []string{"/usr/lib/python3.11"}}
+	Python    = Image{Name: registry + "python:1", Command: []string{"python3"}, Programs: []string{"/usr/bin/python3"}, Trees: []string{"/usr/lib/python3.11"}}
 	Redis     = Image{
 		Name:     registry + "redis:1",
 		Command:  []string{"redis-server", "/etc/redis.conf"},
