@@ -120,7 +120,7 @@ func (w *watcher) at(p *target.Plan, t *state.PollTarget, fn func(ep, fd int)) e
 	aside, ep := -1, w.fd
 	used, closeOnExec := w.task.Table.At(number)
 	if used {
-		aside = p.DupAbove(number, w.task.Table.Above())
+		aside = p.DupAbove(number, w.task.Table.Aside())
 	}
 	if number == w.fd {
 		ep = aside

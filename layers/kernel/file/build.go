@@ -203,7 +203,7 @@ func (o *opening) addStdio(desc uint64, f *state.OpenFile) error {
 		flags := int(f.Flags&target.OpenFlags)&^unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY
 		fd = o.Open(openat(o.PutString(fmt.Sprint(target.SelfFD, own)), flags, 0))
 	} else {
-		fd = o.DupAbove(own, o.task.Table.Above())
+		fd = o.DupAbove(own, o.task.Table.Aside())
 	}
 	o.setStatus(fd, f)
 	return o.Place(desc, fd)
@@ -216,7 +216,7 @@ func (o *opening) addFIFO(desc uint64, f *state.OpenFile) error {
 	reader := -1
 	if f.Flags&unix.O_ACCMODE == unix.O_WRONLY {
 		reader = o.Open(openat(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0))
-		above := o.DupAbove(reader, o.task.Table.Above())
+		above := o.DupAbove(reader, o.task.Table.Aside())
 		o.Close(reader)
 		reader = above
 	}

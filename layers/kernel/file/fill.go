@@ -100,7 +100,7 @@ func makeFile(t *target.Task, msg *state.FileObject, open func(*target.Plan) tra
 		return 0, err
 	}
 	p := t.Plan()
-	kept := p.DupAbove(fd, t.Table.Above())
+	kept := p.DupAbove(fd, t.Table.Aside())
 	p.Close(fd)
 	p.Call(tracer.Syscall(unix.SYS_FTRUNCATE, uint64(kept), uint64(msg.Size)))
 	if err := p.Run(); err != nil {

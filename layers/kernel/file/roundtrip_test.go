@@ -4,6 +4,7 @@ package file_test
 
 import (
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -97,4 +98,35 @@ func TestForgedPathIsOpenedAsTheUser(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "may not open it") {
 		t.Fatalf("the import of root's file by uid 1000 said: %v", err)
 	}
+}
+
+func TestFileOnATmpfsOfTheContainer(t *testing.T) {
+	p := program(t, "tmpfs.c")
+	p.Generations = 2
+	kerneltest.RoundTrip(t, p, all...)
+}
+
+// The frame's own descriptors find room between the image's where there is none
+// above them.
+//
+// A limit can be lowered for good only, so another process runs the test.
+func TestTableUpToTheLimit(t *testing.T) {
+	const limited = "MIG_TEST_LIMITED"
+	if os.Getenv(limited) == "" {
+		kerneltest.NeedRoot(t)
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("sh", "-c", `ulimit -n 64 && exec "$0" -test.run '^TestTableUpToTheLimit$' -test.v`, self)
+		cmd.Env = append(os.Environ(), limited+"=1")
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "--- PASS") {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	p := program(t, "limit.c")
+	p.Generations = 2
+	kerneltest.RoundTrip(t, p, all...)
 }

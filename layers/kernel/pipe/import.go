@@ -143,7 +143,7 @@ func (a *arrival) make(t *target.Task, anyUser bool) error {
 
 // aside moves a descriptor above all that the image wants.
 func aside(p *target.Plan, t *target.Task, fd int) int {
-	n := p.DupAbove(fd, t.Table.Above())
+	n := p.DupAbove(fd, t.Table.Aside())
 	p.Close(fd)
 	return n
 }

@@ -21,8 +21,8 @@ func (b *builder) pair(desc uint64, a, other *arrival) error {
 	p.AsUser(a.msg.Uid, a.msg.Gid)
 	x, y := p.OpenPair(tracer.Syscall(unix.SYS_SOCKETPAIR, unix.AF_UNIX, uint64(a.msg.Type|unix.SOCK_CLOEXEC), 0, addr), addr)
 	p.AsRoot()
-	above := b.task.Table.Above()
-	mine, its := p.DupAbove(x, above), p.DupAbove(y, above)
+	mine := p.DupAbove(x, b.task.Table.Aside())
+	its := p.DupAbove(y, b.task.Table.Aside())
 	p.Close(x)
 	p.Close(y)
 	// What a sender has on its way is limited by its buffer; a default one may

@@ -73,6 +73,8 @@ type Task struct {
 	frame  *Frame
 	tracer *tracer.Tracer
 	socket int // its end of the pair, as a descriptor of the task
+	// files is the limit of open files to go back to, nil if it was not lifted.
+	files *unix.Rlimit
 }
 
 // Task returns a process under construction, nil if there is none.
@@ -233,16 +235,18 @@ func (t *Task) PutString(s string) (uint64, error) {
 // closes everything else that the frame had. It is called once, when the whole
 // table is known (Table.Want) and before the first descriptor is placed.
 func (t *Task) MoveStdio() error {
+	if err := t.widenTable(); err != nil {
+		return err
+	}
 	p := t.Plan()
-	above := t.Table.highest() + 1
 	open := t.Table.used
 	for i := range t.Stdio {
 		t.Stdio[i] = -1
 		if open[i] {
-			t.Stdio[i] = p.DupAbove(i, max(above, frameSocket+1))
+			t.Stdio[i] = p.DupAbove(i, t.Table.Aside())
 		}
 	}
-	socket := p.DupAbove(t.socket, max(above, frameSocket+1))
+	socket := p.DupAbove(t.socket, t.Table.Aside())
 	t.socket = socket
 	keep := map[int]bool{socket: true, t.Stdio[0]: true, t.Stdio[1]: true, t.Stdio[2]: true}
 	for _, fd := range sortedKeys(open) {
@@ -251,7 +255,7 @@ func (t *Task) MoveStdio() error {
 		}
 	}
 	if err := p.Run(); err != nil {
-		return fmt.Errorf("move the frame's descriptors above %d (is the hard limit of open files large enough?): %w", above, err)
+		return fmt.Errorf("move the frame's descriptors out of the way (is the hard limit of open files large enough?): %w", err)
 	}
 	return nil
 }
@@ -265,7 +269,40 @@ func (t *Task) CloseOwn() error {
 			p.Close(fd)
 		}
 	}
-	return p.Run()
+	if err := p.Run(); err != nil || t.files == nil {
+		return err
+	}
+	if err := unix.Prlimit(t.Pid, unix.RLIMIT_NOFILE, t.files, nil); err != nil {
+		return fmt.Errorf("lower the limit of open files again: %w", err)
+	}
+	t.files = nil
+	return nil
+}
+
+// tableMargin is how many descriptors are needed beside those of the image
+// while its table is built: the frame's own and those that are on their way.
+const tableMargin = 16
+
+// widenTable lifts the limit of open files, from outside, where the image has
+// nearly all numbers below it. CloseOwn puts it back.
+func (t *Task) widenTable() error {
+	var was unix.Rlimit
+	if err := unix.Prlimit(t.Pid, unix.RLIMIT_NOFILE, nil, &was); err != nil {
+		return fmt.Errorf("read the limit of open files: %w", err)
+	}
+	need := len(t.Table.wanted) + len(t.Table.kept) + frameSocket + 1 + tableMargin
+	for fd := range t.Table.wanted {
+		need = max(need, fd+1)
+	}
+	if was.Cur >= uint64(need) {
+		return nil
+	}
+	wide := unix.Rlimit{Cur: uint64(need), Max: max(was.Max, uint64(need))}
+	if err := unix.Prlimit(t.Pid, unix.RLIMIT_NOFILE, &wide, nil); err != nil {
+		return fmt.Errorf("lift the limit of open files to %d for the moment: %w", need, err)
+	}
+	t.files = &was
+	return nil
 }
 
 // Allowed bounds what the image may ask for.

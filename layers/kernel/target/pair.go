@@ -34,7 +34,7 @@ func (p *Plan) OpenPair(c tracer.Call, addr uint64) (int, int) {
 // PlacePair places two descriptors that were opened together: the wanted
 // numbers of one may be the present number of the other.
 func (p *Plan) PlacePair(desc [2]uint64, fd [2]int) error {
-	moved := p.DupAbove(fd[1], p.task.Table.Above())
+	moved := p.DupAbove(fd[1], p.task.Table.Aside())
 	p.Close(fd[1])
 	if err := p.Place(desc[0], fd[0]); err != nil {
 		return err

@@ -27,11 +27,14 @@ type Table struct {
 	slots map[uint64][]Slot
 	free  int // every number below is used
 	kept  map[int]bool
+	gap   int // no number below is for Aside
+	// wanted are the numbers in slots.
+	wanted map[int]bool
 }
 
 // newTable starts with the descriptors the task has now.
 func newTable(open []int) *Table {
-	t := &Table{used: map[int]bool{}, slots: map[uint64][]Slot{}, kept: map[int]bool{}}
+	t := &Table{used: map[int]bool{}, slots: map[uint64][]Slot{}, kept: map[int]bool{}, wanted: map[int]bool{}}
 	for _, fd := range open {
 		t.used[fd] = true
 	}
@@ -39,7 +42,10 @@ func newTable(open []int) *Table {
 }
 
 // Want says which descriptors the description desc is to have.
-func (t *Table) Want(desc uint64, s Slot) { t.slots[desc] = append(t.slots[desc], s) }
+func (t *Table) Want(desc uint64, s Slot) {
+	t.slots[desc] = append(t.slots[desc], s)
+	t.wanted[s.FD] = true
+}
 
 // Slots are the descriptors wanted for desc.
 func (t *Table) Slots(desc uint64) []Slot { return t.slots[desc] }
@@ -61,11 +67,17 @@ func (t *Table) lowest(min int) int {
 func (t *Table) Drop(fd int) {
 	delete(t.used, fd)
 	delete(t.kept, fd)
-	t.free = min(t.free, fd)
+	t.free, t.gap = min(t.free, fd), min(t.gap, fd)
 }
 
-// Above is a number from which on no description is wanted.
-func (t *Table) Above() int { return max(t.highest(), frameSocket) + 1 }
+// Aside is a number that is free and that no description wants: what is put
+// there is in nobody's way. It stays free until a plan uses it.
+func (t *Table) Aside() int {
+	for t.gap <= frameSocket || t.used[t.gap] || t.wanted[t.gap] {
+		t.gap++
+	}
+	return t.gap
+}
 
 // Keep protects a descriptor that a subsystem opened early from MoveStdio,
 // until it is closed by a plan.
@@ -144,7 +156,8 @@ func (p *Plan) Open(c tracer.Call) int {
 	return fd
 }
 
-// DupAbove duplicates fd to the lowest free number not below min.
+// DupAbove duplicates fd to the lowest free number not below min: with
+// Table.Aside, to exactly that number.
 func (p *Plan) DupAbove(fd, min int) int {
 	n := p.task.Table.lowest(min)
 	p.expect[p.Call(tracer.Syscall(unix.SYS_FCNTL, uint64(fd), unix.F_DUPFD_CLOEXEC, uint64(min)))] = int64(n)
@@ -217,18 +230,6 @@ func (p *Plan) Result(i int) (int64, error) { return p.calls[i].Ret, p.calls[i].
 
 // Len is the number of calls so far.
 func (p *Plan) Len() int { return len(p.calls) }
-
-// highest is the largest descriptor wanted, -1 for none.
-func (t *Table) highest() int {
-	all := []int{-1}
-	for _, list := range t.slots {
-		for _, s := range list {
-			all = append(all, s.FD)
-		}
-	}
-	sort.Ints(all)
-	return all[len(all)-1]
-}
 
 func sortedKeys(m map[int]bool) []int {
 	out := make([]int, 0, len(m))
