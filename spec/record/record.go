@@ -63,6 +63,17 @@ type Record struct {
 	// covers the memory of everything in between.
 	Sum     uint32
 	Payload []byte
+	// From is where a medium found the record, for errors; zero where a medium
+	// has no places. It is no part of the record.
+	From Place
+}
+
+// Place is where a record lies in an image.
+type Place struct {
+	// File by its name in the image, Number of the record in the stream, from 0,
+	// Offset in the file in bytes.
+	File           string
+	Number, Offset int64
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -94,7 +105,7 @@ func (r *Record) Verify() error {
 		return err
 	}
 	if got := r.sum(); got != r.Sum {
-		return &ChecksumError{Header: r.Header, Want: r.Sum, Got: got}
+		return &ChecksumError{Header: r.Header, From: r.From, Want: r.Sum, Got: got}
 	}
 	return nil
 }
@@ -115,9 +126,14 @@ func (r *Record) Valid() error {
 // ChecksumError is a record whose bytes are not those that were exported.
 type ChecksumError struct {
 	Header    Header
+	From      Place
 	Want, Got uint32
 }
 
 func (e *ChecksumError) Error() string {
-	return fmt.Sprintf("record %s is damaged: its checksum is %08x, its bytes give %08x", e.Header, e.Want, e.Got)
+	text := fmt.Sprintf("record %s is damaged: its checksum is %08x, its bytes give %08x", e.Header, e.Want, e.Got)
+	if e.From.File != "" {
+		text = fmt.Sprintf("%s: record %d: offset %d: %s", e.From.File, e.From.Number, e.From.Offset, text)
+	}
+	return text
 }

@@ -221,6 +221,30 @@ func TestDefectsAreNamed(t *testing.T) {
 	if !errors.As(err, &sum) || sum.Header.Subsystem != "memory" {
 		t.Errorf("verify: %v, want the record's ChecksumError inside", err)
 	}
+	importerNamesThePlace(t, path)
+}
+
+// importerNamesThePlace: who imports verifies, and must know where the record
+// came from.
+func importerNamesThePlace(t *testing.T, path string) {
+	t.Helper()
+	r, err := NewReader(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var damage *record.ChecksumError
+	for damage == nil {
+		rec, release, err := r.PopData(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		errors.As(rec.Verify(), &damage)
+		release()
+	}
+	if damage.From.Number != 1 || damage.From.Offset == 0 || !strings.HasPrefix(damage.Error(), damage.From.File+": record 1: offset ") {
+		t.Errorf("the damage is %v", damage)
+	}
 }
 
 func TestOptions(t *testing.T) {

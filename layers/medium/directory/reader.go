@@ -51,14 +51,17 @@ func (d *Reader) PopData(ctx context.Context) (*record.Record, func(), error) {
 		}
 		return nil, nil, d.image.wrap(err)
 	}
+	r := e.Record(buf)
+	r.From = record.Place{File: image.StateName, Number: e.Number, Offset: e.Offset}
 	if e.Place.Lane == 0 {
-		return e.Record(buf), release, nil
+		return r, release, nil
 	}
+	r.From.File, r.From.Offset = image.PagesName(e.Place.Lane), e.Place.Offset
 	if err := image.ReadLane(d.image.lanes[e.Place.Lane-1], &e, buf); err != nil {
 		release()
 		return nil, nil, d.image.wrap(d.stream.Defect(&e, err))
 	}
-	return e.Record(buf), release, nil
+	return r, release, nil
 }
 
 // next takes the next header and, where it lies in the state file, the payload.
