@@ -48,8 +48,13 @@ while True:
     signal.pause()
 `
 
-// askByFile asks a program that answers SIGUSR1 with /tmp/answer.
-const askByFile = `rm -f /tmp/answer; kill -USR1 1; until cat /tmp/answer 2>/dev/null; do usleep 20000; done`
+// askByFile asks a program that answers SIGUSR1 with /tmp/answer. It asks again
+// until there is an answer: the first process of a pid namespace ignores
+// signals until it has a handler.
+const askByFile = `rm -f /tmp/answer; until [ -s /tmp/answer ]; do kill -USR1 1; usleep 50000; done; cat /tmp/answer`
+
+// shellProgram counts with built-in commands alone: it starts no process.
+const shellProgram = `loops=0; trap 'echo pid $$ loops $loops word $word >/tmp/answer' USR1; read word </proc/sys/kernel/random/uuid; while :; do loops=$((loops+1)); done`
 
 func subjects(t *testing.T, host *itest.Host) []subject {
 	t.Helper()
@@ -62,7 +67,7 @@ func subjects(t *testing.T, host *itest.Host) []subject {
 	return []subject{
 		{
 			name: "shell", image: image.Busybox,
-			command: []string{"sh", "-c", `loops=0; trap 'echo pid $$ loops $loops word $word >/tmp/new; mv /tmp/new /tmp/answer' USR1; word=$(head -c 8 /dev/urandom | md5sum | cut -c1-8); while :; do loops=$((loops+1)); usleep 1000; done`},
+			command: []string{"sh", "-c", shellProgram},
 			ask:     askByFile,
 		},
 		{name: "go", image: counter, ask: "/counter ask"},

@@ -225,7 +225,7 @@ func (s *Subsystem) Preflight(context.Context) ([]record.Finding, error) {
 		case st.State == 'T':
 			found(pid, "process "+st.Name, "it is stopped by job control", "continue it (SIGCONT)")
 		}
-		if n := len(st.NSpid); n < 2 || st.NSpid[n-1] != 1 {
+		if n := len(st.NSpid); pid == s.env.Source.Init && (n < 2 || st.NSpid[n-1] != 1) {
 			found(pid, "process "+st.Name, "the container has no pid namespace of its own", "run it without --pid=host")
 		}
 	}
