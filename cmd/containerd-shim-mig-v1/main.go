@@ -12,15 +12,17 @@ import (
 	// and then nothing else of it is to be initialised.
 	_ "github.com/io-mig/mig/runtime/reexec"
 
+	"github.com/io-mig/mig/layers/engine"
 	"github.com/io-mig/mig/shim"
+	"github.com/io-mig/mig/shim/migrate"
 )
 
 // subprograms are other programs in this binary, by their first argument. They
 // get the arguments that follow, and their result is the exit status.
-var subprograms = map[string]func(args []string) int{}
-
-// migrator carries out checkpoints and restores; nil refuses them.
-var migrator shim.Migrator
+var subprograms = map[string]func(args []string) int{
+	// The process in which one checkpoint or restore runs, started by the shim.
+	"engine": func([]string) int { return engine.Main() },
+}
 
 func main() {
 	args := os.Args[1:]
@@ -29,5 +31,5 @@ func main() {
 			os.Exit(program(args[1:]))
 		}
 	}
-	os.Exit(shim.Main(args, migrator))
+	os.Exit(shim.Main(args, &migrate.Migrator{}))
 }

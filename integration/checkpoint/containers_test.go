@@ -17,7 +17,6 @@ const ref = "mig.test/saved:1"
 
 // The main job: save, remove, restore under the same id.
 func TestCheckpointRestore(t *testing.T) {
-	gate(t)
 	itest.EachVersion(t, func(t *testing.T, version daemon.Version) {
 		host := startHost(t, version)
 		s := startRedis(t, host, "redis")
@@ -32,7 +31,6 @@ func TestCheckpointRestore(t *testing.T) {
 
 // Under another id, while the original runs on: each has its own memory.
 func TestCheckpointRestoreBesideOriginal(t *testing.T) {
-	gate(t)
 	itest.EachVersion(t, func(t *testing.T, version daemon.Version) {
 		host := startHost(t, version)
 		s := startRedis(t, host, "redis")
@@ -48,7 +46,6 @@ func TestCheckpointRestoreBesideOriginal(t *testing.T) {
 
 // A restored container can be saved and restored again.
 func TestCheckpointTwiceInARow(t *testing.T) {
-	gate(t)
 	itest.EachVersion(t, func(t *testing.T, version daemon.Version) {
 		host := startHost(t, version)
 		s := startRedis(t, host, "first")
@@ -71,7 +68,6 @@ func TestCheckpointTwiceInARow(t *testing.T) {
 
 // What a restored container must still be able to do.
 func TestCheckpointRestoredIsWhole(t *testing.T) {
-	gate(t)
 	itest.EachVersion(t, func(t *testing.T, version daemon.Version) {
 		host := startHost(t, version)
 		s := startRedis(t, host, "redis")
@@ -99,7 +95,6 @@ func TestCheckpointRestoredIsWhole(t *testing.T) {
 // The exit status of a restored process arrives: 0 of a Redis that obeys
 // SIGTERM, 137 of one that is killed.
 func TestCheckpointExitStatusArrives(t *testing.T) {
-	gate(t)
 	for _, test := range []struct {
 		signal string
 		code   int
@@ -126,7 +121,6 @@ func TestCheckpointExitStatusArrives(t *testing.T) {
 // To a second containerd with its own root, through an archive; also from one
 // version to the other.
 func TestCheckpointToAnotherContainerd(t *testing.T) {
-	gate(t)
 	for _, way := range [][2]daemon.Version{
 		{daemon.V16, daemon.V16}, {daemon.V24, daemon.V24}, {daemon.V16, daemon.V24}, {daemon.V24, daemon.V16},
 	} {

@@ -5,7 +5,6 @@
 package checkpoint
 
 import (
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -25,14 +24,6 @@ const (
 	keys    = 200_000
 	keySize = 100 // bytes of a value
 )
-
-// gate keeps these tests out of `make test` until the shim has its engine.
-func gate(t *testing.T) {
-	t.Helper()
-	if os.Getenv("MIG_ENGINE") != "1" {
-		t.Skip("the engine is not wired into the shim yet: MIG_ENGINE=1 runs this")
-	}
-}
 
 // server is a filled Redis under mig and the proof of its data.
 type server struct {

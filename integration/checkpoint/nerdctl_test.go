@@ -17,7 +17,6 @@ import (
 // nerdctl's checkpoint exits by default and gives no options: its annotations
 // in the spec have to tell the shim. Then the same container starts from it.
 func TestCheckpointNerdctl(t *testing.T) {
-	gate(t)
 	itest.EachVersion(t, func(t *testing.T, version daemon.Version) {
 		host := startHost(t, version)
 		n := dial(t, host)
@@ -41,7 +40,6 @@ func TestCheckpointNerdctl(t *testing.T) {
 
 // The label keeps it running.
 func TestCheckpointNerdctlLeaveRunning(t *testing.T) {
-	gate(t)
 	itest.EachVersion(t, func(t *testing.T, version daemon.Version) {
 		host := startHost(t, version)
 		n := dial(t, host)

@@ -14,7 +14,6 @@ import (
 
 // `ctr tasks checkpoint` leaves the container running.
 func TestCheckpointTask(t *testing.T) {
-	gate(t)
 	itest.EachVersion(t, func(t *testing.T, version daemon.Version) {
 		host := startHost(t, version)
 		s := startRedis(t, host, "redis")
@@ -28,7 +27,6 @@ func TestCheckpointTask(t *testing.T) {
 
 // A container that was paused by its user stays so.
 func TestCheckpointTaskPaused(t *testing.T) {
-	gate(t)
 	itest.EachVersion(t, func(t *testing.T, version daemon.Version) {
 		host := startHost(t, version)
 		s := startRedis(t, host, "redis")
@@ -45,7 +43,6 @@ func TestCheckpointTaskPaused(t *testing.T) {
 // --exit ends the container. The ctr of 1.6 drops its options for every
 // runtime but runc's, so there the container goes on.
 func TestCheckpointTaskExit(t *testing.T) {
-	gate(t)
 	itest.EachVersion(t, func(t *testing.T, version daemon.Version) {
 		host := startHost(t, version)
 		s := startRedis(t, host, "redis")
@@ -62,7 +59,6 @@ func TestCheckpointTaskExit(t *testing.T) {
 // --image-path writes a directory that `mig verify` accepts and nothing of
 // the memory into the content store. Again: options do not get through 1.6.
 func TestCheckpointTaskImagePath(t *testing.T) {
-	gate(t)
 	for _, leave := range []bool{true, false} {
 		name := map[bool]string{true: "leave-running", false: "exit"}[leave]
 		t.Run(name, func(t *testing.T) {

@@ -82,7 +82,6 @@ func subjects(t *testing.T, host *itest.Host) []subject {
 
 // Programs that together use most of what the engine knows.
 func TestCheckpointWorkloads(t *testing.T) {
-	gate(t)
 	host := itest.Start(t, daemon.Config{Version: daemon.V24})
 	for _, s := range subjects(t, host) {
 		t.Run(s.name, func(t *testing.T) {
