@@ -167,10 +167,14 @@ func narrowed(t *testing.T, pid int) {
 // it, several times.
 func TestSpecOfUser(t *testing.T) {
 	last := lastCapabilities(t)
-	kerneltest.RoundTrip(t, kerneltest.Program{
-		Source: "testdata/credentials.c", Args: []string{"user"}, UID: 1000, GID: 1000, Generations: 3, LeaveRunning: true,
-		Allowed: &kerneltest.Allowed{UID: 1000, GID: 1000, Groups: []uint32{1000}, Bounding: last},
-	}, all...)
+	for name, filtered := range map[string]bool{"no seccomp": false, "a filter that denies the engine's calls": true} {
+		t.Run(name, func(t *testing.T) {
+			kerneltest.RoundTrip(t, kerneltest.Program{
+				Source: "testdata/credentials.c", Args: []string{"user"}, UID: 1000, GID: 1000, Generations: 3, LeaveRunning: true, Filtered: filtered,
+				Allowed: &kerneltest.Allowed{UID: 1000, GID: 1000, Groups: []uint32{1000}, Bounding: last},
+			}, all...)
+		})
+	}
 }
 
 // lastCapabilities is the test's own bounding set, which a program inherits.

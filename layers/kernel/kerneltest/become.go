@@ -9,13 +9,15 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // roleEnv marks a test binary that was started to become a container's init:
-// "GATE UID GID". It mounts /proc in its new namespaces, waits for a byte on
-// descriptor GATE, takes the ids and executes its arguments.
+// "GATE UID GID FILTER". It mounts /proc in its new namespaces, waits for a byte
+// on descriptor GATE, loads a seccomp filter if FILTER is 1, takes the ids and
+// executes its arguments.
 const roleEnv = "MIG_KERNELTEST_BECOME"
 
 // init runs on the process's first thread, the one that is traced and that has
@@ -32,7 +34,7 @@ func init() {
 }
 
 func become(role string) error {
-	var n [3]int
+	var n [4]int
 	for i, s := range strings.Fields(role) {
 		var err error
 		if n[i], err = strconv.Atoi(s); err != nil {
@@ -48,6 +50,11 @@ func become(role string) error {
 	}
 	if err := awaitByte(n[0]); err != nil {
 		return fmt.Errorf("wait to be let go: %w", err)
+	}
+	if n[3] != 0 {
+		if err := loadFilter(); err != nil {
+			return fmt.Errorf("load a seccomp filter: %w", err)
+		}
 	}
 	if uid, gid := n[1], n[2]; uid != 0 || gid != 0 {
 		if err := unix.Setgroups([]int{gid}); err != nil {
@@ -76,4 +83,26 @@ func awaitByte(fd int) error {
 		}
 		return err
 	}
+}
+
+// filtered are system calls that a restore needs and no test program makes when
+// it runs with a filter (libc does without clone3).
+var filtered = []uint32{unix.SYS_CLONE3, unix.SYS_CAPSET, unix.SYS_PERSONALITY, unix.SYS_RT_SIGQUEUEINFO, unix.SYS_TIMER_SETTIME}
+
+// loadFilter makes them fail with ENOSYS for the calling thread, which is the
+// one that stays.
+func loadFilter() error {
+	code := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}} // the number
+	for _, nr := range filtered {
+		code = append(code,
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: nr},
+			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)})
+	}
+	code = append(code, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
+	prog := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
+	_, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog)))
+	if e != 0 {
+		return e
+	}
+	return nil
 }

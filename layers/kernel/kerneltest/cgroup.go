@@ -13,12 +13,17 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/io-mig/mig/layers/kernel/target"
 )
+
+const cgroupPrefix = "mig-kerneltest-" // the test's pid and a number follow
 
 var cgroups atomic.Int64
 
@@ -29,7 +34,8 @@ func newCgroup(t testing.TB) (dir string, f *target.Freezer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir = filepath.Join(root, fmt.Sprintf("mig-kerneltest-%d-%d", os.Getpid(), cgroups.Add(1)))
+	sweep.Do(func() { removeLeftovers(root) })
+	dir = filepath.Join(root, fmt.Sprintf("%s%d-%d", cgroupPrefix, os.Getpid(), cgroups.Add(1)))
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -38,6 +44,35 @@ func newCgroup(t testing.TB) (dir string, f *target.Freezer) {
 		t.Fatal(err)
 	}
 	return dir, f
+}
+
+var sweep sync.Once
+
+// removeLeftovers clears what tests that were killed have left behind: nobody
+// else does.
+func removeLeftovers(root string) {
+	dirs, _ := filepath.Glob(filepath.Join(root, cgroupPrefix+"*"))
+	for _, dir := range dirs {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), cgroupPrefix), "-")
+		if _, err := os.Stat("/proc/" + pid); err == nil {
+			continue
+		}
+		f, err := target.NewFreezer(dir)
+		if err != nil {
+			continue
+		}
+		_ = f.Thaw()
+		pids, _ := f.Pids()
+		for _, pid := range pids {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		for range 100 {
+			if os.Remove(dir) == nil {
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
 }
 
 // freezerMount finds version 1's freezer hierarchy, or version 2's.

@@ -43,6 +43,9 @@ func (c *Container) Export(leaveRunning bool, constructors ...Constructor) (*Ima
 		return nil, err
 	}
 	source.SeccompFilters = c.program.SeccompFilters
+	if c.program.Filtered {
+		source.SeccompFilters++
+	}
 	list := instances(target.Env{Source: source, Workers: 2}, constructors)
 	if err := preflight(ctx, list); err != nil {
 		return nil, err

@@ -30,6 +30,9 @@ type Program struct {
 	// LeaveRunning also lets the original of each export run on and verify
 	// itself before the copy is made.
 	LeaveRunning bool
+	// Filtered loads a seccomp filter before it starts, as a runtime does, and
+	// in its frames. It denies what a restore needs and the program does not.
+	Filtered bool
 	// SeccompFilters are those that it may have loaded: see target.Source.
 	SeccompFilters int
 	// Allowed is what imports may ask for; nil means Root().
