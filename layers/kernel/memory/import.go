@@ -11,7 +11,7 @@ import (
 	"github.com/io-mig/mig/spec/record"
 )
 
-// Concurrent: pages of different records may be written at the same time. The
+// Concurrent says that pages of different records may be written at the same time. The
 // layout comes before them, on its own.
 func (s *Subsystem) Concurrent(h record.Header) bool {
 	return h.Kind == KindPages || h.Kind == KindScattered

@@ -37,7 +37,10 @@ type scanArg struct {
 }
 
 // pageRegion is struct page_region: a run of pages of equal categories.
-type pageRegion struct{ start, end, categories uint64 }
+type pageRegion struct {
+	start, end uint64
+	_          uint64 // categories, which the selection fixes
+}
 
 // pagemap is an open /proc/PID/pagemap.
 type pagemap struct{ f *os.File }
