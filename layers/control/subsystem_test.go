@@ -30,7 +30,6 @@ type fakeSubsystem struct {
 
 	mu   sync.Mutex
 	busy map[record.ProcessID]int
-	held bool // left records still to come
 }
 
 func (s *fakeSubsystem) Name() string { return s.name }

@@ -17,7 +17,6 @@ const progressEvery = 100 * time.Millisecond
 type progress struct {
 	to     job.Reporter
 	status func() control.Status
-	result func() control.Result
 	quit   chan struct{}
 	done   chan struct{}
 	times  map[string]*timed

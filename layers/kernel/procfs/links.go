@@ -7,8 +7,8 @@ import "strconv"
 // FDLink reads and classifies the link of descriptor fd.
 func (t Task) FDLink(fd int) (FDLink, error) { return t.link("fd/" + strconv.Itoa(fd)) }
 
-// Exe, Cwd and Root read the links of that name. Exe is an ENOENT error
-// (IsGone) for kernel threads and zombies.
+// Exe is the executable; an ENOENT error (IsGone) for kernel threads and
+// zombies.
 func (t Task) Exe() (FDLink, error) { return t.link("exe") }
 
 // Cwd is the working directory.

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotFrame: the process execed something else than the frame program.
+// ErrNotFrame means that the process execed something else than the frame program.
 var ErrNotFrame = errors.New("the process did not exec the frame program")
 
 // AttachFrame seizes the init of a created, not yet started container, to

@@ -68,7 +68,6 @@ func ptracePtr(req, tid int, addr uintptr, data unsafe.Pointer) error {
 
 func ptraceInterrupt(tid int) error     { return ptrace(unix.PTRACE_INTERRUPT, tid, 0, 0) }
 func ptraceCont(tid, sig int) error     { return ptrace(unix.PTRACE_CONT, tid, 0, uintptr(sig)) }
-func ptraceSyscall(tid, sig int) error  { return ptrace(unix.PTRACE_SYSCALL, tid, 0, uintptr(sig)) }
 func ptraceDetach(tid, sig int) error   { return ptrace(unix.PTRACE_DETACH, tid, 0, uintptr(sig)) }
 func ptraceOptions(tid, opts int) error { return ptrace(unix.PTRACE_SETOPTIONS, tid, 0, uintptr(opts)) }
 
