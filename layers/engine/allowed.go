@@ -40,6 +40,7 @@ func allowed(spec *specs.Spec) (target.Allowed, error) {
 			}
 		}
 	}
+	executed(&a)
 	a.Limits = map[int]unix.Rlimit{}
 	for _, r := range p.Rlimits {
 		n, ok := rlimitNumbers[r.Type]
@@ -49,6 +50,18 @@ func allowed(spec *specs.Spec) (target.Allowed, error) {
 		a.Limits[n] = unix.Rlimit{Cur: r.Soft, Max: r.Hard}
 	}
 	return a, nil
+}
+
+// executed turns the sets that the spec names into those that its program gets:
+// a user's loses at execve(2) what is not ambient, see capabilities(7), and specs
+// commonly name a root's sets for any user. What a file's capabilities or set-id
+// bits would add depends on the file, and is not given to an image.
+func executed(a *target.Allowed) {
+	if a.UID == 0 {
+		return
+	}
+	a.Ambient &= a.Permitted & a.Inheritable
+	a.Permitted, a.Effective = a.Ambient, a.Ambient
 }
 
 // rlimitNumbers are the resources of getrlimit(2) by their names in a spec.

@@ -17,7 +17,8 @@ import (
 type bounds struct {
 	target.Allowed
 	// permitted is what it could have in its permitted set: the bounding set,
-	// by executing a file as root, or with no_new_privs what it starts with.
+	// by executing a file as root; as a user or with no_new_privs what it starts
+	// with.
 	permitted uint64
 	// inheritable likewise: capset(2) lets a thread add what it is permitted,
 	// with CAP_SETPCAP whatever is in its bounding set.
@@ -30,7 +31,7 @@ type bounds struct {
 
 func newBounds(a target.Allowed) bounds {
 	b := bounds{Allowed: a, permitted: a.Bounding, inheritable: a.Bounding | a.Inheritable}
-	if a.NoNewPrivileges {
+	if a.NoNewPrivileges || a.UID != 0 {
 		b.permitted = a.Permitted
 		b.inheritable = a.Inheritable | a.Permitted
 		if a.Permitted>>unix.CAP_SETPCAP&1 != 0 {

@@ -88,6 +88,9 @@ func TestBounds(t *testing.T) {
 	user := func(m *state.ThreadCredential) { m.Uid.Effective = 5 }
 	group := func(m *state.ThreadCredential) { m.Group = []uint32{5} }
 	permitted := func(m *state.ThreadCredential) { m.Permitted = setuid }
+	usersPermitted := func(m *state.ThreadCredential) {
+		m.Uid, m.Permitted = &state.Ids{Real: 5, Effective: 5, Saved: 5, FileSystem: 5}, setuid
+	}
 	inheritable := func(m *state.ThreadCredential) { m.Inheritable = setgid }
 	bits := func(m *state.ThreadCredential) { m.SecureBits = 1 }
 	keep := func(m *state.ThreadCredential) { m.SecureBits = secbitKeepCaps }
@@ -108,6 +111,8 @@ func TestBounds(t *testing.T) {
 		{"group left without the right", target.Allowed{Groups: []uint32{5}}, left, false},
 		{"group left with it", target.Allowed{Groups: []uint32{5}, Effective: setgid}, left, true},
 		{"permitted from bounding", target.Allowed{Bounding: setuid}, permitted, true},
+		{"permitted from a user's bounding set", target.Allowed{UID: 5, Bounding: setuid}, usersPermitted, false},
+		{"permitted from a user's permitted set", target.Allowed{UID: 5, Bounding: setuid, Permitted: setuid}, usersPermitted, true},
 		{"permitted that cannot be gained", target.Allowed{Bounding: setuid, NoNewPrivileges: true}, permitted, false},
 		{"permitted beyond the bounding set", target.Allowed{Permitted: setuid, NoNewPrivileges: true}, permitted, false},
 		{"inheritable with CAP_SETPCAP", target.Allowed{Permitted: setpcap, Bounding: setgid | setpcap, NoNewPrivileges: true}, inheritable, true},
