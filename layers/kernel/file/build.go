@@ -26,7 +26,7 @@ func (s *Subsystem) build(id record.ProcessID) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if s.in.tables[id] == nil || s.in.tables[id].working == nil {
+	if tab := s.in.tables[id]; tab == nil || !tab.listed || tab.working == nil {
 		return 0, fmt.Errorf("process %d: the image has no descriptor table or no working directory for it", id)
 	}
 	if err := t.MoveStdio(); err != nil {

@@ -25,6 +25,8 @@ type imported struct {
 
 // table is one process's.
 type table struct {
+	// listed: a part of the table has arrived, which may be an empty one.
+	listed  bool
 	fds     map[uint32]bool
 	posix   []*state.RangeLock
 	working *state.WorkingFiles
@@ -111,6 +113,7 @@ func (s *Subsystem) receiveTable(r *record.Record) error {
 		return err
 	}
 	t := s.tableOf(r.Process)
+	t.listed = true
 	for _, slot := range msg.Slot {
 		if t.fds[slot.Fd] {
 			return fmt.Errorf("process %d: descriptor %d is in the table twice", r.Process, slot.Fd)
