@@ -25,7 +25,7 @@ func checkpoint(ctx context.Context, j *job.Job, r job.Reporter) error {
 		return err
 	}
 	// Whatever cannot be carried is named before the image is begun.
-	instances, times := forControl(subsystems.Instances(target.Env{Source: src, Workers: workers(), Options: j.Options}))
+	instances, times := forControl(subsystems.Instances(target.Env{Source: src, Workers: workers(), Options: j.Options}), source{src}.traced)
 	m, err := openMedium(ctx, j.Image, medium.Write)
 	if err != nil {
 		return err

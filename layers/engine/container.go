@@ -26,6 +26,14 @@ func (s source) Process(id record.ProcessID) control.Constructor {
 	return mayEnd{p}
 }
 
+// traced finds the tracee of a process.
+func (s source) traced(id record.ProcessID) *tracer.Process {
+	if p := s.Source.Process(id); p != nil {
+		return p.Traced
+	}
+	return nil
+}
+
 // frame is a target.Frame as control sees it.
 type frame struct{ *target.Frame }
 
@@ -36,6 +44,14 @@ func (f frame) Process(id record.ProcessID) control.Constructor {
 		return none(id)
 	}
 	return t
+}
+
+// traced finds the tracee of a process.
+func (f frame) traced(id record.ProcessID) *tracer.Process {
+	if t := f.Task(id); t != nil {
+		return t.Traced
+	}
+	return nil
 }
 
 // mayEnd tells control when a process ended by itself: a container that exits

@@ -9,6 +9,7 @@ import (
 
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/kernel"
+	"github.com/io-mig/mig/layers/kernel/tracer"
 	"github.com/io-mig/mig/spec/record"
 )
 
@@ -17,14 +18,16 @@ import (
 type timed struct {
 	kernel.Subsystem
 	took atomic.Int64 // nanoseconds, of all workers together
+	// traced finds the tracee of a process; nil if it has none now.
+	traced func(record.ProcessID) *tracer.Process
 }
 
 // forControl gives the instances the type that control declares.
-func forControl(subsystems []kernel.Subsystem) ([]control.Subsystem, map[string]*timed) {
+func forControl(subsystems []kernel.Subsystem, traced func(record.ProcessID) *tracer.Process) ([]control.Subsystem, map[string]*timed) {
 	out := make([]control.Subsystem, len(subsystems))
 	byName := map[string]*timed{}
 	for i, s := range subsystems {
-		t := &timed{Subsystem: s}
+		t := &timed{Subsystem: s, traced: traced}
 		out[i], byName[s.Name()] = t, t
 	}
 	return out, byName
@@ -32,16 +35,38 @@ func forControl(subsystems []kernel.Subsystem) ([]control.Subsystem, map[string]
 
 func (t *timed) count(start time.Time) { t.took.Add(int64(time.Since(start))) }
 
-// Checkpoint is the subsystem's, timed.
-func (t *timed) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
+// Checkpoint is the subsystem's, timed, on the tracer's thread.
+func (t *timed) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (p record.Progress, err error) {
 	defer t.count(time.Now())
-	return t.Subsystem.Checkpoint(ctx, step, out)
+	err = t.onThread(step, func() error {
+		p, err = t.Subsystem.Checkpoint(ctx, step, out)
+		return err
+	})
+	return p, err
 }
 
-// Restart is the subsystem's, timed.
-func (t *timed) Restart(ctx context.Context, step record.Step, in *record.Record) (record.Progress, error) {
+// Restart is the subsystem's, timed. Records that may be taken at the same time
+// are; all else happens on the tracer's thread.
+func (t *timed) Restart(ctx context.Context, step record.Step, in *record.Record) (p record.Progress, err error) {
 	defer t.count(time.Now())
-	return t.Subsystem.Restart(ctx, step, in)
+	if in != nil && t.Concurrent(in.Header) {
+		return t.Subsystem.Restart(ctx, step, in)
+	}
+	err = t.onThread(step, func() error {
+		p, err = t.Subsystem.Restart(ctx, step, in)
+		return err
+	})
+	return p, err
+}
+
+// onThread runs a step of one process on the thread that traces it. A step
+// makes dozens of ptrace requests, and each would wake that thread and wait for
+// it: tens of microseconds apiece, of which the container's silence is made.
+func (t *timed) onThread(step record.Step, fn func() error) error {
+	if p := t.traced(step.Process); p != nil {
+		return p.Do(fn)
+	}
+	return fn()
 }
 
 // Preflight asks the subsystem if it has something to say.

@@ -5,7 +5,6 @@ package target
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -89,16 +88,27 @@ func (s *Source) look(t procfs.Task, fd int) (Descriptor, error) {
 	return d, nil
 }
 
+// Duplicate is a descriptor of the engine's that shares its open file
+// description with the application's. It is no os.File: that would register
+// the application's file with the Go runtime's epoll, and may change its flags.
+type Duplicate struct{ fd int }
+
+// Fd is the descriptor's number, valid until Close.
+func (d *Duplicate) Fd() uintptr { return uintptr(d.fd) }
+
+// Close closes it. The application's own descriptor stays open.
+func (d *Duplicate) Close() error { return unix.Close(d.fd) }
+
 // OpenDescriptor duplicates descriptor fd of the source process into this one
 // (pidfd_getfd(2), Linux 5.6). The duplicate shares the open file description:
 // moving its offset or changing its flags changes the application's. The
 // caller closes it.
-func (p *Process) OpenDescriptor(fd int) (*os.File, error) {
+func (p *Process) OpenDescriptor(fd int) (*Duplicate, error) {
 	n, err := unix.PidfdGetfd(p.pidfd, fd, 0)
 	if err != nil {
 		return nil, fmt.Errorf("take descriptor %d of pid %d: %w", fd, p.Pid, err)
 	}
-	return os.NewFile(uintptr(n), fmt.Sprintf("pid %d fd %d", p.Pid, fd)), nil
+	return &Duplicate{n}, nil
 }
 
 // stdioIndex finds out whether a descriptor is one of the container's standard
