@@ -3,6 +3,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"fmt"
 	"strconv"
 	"strings"
@@ -71,7 +72,11 @@ func scalar(fd protoreflect.FieldDescriptor, s string) (v protoreflect.Value, er
 	case protoreflect.StringKind:
 		return protoreflect.ValueOfString(s), nil
 	case protoreflect.BytesKind:
-		return protoreflect.ValueOfBytes([]byte(s)), nil
+		b := []byte(s)
+		if digits, ok := strings.CutPrefix(s, "hex:"); ok {
+			b, err = hex.DecodeString(digits)
+		}
+		return protoreflect.ValueOfBytes(b), err
 	case protoreflect.BoolKind:
 		return protoreflect.ValueOfBool(s == "true"), nil
 	case protoreflect.Uint32Kind:

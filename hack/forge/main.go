@@ -19,7 +19,7 @@
 //	subsystem.NAME              one more subsystem in the manifest
 //
 // A path is made of field names; [] stands for every element of a list, [N] for
-// one, and [+] for a new one: thread[].effective=0xffff.
+// one, and [+] for a new one: thread[].effective=0xffff. Bytes may be hex:00ff.
 package main
 
 import (

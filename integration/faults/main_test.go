@@ -32,7 +32,10 @@ var built struct {
 	errs map[string]error
 }
 
-// build runs a compiler whose last argument is to be the output's path, in dir.
+// output stands for the path of what is built.
+const output = "OUTPUT"
+
+// build runs a compiler in dir, once for each name.
 func build(t *testing.T, name, dir string, command ...string) string {
 	t.Helper()
 	built.Lock()
@@ -40,7 +43,12 @@ func build(t *testing.T, name, dir string, command ...string) string {
 	path := filepath.Join(built.dir, name)
 	err, done := built.errs[name]
 	if !done {
-		cmd := exec.Command(command[0], append(command[1:], path)...)
+		for i, word := range command {
+			if word == output {
+				command[i] = path
+			}
+		}
+		cmd := exec.Command(command[0], command[1:]...)
 		cmd.Dir = dir
 		out, runErr := cmd.CombinedOutput()
 		if runErr != nil {
@@ -74,6 +82,6 @@ func victimImage(t *testing.T) image.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program := build(t, "victim", "", "gcc", "-O2", "-Wall", "-static", "-pthread", source, "-o")
+	program := build(t, "victim", "", "gcc", "-O2", "-Wall", "-static", "-pthread", source, "-o", output)
 	return image.Image{Name: "mig.test/victim:1", Command: []string{"/victim", "4"}, Extra: map[string]string{"/victim": program}}
 }
