@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 type options struct {
 	runs        int
 	only, sizes string
+	shim        string // empty: the one in bin/
 	peer        bool
 }
 
@@ -80,7 +82,7 @@ func newBench(ctx context.Context, r *report.Report, o options) (_ *bench, err e
 	b.bundles = driver.Bundles{
 		Dir: filepath.Join(b.scope.Dir, "bundles"), Runc: b.tree.Tool("runc"), Program: b.program, Cgroup: "/" + b.scope.Name,
 	}
-	b.mig = &driver.Mig{Program: b.tree.Bin("containerd-shim-mig-v1"), Namespace: b.scope.Name, Env: b.environ(path)}
+	b.mig = &driver.Mig{Program: cmp.Or(o.shim, b.tree.Bin("containerd-shim-mig-v1")), Namespace: b.scope.Name, Env: b.environ(path)}
 	if err := b.mig.Open(b.scope.Dir); err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/io-mig/mig/integration/bench/driver"
 	"github.com/io-mig/mig/integration/bench/report"
@@ -41,7 +42,12 @@ func (b *bench) contest(ctx context.Context, s *report.Section, conf victim.Conf
 	}
 }
 
+// turnTimeout bounds one measurement: what hangs is a failure like others.
+const turnTimeout = 3 * time.Minute
+
 func (b *bench) turn(ctx context.Context, e *entrant, conf victim.Config, count bool) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, turnTimeout)
+	defer cancel()
 	if e.around != nil {
 		undo, err := e.around()
 		if err != nil {
