@@ -6,6 +6,7 @@ package kerneltest
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -41,7 +42,11 @@ func become(role string) error {
 			return err
 		}
 	}
-	unix.CloseOnExec(n[0])
+	// The gate and everything above it: what a shell or a test runner left open
+	// across its own execs is no part of the program's descriptor table.
+	if err := unix.CloseRange(uint(n[0]), math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close inherited descriptors at exec: %w", err)
+	}
 	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
