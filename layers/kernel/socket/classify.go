@@ -23,7 +23,6 @@ func (r *refusal) Error() string { return r.what + ": " + r.why }
 // namespace, and which of them the container's descriptors lead to.
 type network struct {
 	unix     map[uint32]*unixSocket
-	inet     map[uint64]procfs.InetSocket
 	netlink  map[uint64]procfs.NetlinkSocket
 	ours     map[uint64]bool // inodes
 	closeTCP bool
@@ -31,22 +30,10 @@ type network struct {
 
 // look reads the namespace of a process.
 func look(t procfs.Task, closeTCP bool) (*network, error) {
-	n := &network{
-		inet: map[uint64]procfs.InetSocket{}, netlink: map[uint64]procfs.NetlinkSocket{},
-		ours: map[uint64]bool{}, closeTCP: closeTCP,
-	}
+	n := &network{netlink: map[uint64]procfs.NetlinkSocket{}, ours: map[uint64]bool{}, closeTCP: closeTCP}
 	err := inNamespace(t.Path("ns/net"), func() (err error) { n.unix, err = listUnix(); return err })
 	if err != nil {
 		return nil, err
-	}
-	for _, name := range []string{"tcp", "tcp6"} {
-		list, err := t.Inet(name)
-		if err != nil && !procfs.IsGone(err) { // no IPv6: no tcp6
-			return nil, err
-		}
-		for _, s := range list {
-			n.inet[s.Inode] = s
-		}
 	}
 	list, err := t.NetlinkSockets()
 	if err != nil {
@@ -84,7 +71,7 @@ func (n *network) classify(t procfs.Task, d *target.Descriptor) (state.SocketSta
 	case "UNIX", "UNIX-STREAM":
 		return n.classifyUnix(d, what)
 	case "TCP", "TCPv6":
-		return n.classifyTCP(d)
+		return n.classifyTCP(t, d)
 	case "UDP", "UDPv6":
 		return state.SocketState_SOCKET_STATE_OPEN, nil
 	case "NETLINK":
@@ -93,20 +80,20 @@ func (n *network) classify(t procfs.Task, d *target.Descriptor) (state.SocketSta
 	return 0, &refusal{what, "sockets of this protocol are not carried by this version", "close it before the checkpoint"}
 }
 
-func (n *network) classifyTCP(d *target.Descriptor) (state.SocketState, error) {
-	s, ok := n.inet[d.Link.Inode]
+func (n *network) classifyTCP(t procfs.Task, d *target.Descriptor) (state.SocketState, error) {
+	c, err := connectionOf(t.Pid(), d.FD)
 	switch {
-	case !ok: // not bound, or ended
-		return state.SocketState_SOCKET_STATE_OPEN, nil
-	case s.State == stateListen:
+	case err != nil:
+		return 0, err
+	case c.state == stateListen:
 		return state.SocketState_SOCKET_STATE_LISTENING, nil
-	case s.State == stateClose:
+	case c.state == stateClose: // not connected, or ended
 		return state.SocketState_SOCKET_STATE_OPEN, nil
 	case n.closeTCP:
 		return state.SocketState_SOCKET_STATE_CLOSED, nil
 	}
 	return 0, &refusal{
-		fmt.Sprintf("TCP connection %s to %s", s.Local, s.Remote), "connections are not carried by this version",
+		fmt.Sprintf("TCP connection %s to %s", c.local, c.remote), "connections are not carried by this version",
 		"let the clients disconnect, or choose " + OptionTCP + "=" + TCPClose + ": they find it closed and connect again",
 	}
 }

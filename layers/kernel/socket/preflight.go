@@ -70,8 +70,8 @@ func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[ui
 	for i := range list {
 		d := &list[i]
 		_, err := n.classify(t, d)
-		if procfs.IsGone(err) || errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) {
-			continue // closed, or another file by now
+		if procfs.IsGone(err) || isOther(err) {
+			continue
 		}
 		r, ok := isRefusal(err)
 		if err != nil && !ok {
@@ -82,4 +82,14 @@ func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[ui
 		}
 	}
 	return out, nil
+}
+
+// isOther: the descriptor was closed, or leads to another file by now.
+func isOther(err error) bool {
+	for _, e := range []error{unix.ENODATA, unix.EOPNOTSUPP, unix.EBADF, unix.ENOTSOCK, unix.ENOPROTOOPT} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
