@@ -20,21 +20,62 @@ type Request struct {
 	Container string     `json:"container"`
 	Phase     string     `json:"phase"`
 	Created   time.Time  `json:"created"`
-	Started   *time.Time `json:"started"`
 	Ended     *time.Time `json:"ended"`
 	Progress  struct {
 		Bytes uint64 `json:"bytes"`
 		// Downtime is how long the engine held the container's processes.
-		Downtime time.Duration `json:"downtime"`
+		Downtime   time.Duration `json:"downtime"`
+		Phases     []Phase       `json:"phases"`
+		Subsystems []Subsystem   `json:"subsystems"`
 	} `json:"progress"`
 }
 
-// Took is from the request's acceptance to its end, engine process included.
-func (r Request) Took() (time.Duration, error) {
-	if r.Ended == nil {
-		return 0, fmt.Errorf("request %s (%s) has no end: it is %s", r.ID, r.Kind, r.Phase)
+// Phase is a state that a request's event has entered.
+type Phase struct {
+	State string    `json:"state"`
+	At    time.Time `json:"at"`
+}
+
+// Subsystem is how long the steps of one kind of kernel state took, those of
+// all workers together.
+type Subsystem struct {
+	Name string        `json:"name"`
+	Took time.Duration `json:"took"`
+}
+
+// Share is a part of the time that a request took.
+type Share struct {
+	What string
+	Took time.Duration
+}
+
+// Shares splits the request's time: the engine process's start, each phase of
+// the event, and the end of the process.
+func (r Request) Shares() ([]Share, error) {
+	phases := r.Progress.Phases
+	if r.Ended == nil || len(phases) == 0 {
+		return nil, fmt.Errorf("request %s (%s) does not say when it was where", r.ID, r.Kind)
 	}
-	return r.Ended.Sub(r.Created), nil
+	shares := []Share{{"start the engine", phases[0].At.Sub(r.Created)}}
+	for i, p := range phases[:len(phases)-1] {
+		shares = append(shares, Share{p.State, phases[i+1].At.Sub(p.At)})
+	}
+	return append(shares, Share{"end the engine", r.Ended.Sub(phases[len(phases)-1].At)}), nil
+}
+
+// committing are the states that an event enters when its outcome is certain:
+// a restored program runs, a saved one is safe on disk.
+var committing = []string{"running", "decided", "resuming"}
+
+// Committed is how long it took from the request's acceptance, before there was
+// an engine process, to the moment that counts.
+func (r Request) Committed() (time.Duration, error) {
+	for _, p := range r.Progress.Phases {
+		if slices.Contains(committing, p.State) {
+			return p.At.Sub(r.Created), nil
+		}
+	}
+	return 0, fmt.Errorf("request %s (%s) was never committed: %+v", r.ID, r.Kind, r.Progress.Phases)
 }
 
 // requests is where mig keeps the statuses of this driver's namespace.

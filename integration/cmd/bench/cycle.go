@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/io-mig/mig/integration/bench/driver"
 	"github.com/io-mig/mig/integration/bench/stats"
@@ -25,8 +26,27 @@ type cycles struct {
 	checkpoint, restore, create, fill stats.Series
 	// silence is what the program saw of checkpoint, restore and what is between.
 	silence stats.Series
-	// engine: requests as mig reports them.
+	// engine: from the request to its commit, as mig reports it; downtime: how
+	// long the checkpoint held the processes.
 	engineCheckpoint, engineRestore, downtime stats.Series
+	// shares of the time of both requests, in their order.
+	shares []share
+}
+
+// share is a part of the requests, measured as often as they were.
+type share struct {
+	what   string
+	values stats.Series
+}
+
+// spend adds a measurement to a share, which is new at its first.
+func (c *cycles) spend(what string, values ...float64) {
+	at := slices.IndexFunc(c.shares, func(s share) bool { return s.what == what })
+	if at < 0 {
+		at = len(c.shares)
+		c.shares = append(c.shares, share{what: what})
+	}
+	c.shares[at].values = append(c.shares[at].values, values...)
 }
 
 // total is checkpoint and restore.
@@ -159,11 +179,21 @@ func (b *bench) engineTimes(d driver.Driver, source, target *driver.Container, o
 		r    driver.Request
 		into *stats.Series
 	}{{saved, &one.engineCheckpoint}, {restored, &one.engineRestore}} {
-		took, err := x.r.Took()
+		took, err := x.r.Committed()
 		if err != nil {
 			return err
 		}
 		x.into.Add(took)
+		shares, err := x.r.Shares()
+		if err != nil {
+			return err
+		}
+		for _, s := range shares {
+			one.spend(x.r.Kind+": "+s.What, float64(s.Took)/1e6)
+		}
+		for _, s := range x.r.Progress.Subsystems {
+			one.spend(x.r.Kind+": steps of "+s.Name, float64(s.Took)/1e6)
+		}
 	}
 	one.downtime.Add(saved.Progress.Downtime)
 	return nil
@@ -176,5 +206,8 @@ func (c *cycles) add(one *cycles) {
 		{&c.engineCheckpoint, &one.engineCheckpoint}, {&c.engineRestore, &one.engineRestore}, {&c.downtime, &one.downtime},
 	} {
 		*x.all = append(*x.all, *x.one...)
+	}
+	for _, s := range one.shares {
+		c.spend(s.what, s.values...)
 	}
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"strings"
 
 	"github.com/io-mig/mig/integration/bench/report"
 	"github.com/io-mig/mig/integration/bench/victim"
@@ -29,14 +30,29 @@ func fixed(ctx context.Context, b *bench) error {
 	s.Row("mig: of the restore, shim and container", report.Milliseconds, mig.create)
 	s.Row("mig: of the restore, filling it", report.Milliseconds, mig.fill)
 	s.Row("mig: checkpoint + filling", report.Milliseconds, without)
-	s.Row("mig: request of the checkpoint", report.Milliseconds, mig.engineCheckpoint)
-	s.Row("mig: request of the restore", report.Milliseconds, mig.engineRestore)
+	engine := mig.engineCheckpoint.Plus(mig.engineRestore)
+	s.Row("mig: request of the checkpoint, until decided", report.Milliseconds, mig.engineCheckpoint)
+	s.Row("mig: request of the restore, until it runs", report.Milliseconds, mig.engineRestore)
 	s.Row("mig: processes held in the checkpoint", report.Milliseconds, mig.downtime)
 	for _, p := range []*entrant{peer, cold} {
 		s.AtMost("checkpoint + restore, container created, of "+p.name, "", mig.total().Over(p.total()), 1.0/8)
-		s.AtMost("checkpoint + restore, without its creation, of "+p.name, "", without.Over(p.total()), 1.0/60)
+		s.AtMost("checkpoint + restore, without its creation, as a client sees it, of "+p.name, "", without.Over(p.total()), 1.0/60)
+		s.AtMost("checkpoint + restore, without its creation, until committed, of "+p.name, "", engine.Over(p.total()), 1.0/60)
 	}
+	breakdown(b.report.Add("Where the time of mig's requests goes: 1 MB",
+		"Of the same runs: phases of the two requests, then the steps of each subsystem, which are parts of the phases."), &mig.cycles)
 	return nil
+}
+
+// breakdown lists shares, the phases first.
+func breakdown(s *report.Section, c *cycles) {
+	for _, steps := range []bool{false, true} {
+		for _, x := range c.shares {
+			if strings.Contains(x.what, ": steps of ") == steps {
+				s.Row(x.what, report.Milliseconds, x.values)
+			}
+		}
+	}
 }
 
 // silences are what larger programs see.
