@@ -28,6 +28,8 @@ type Driver interface {
 
 // Restored is how long a restore took.
 type Restored struct {
+	// Shim is the start of a shim process; 0 where that is not seen.
+	Shim time.Duration
 	// Create is what creates the container, before its processes exist; 0 where
 	// the two cannot be told apart.
 	Create time.Duration
@@ -36,7 +38,7 @@ type Restored struct {
 }
 
 // Total is the whole restore.
-func (r Restored) Total() time.Duration { return r.Create + r.Fill }
+func (r Restored) Total() time.Duration { return r.Shim + r.Create + r.Fill }
 
 // Container is one container and its bundle.
 type Container struct {

@@ -47,7 +47,10 @@ func (m *Mig) Name() string { return "mig" }
 
 // Run implements Driver.
 func (m *Mig) Run(ctx context.Context, c *Container) error {
-	if err := m.create(ctx, c, ""); err != nil {
+	if err := m.startShim(ctx, c); err != nil {
+		return err
+	}
+	if err := c.create(ctx, ""); err != nil {
 		return err
 	}
 	if _, err := c.shim.task.Start(ctx, &task.StartRequest{ID: c.ID}); err != nil {
@@ -56,11 +59,9 @@ func (m *Mig) Run(ctx context.Context, c *Container) error {
 	return nil
 }
 
-// create starts a shim and creates the container, or a frame for an image.
-func (m *Mig) create(ctx context.Context, c *Container, image string) error {
-	if err := m.startShim(ctx, c); err != nil {
-		return err
-	}
+// create creates the container, or a frame for an image. If it fails, the shim
+// has ended.
+func (c *Container) create(ctx context.Context, image string) error {
 	created, err := c.shim.task.Create(ctx, &task.CreateTaskRequest{ID: c.ID, Bundle: c.Bundle, Checkpoint: image})
 	if err != nil {
 		return errors.Join(fmt.Errorf("create %s: %w", c.ID, err), c.stopShim(ctx))
@@ -85,11 +86,16 @@ func (m *Mig) Checkpoint(ctx context.Context, c *Container, image string, leave 
 	return time.Since(started), nil
 }
 
-// Restore implements Driver. Create is the shim's start and the frame.
+// Restore implements Driver. Create is the frame's.
 func (m *Mig) Restore(ctx context.Context, c *Container, image string) (Restored, error) {
 	var r Restored
 	started := time.Now()
-	if err := m.create(ctx, c, image); err != nil {
+	if err := m.startShim(ctx, c); err != nil {
+		return r, err
+	}
+	r.Shim = time.Since(started)
+	started = time.Now()
+	if err := c.create(ctx, image); err != nil {
 		return r, err
 	}
 	r.Create = time.Since(started)

@@ -21,9 +21,10 @@ type cycles struct {
 	// leave: a checkpoint after which the container runs on; quiet: what the
 	// program saw of it.
 	leave, quiet stats.Series
-	// checkpoint with the end of the container, and the restore of it. create is
-	// the part of the restore that makes the container, fill the rest.
-	checkpoint, restore, create, fill stats.Series
+	// checkpoint with the end of the container, and the restore of it. shim
+	// and create are the parts of the restore that start a shim and make the
+	// container, fill is the rest.
+	checkpoint, restore, shim, create, fill stats.Series
 	// silence is what the program saw of checkpoint, restore and what is between.
 	silence stats.Series
 	// engine: from the request to its commit, as mig reports it; downtime: how
@@ -133,6 +134,7 @@ func (b *bench) exitAndRestore(ctx context.Context, d driver.Driver, source *dri
 	defer func() { err = errors.Join(err, d.Remove(context.WithoutCancel(ctx), target)) }()
 	one.checkpoint.Add(took)
 	one.restore.Add(restored.Total())
+	one.shim.Add(restored.Shim)
 	one.create.Add(restored.Create)
 	one.fill.Add(restored.Fill)
 	if err := b.engineTimes(d, source, target, one); err != nil {
@@ -202,7 +204,7 @@ func (b *bench) engineTimes(d driver.Driver, source, target *driver.Container, o
 func (c *cycles) add(one *cycles) {
 	for _, x := range []struct{ all, one *stats.Series }{
 		{&c.leave, &one.leave}, {&c.quiet, &one.quiet}, {&c.checkpoint, &one.checkpoint}, {&c.restore, &one.restore},
-		{&c.create, &one.create}, {&c.fill, &one.fill}, {&c.silence, &one.silence},
+		{&c.shim, &one.shim}, {&c.create, &one.create}, {&c.fill, &one.fill}, {&c.silence, &one.silence},
 		{&c.engineCheckpoint, &one.engineCheckpoint}, {&c.engineRestore, &one.engineRestore}, {&c.downtime, &one.downtime},
 	} {
 		*x.all = append(*x.all, *x.one...)

@@ -27,7 +27,8 @@ func fixed(ctx context.Context, b *bench) error {
 		rows(s, &e.cycles)
 	}
 	without := mig.checkpoint.Plus(mig.fill)
-	s.Row("mig: of the restore, shim and container", report.Milliseconds, mig.create)
+	s.Row("mig: of the restore, starting a shim", report.Milliseconds, mig.shim)
+	s.Row("mig: of the restore, creating the container", report.Milliseconds, mig.create)
 	s.Row("mig: of the restore, filling it", report.Milliseconds, mig.fill)
 	s.Row("mig: checkpoint + filling", report.Milliseconds, without)
 	engine := mig.engineCheckpoint.Plus(mig.engineRestore)
