@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"context"
 	"encoding/json"
 	"os/exec"
 	"testing"
@@ -75,4 +76,10 @@ func (h *host) mig(t *testing.T, into any, args ...string) (code int) {
 		t.Fatalf("mig %v: %v\n%s%s", args, err, out, stderr)
 	}
 	return code
+}
+
+// command runs a program to its end.
+func command(ctx context.Context, name string, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	return string(out), err
 }

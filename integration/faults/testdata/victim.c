@@ -113,6 +113,8 @@ static void report(void)
 	char line[65];
 	int fd;
 
+	if (!access("/exit", F_OK))
+		_exit(7);
 	// A test asks for a new measure by removing the mark.
 	if (access("/measure", F_OK) && (fd = open("/measure", O_WRONLY | O_CREAT | O_CLOEXEC, 0644)) >= 0) {
 		close(fd);
