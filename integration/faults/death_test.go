@@ -287,9 +287,8 @@ func TestContainerExitsDuringCheckpoint(t *testing.T) {
 			t.Fatalf("there was no engine: %v", result.Err())
 		}
 		v.await("STOPPED")
-		// ctr passes the task's status on as its own.
-		if deleted := h.Ctr(t.Context(), "tasks", "delete", v.id); deleted.Code != 7 {
-			t.Errorf("its exit status is %d, want 7: %s", deleted.Code, deleted.Stderr)
+		if deleted := h.Must(t, "tasks", "delete", v.id); !strings.Contains(deleted.Stderr, "exit code 7") {
+			t.Errorf("ctr says %s, want exit code 7", deleted.Stderr)
 		}
 		if result.Code != 0 {
 			empty(t, dir)
