@@ -40,6 +40,7 @@ var sections = []section{
 func main() {
 	runs := flag.Int("runs", 10, "measurements of each kind")
 	out := flag.String("out", "bench-out", "`directory` for results.json and results.md")
+	document := flag.String("document", "", "Markdown `file` whose results are replaced too, docs/benchmarks.md for example")
 	only := flag.String("only", "", "comma-separated sections: "+names())
 	sizes := flag.String("sizes", "64,512,2048", "megabytes of the throughput section")
 	shim := flag.String("shim", "", "another `build` of containerd-shim-mig-v1, one with symbols for example")
@@ -52,6 +53,9 @@ func main() {
 	r.Took = time.Since(r.Started).Round(time.Second).String()
 	r.Machine.LoadAfter = machine.Load()
 	err = errors.Join(err, r.Save(*out))
+	if *document != "" {
+		err = errors.Join(err, r.Into(*document))
+	}
 	if n := r.Failed(); n > 0 {
 		err = errors.Join(err, fmt.Errorf("%d measurements failed, see above", n))
 	}
