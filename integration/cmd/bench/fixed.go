@@ -40,13 +40,18 @@ func fixed(ctx context.Context, b *bench) error {
 		s.AtMost("checkpoint + restore, without its creation, as a client sees it, of "+p.name, "", without.Over(p.total()), 1.0/60)
 		s.AtMost("checkpoint + restore, without its creation, until committed, of "+p.name, "", engine.Over(p.total()), 1.0/60)
 	}
-	breakdown(b.report.Add("Where the time of mig's requests goes: 1 MB",
-		"Of the same runs: phases of the two requests, then the steps of each subsystem, which are parts of the phases."), &mig.cycles)
+	b.breakdown(1, 0, &mig.cycles)
 	return nil
 }
 
-// breakdown lists shares, the phases first.
-func breakdown(s *report.Section, c *cycles) {
+// breakdown adds a section that lists the shares of mig's requests, the phases
+// first.
+func (b *bench) breakdown(megabytes, threads int, c *cycles) {
+	if len(c.shares) == 0 {
+		return
+	}
+	s := b.report.Add(title("Where the time of mig's requests goes", megabytes, threads),
+		"Of the same runs: phases of the two requests, then the steps of each subsystem, of all workers together, which are parts of the phases.")
 	for _, steps := range []bool{false, true} {
 		for _, x := range c.shares {
 			if strings.Contains(x.what, ": steps of ") == steps {
@@ -73,14 +78,15 @@ func silences(ctx context.Context, b *bench) error {
 
 // threads is a program with as many threads as large servers have.
 func threads(ctx context.Context, b *bench) error {
-	const count = 1000
-	s := b.report.Add(title("Threads", 16, count), "After each restore every thread is woken and has to answer.")
+	const size, count = 16, 1000
+	s := b.report.Add(title("Threads", size, count), "After each restore every thread is woken and has to answer.")
 	mig, peer, all := b.entrants()
-	b.contest(ctx, s, victim.Config{Megabytes: 16, Threads: count}, all...)
+	b.contest(ctx, s, victim.Config{Megabytes: size, Threads: count}, all...)
 	for _, e := range all {
 		rows(s, &e.cycles)
 	}
 	ratio(s, mig, peer)
+	b.breakdown(size, count, &mig.cycles)
 	return nil
 }
 

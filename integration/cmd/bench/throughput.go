@@ -75,8 +75,10 @@ func (b *bench) rates(ctx context.Context, size int) {
 	s.Row("mig: checkpoint + restore", report.Milliseconds, mig.total())
 	s.Row("runc + CRIU: checkpoint + restore", report.Milliseconds, peer.total())
 	s.AtLeast("checkpoint, of process_vm_readv", "", ref.read.Over(mig.checkpoint), goalOfReference)
+	s.Row("ratio: checkpoint of process_vm_readv into a new file there", "", ref.readFile.Over(mig.checkpoint))
 	s.AtLeast("restore without the container's creation, of process_vm_writev to untouched memory", "", ref.fresh.Over(mig.fill), goalOfReference)
 	s.AtLeast("restore without the container's creation, of process_vm_writev to touched memory", "", ref.again.Over(mig.fill), goalOfReference)
+	b.breakdown(size, 0, &mig.cycles)
 }
 
 // readReferences measures the calls that a checkpoint is made of.
