@@ -27,6 +27,7 @@ type options struct {
 	runs        int
 	only, sizes string
 	shim        string // empty: the one in bin/
+	out         string // directory
 	peer        bool
 }
 
@@ -43,6 +44,7 @@ type bench struct {
 	peer    *driver.Runc // nil: it cannot be had here
 	kdat    *driver.Kdat
 	serial  int // numbers containers and images
+	printed int // sections
 }
 
 // shm is where images go. It is a tmpfs on every Linux that has POSIX shared
@@ -68,6 +70,9 @@ func newBench(ctx context.Context, r *report.Report, o options) (_ *bench, err e
 			err = errors.Join(err, b.close())
 		}
 	}()
+	if err := sweepImages(); err != nil {
+		return nil, err
+	}
 	if b.images, err = os.MkdirTemp(shm, b.scope.Name+"-"); err != nil {
 		return nil, err
 	}
@@ -88,6 +93,29 @@ func newBench(ctx context.Context, r *report.Report, o options) (_ *bench, err e
 	}
 	b.versions(ctx)
 	return b, b.findPeer(ctx)
+}
+
+// sweepImages removes the images of benchmarks that were killed: scope.New has
+// removed their directories already.
+func sweepImages() error {
+	dirs, err := filepath.Glob(filepath.Join(shm, "migtest-*-*-*-*"))
+	for _, dir := range dirs {
+		name := filepath.Base(dir)
+		owner := filepath.Join("/tmp", name[:strings.LastIndexByte(name, '-')])
+		if _, statErr := os.Stat(owner); os.IsNotExist(statErr) {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return err
+}
+
+// flush prints the sections that are complete and saves the report, so that a
+// later failure costs nothing that was measured.
+func (b *bench) flush() error {
+	for ; b.printed < len(b.report.Sections); b.printed++ {
+		b.report.Sections[b.printed].Print(os.Stdout)
+	}
+	return b.report.Save(b.out)
 }
 
 // environ marks what is started, so that what leaks can be found.

@@ -72,6 +72,9 @@ func silences(ctx context.Context, b *bench) error {
 			s.Row(e.name+": checkpoint and restore", report.Milliseconds, e.silence)
 		}
 		ratio(s, mig, peer)
+		if err := b.flush(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	r := &report.Report{Started: time.Now().UTC(), Runs: *runs, Machine: machine.Describe(), Versions: map[string]string{}}
-	err := measure(ctx, r, options{runs: *runs, only: *only, sizes: *sizes, shim: *shim, peer: !*noPeer})
+	err := measure(ctx, r, options{runs: *runs, only: *only, sizes: *sizes, shim: *shim, out: *out, peer: !*noPeer})
 	r.Took = time.Since(r.Started).Round(time.Second).String()
 	r.Machine.LoadAfter = machine.Load()
 	err = errors.Join(err, r.Save(*out))
@@ -91,15 +91,11 @@ func measure(ctx context.Context, r *report.Report, o options) (err error) {
 		if len(wanted) > 0 && !slices.Contains(wanted, s.name) {
 			continue
 		}
-		done := len(r.Sections)
 		if err := s.run(ctx, b); err != nil {
 			r.Add(s.name, "").Fail(s.name, err)
 		}
-		for _, part := range r.Sections[done:] {
-			part.Print(os.Stdout)
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if err := errors.Join(b.flush(), ctx.Err()); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -31,6 +31,9 @@ func throughput(ctx context.Context, b *bench) error {
 			return fmt.Errorf("size %q is no number of megabytes", field)
 		}
 		b.rates(ctx, size)
+		if err := b.flush(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
