@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -58,12 +59,15 @@ func (s *service) Checkpoint(ctx context.Context, r *taskapi.CheckpointTaskReque
 }
 
 func (s *service) checkpoint(ctx context.Context, t *task, req CheckpointRequest) error {
+	undo := func() {}
 	if !isURL(req.Image) {
-		if err := os.MkdirAll(req.Image, 0o700); err != nil {
+		var err error
+		if undo, err = makeDirectory(req.Image); err != nil {
 			return fmt.Errorf("checkpoint %s: image directory: %w", t.id, err)
 		}
 	}
 	if err := s.migrator.Checkpoint(ctx, req); err != nil {
+		undo()
 		return fmt.Errorf("checkpoint %s to %s: %w", t.id, req.Image, asAPI(err))
 	}
 	s.events.Put(&eventapi.TaskCheckpointed{ContainerID: t.id, Checkpoint: req.Image})
@@ -76,6 +80,30 @@ func (s *service) checkpoint(ctx context.Context, t *task, req CheckpointRequest
 	case <-time.After(exitTimeout):
 		return fmt.Errorf("checkpoint %s: the image %s is complete, but process %d has not exited", t.id, req.Image, t.init.pid())
 	}
+}
+
+// makeDirectory makes path and what is missing above it. undo removes what it
+// made, as far as it is empty: a checkpoint that was refused leaves nothing.
+func makeDirectory(path string) (undo func(), err error) {
+	var made []string
+	for p := filepath.Clean(path); ; p = filepath.Dir(p) {
+		if _, err := os.Lstat(p); err == nil || p == filepath.Dir(p) {
+			break
+		}
+		made = append(made, p)
+	}
+	undo = func() {
+		for _, p := range made {
+			if os.Remove(p) != nil {
+				return
+			}
+		}
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		undo()
+		return nil, err
+	}
+	return undo, nil
 }
 
 func (t *task) checkpointRequest(path string, opts *options.CheckpointOptions) (CheckpointRequest, error) {

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/io-mig/mig/layers/medium/directory"
 	"github.com/io-mig/mig/layers/request"
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/runtime"
@@ -87,7 +88,7 @@ func (m *Migrator) Checkpoint(ctx context.Context, r shim.CheckpointRequest) err
 	// the client goes away, which cancels the request.
 	err = h.Wait(context.WithoutCancel(ctx))
 	if err != nil {
-		return errors.Join(err, settle(r))
+		return errors.Join(err, settle(r), clearImage(r.Image))
 	}
 	return nil
 }
@@ -135,4 +136,13 @@ func settle(r shim.CheckpointRequest) error {
 		return fmt.Errorf("container %s could not be put back as it was: %w", r.ID, err)
 	}
 	return nil
+}
+
+// clearImage removes what a killed engine may have left of a half-published
+// image. Other media see to it themselves.
+func clearImage(image string) error {
+	if !filepath.IsAbs(image) {
+		return nil
+	}
+	return directory.Clear(image)
 }

@@ -30,19 +30,19 @@ type folder struct {
 
 // lockFolder opens the directory for one writer, making it if it is missing.
 func lockFolder(path string) (_ *folder, err error) {
-	d := &folder{path: path}
+	created := false
 	switch err := unix.Mkdir(path, 0o700); err {
 	case nil:
-		d.created = true
+		created = true
 	case unix.EEXIST:
 	default:
 		return nil, &fs.PathError{Op: "create the image's directory", Path: path, Err: err}
 	}
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	d, err := openFolder(path)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open the image's directory", Path: path, Err: err}
+		return nil, err
 	}
-	d.File = os.NewFile(uintptr(fd), path)
+	d.created = created
 	defer func() {
 		if err != nil {
 			d.abandon()
@@ -51,11 +51,28 @@ func lockFolder(path string) (_ *folder, err error) {
 	if err := d.private(); err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := d.lock(); err != nil {
 		d.created = false // then it is not ours to remove
-		return nil, fmt.Errorf("lock %s: %w: another checkpoint may be writing there", path, err)
+		return nil, err
 	}
 	return d, d.sweep()
+}
+
+// openFolder opens the directory itself, not what a link leads to.
+func openFolder(path string) (*folder, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open the image's directory", Path: path, Err: err}
+	}
+	return &folder{File: os.NewFile(uintptr(fd), path), path: path}, nil
+}
+
+// lock keeps other writers out until the directory is closed.
+func (d *folder) lock() error {
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("lock %s: %w: another checkpoint may be writing there", d.path, err)
+	}
+	return nil
 }
 
 // private refuses a directory in which somebody else could rename or replace
