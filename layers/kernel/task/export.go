@@ -37,6 +37,9 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	if err := push(ctx, out, p.ID, process, threads); err != nil {
 		return record.Progress{}, err
 	}
+	if err := exportSettings(ctx, p, out); err != nil {
+		return record.Progress{}, fmt.Errorf("task: pid %d: %w", p.Pid, err)
+	}
 	s.threads.Add(uint64(len(threads)))
 	return record.Progress{Done: true, Advanced: true, Entities: uint64(len(threads))}, nil
 }
@@ -225,9 +228,21 @@ func (s *Subsystem) Preflight(context.Context) ([]record.Finding, error) {
 		case st.State == 'T':
 			found(pid, "process "+st.Name, "it is stopped by job control", "continue it (SIGCONT)")
 		}
+		if what := unknownPersonality(pid); what != "" {
+			found(pid, "process "+st.Name, what, "")
+		}
 		if n := len(st.NSpid); pid == s.env.Source.Init && (n < 2 || st.NSpid[n-1] != 1) {
 			found(pid, "process "+st.Name, "the container has no pid namespace of its own", "run it without --pid=host")
 		}
 	}
 	return out, nil
+}
+
+// unknownPersonality says which bits of personality(2) would be lost.
+func unknownPersonality(pid int) string {
+	bits, err := procfs.Host().Process(pid).Personality()
+	if err != nil || bits&^personalities == 0 {
+		return ""
+	}
+	return fmt.Sprintf("its personality(2) has bits %#x, which weaken the protection of the address space and are not given to an image", bits&^personalities)
 }

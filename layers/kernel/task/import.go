@@ -49,7 +49,9 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	var err error
 	switch step.Stage {
 	case record.StageBuild:
-		err = check(t, k)
+		if err = check(t, k); err == nil {
+			err = setProcess(t, k.settings)
+		}
 	case record.StageJoin:
 		err = join(t, k)
 		s.threads.Add(uint64(len(k.threads)))
@@ -59,6 +61,9 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 		// Every change of credentials clears it (prctl(2)), so it comes late.
 		if sig := k.process.ParentDeathSignal; sig > 0 {
 			err = t.Run([]tracer.Call{tracer.Prctl(unix.PR_SET_PDEATHSIG, uint64(sig))})
+		}
+		if err == nil {
+			err = denyWriteExecute(t, k.settings)
 		}
 	}
 	if err != nil {
@@ -102,6 +107,12 @@ func (s *Subsystem) receive(in *record.Record) error {
 			}
 		}
 		k.threads = append(k.threads, m.Thread...)
+		return nil
+	}
+	if in.Kind == KindSettings {
+		if err := k.addSettings(in.Payload); err != nil {
+			return fmt.Errorf("%s: %w", in.Header, err)
+		}
 		return nil
 	}
 	return fmt.Errorf("%w: %s: this version knows no such kind", errImage, in.Header)
@@ -215,7 +226,7 @@ func settle(t *target.Task, k *saved) error {
 		}
 	}
 	k.settled = true
-	return outside(t, k)
+	return errors.Join(outside(t, k), setThreads(t, k))
 }
 
 // own are a thread's own calls; name is the address of its 16 bytes of name.

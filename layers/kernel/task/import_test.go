@@ -97,3 +97,28 @@ func FuzzReceive(f *testing.F) {
 		}
 	})
 }
+
+// TestHostileSettings likewise.
+func TestHostileSettings(t *testing.T) {
+	for what, m := range map[string]*state.Settings{
+		"thread 0":             {Thread: []*state.ThreadSettings{{}}},
+		"twice":                {Thread: []*state.ThreadSettings{{Tid: 1}, {Tid: 1}}},
+		"too many CPUs":        {Thread: []*state.ThreadSettings{{Tid: 1, Affinity: make([]byte, cpuBytes+1)}}},
+		"too many nodes":       {Thread: []*state.ThreadSettings{{Tid: 1, MemoryNodes: make([]byte, nodeBytes+1)}}},
+		"too many features":    {Thread: []*state.ThreadSettings{{Tid: 1, Speculation: make([]uint32, speculations+1)}}},
+		"machine check":        {Thread: []*state.ThreadSettings{{Tid: 1, MachineCheck: mceDefault + 1}}},
+		"a membarrier command": {Process: &state.ProcessSettings{Membarrier: 1 << 3}},
+	} {
+		if err := New(target.Env{}).take(KindSettings, 1, pack(t, m)); !errors.Is(err, errImage) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	s := New(target.Env{})
+	twice := pack(t, &state.Settings{Process: &state.ProcessSettings{}})
+	if err := s.take(KindSettings, 1, twice); err != nil {
+		t.Error(err)
+	}
+	if err := s.take(KindSettings, 1, twice); !errors.Is(err, errImage) {
+		t.Errorf("settings of the process twice: %v", err)
+	}
+}

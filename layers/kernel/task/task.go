@@ -48,6 +48,10 @@ type Subsystem struct {
 type saved struct {
 	process *state.Process
 	threads []*state.Thread
+	// settings and threadSettings (by id) are nil where the image has none.
+	settings       *state.ProcessSettings
+	threadSettings map[int32]*state.ThreadSettings
+
 	joined  bool
 	settled bool
 }
