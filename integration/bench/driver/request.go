@@ -58,7 +58,14 @@ func (r Request) Shares() ([]Share, error) {
 	}
 	shares := []Share{{"start the engine", phases[0].At.Sub(r.Created)}}
 	for i, p := range phases[:len(phases)-1] {
-		shares = append(shares, Share{p.State, phases[i+1].At.Sub(p.At)})
+		took := phases[i+1].At.Sub(p.At)
+		// Some states are entered more than once, "holding" for example.
+		at := slices.IndexFunc(shares, func(s Share) bool { return s.What == p.State })
+		if at < 0 {
+			shares = append(shares, Share{p.State, took})
+		} else {
+			shares[at].Took += took
+		}
 	}
 	return append(shares, Share{"end the engine", r.Ended.Sub(phases[len(phases)-1].At)}), nil
 }
