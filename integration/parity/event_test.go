@@ -5,6 +5,7 @@ package parity
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -14,40 +15,58 @@ import (
 	"github.com/io-mig/mig/integration/internal/itest"
 )
 
-// eventOperations compare what `ctr events` tells of a task.
+// eventOperations compare what `ctr events` tells of a task. Each names the
+// ends that clients are promised to hear of.
 var eventOperations = []operation{
-	{name: "events-run", do: eventsOf(func(p *probe) { p.quiet(p.runArgs([]string{"--rm"}, "sh", "-c", "exit 3")...) })},
+	{name: "events-run", do: eventsOf(func(p *probe) {
+		p.quiet(p.runArgs([]string{"--rm"}, "sh", "-c", "exit 3")...)
+	}, initEnds(3)...)},
 	{name: "events-exec", do: eventsOf(func(p *probe) {
 		p.sleeper()
 		p.exec(nil, "sh", "-c", "exit 4")
 		p.quiet("tasks", "delete", "--force", p.id)
-	})},
+	}, initEnds(137)...)},
 	{name: "events-pause", do: eventsOf(func(p *probe) {
 		p.sleeper()
 		p.must("tasks", "pause", p.id)
 		p.must("tasks", "resume", p.id)
 		p.quiet("tasks", "delete", "--force", p.id)
-	})},
+	}, initEnds(137)...)},
 	{name: "events-exec-alive", do: eventsOf(func(p *probe) {
 		p.sleeper()
 		p.must("tasks", "exec", "--detach", "--exec-id", "side", p.id, "sleep", "1000")
 		p.must("tasks", "kill", "--signal", "KILL", p.id)
 		p.await("STOPPED")
 		p.quiet("tasks", "delete", p.id)
-	})},
+	}, append(initEnds(137), `/tasks/exit container_id="ID" exit_status=137 id="side"`)...)},
 	{name: "events-failed-create", do: eventsOf(func(p *probe) { p.quiet(p.runArgs([]string{"--rm"}, "no-such-program")...) })},
 	{name: "events-oom", do: eventsOf(func(p *probe) {
 		p.quiet(p.runArgs([]string{"--rm", "--memory-limit", "16777216"}, "sh", "-c", "exec tail /dev/zero")...)
-	}, "/tasks/oom CONTAINER")},
+	}, append(initEnds(137), `/tasks/oom container_id="ID"`)...)},
+}
+
+// initEnds are the last events of a task. ID stands for the container's.
+func initEnds(status int) []string {
+	return []string{
+		fmt.Sprintf(`/tasks/exit container_id="ID" exit_status=%d id="ID"`, status),
+		fmt.Sprintf(`/tasks/delete container_id="ID" exit_status=%d`, status),
+	}
 }
 
 // eventsOf returns an operation that records the task events of do, with the
-// fields that say what happened.
+// fields that say what happened. Runc's shim often ends before its last events
+// are sent, and containerd then sends fewer than clients are promised: what is
+// promised is put in. Mig has to tell it all.
 func eventsOf(do func(*probe), promised ...string) func(*probe) {
 	return func(p *probe) {
 		events, complete := p.listen(do)
 		if p.runtime == itest.Runc {
-			events = p.asPromised(events, promised)
+			for _, event := range promised {
+				event = strings.ReplaceAll(event, "ID", p.id)
+				if !slices.Contains(events, event) {
+					events = append(events, event)
+				}
+			}
 		} else {
 			p.inOrder(events)
 			if !complete {
@@ -59,32 +78,6 @@ func eventsOf(do func(*probe), promised ...string) func(*probe) {
 			p.record("event %s", event)
 		}
 	}
-}
-
-// asPromised puts in the last events of a task where runc's shim has lost
-// them: it often ends before they are sent, and containerd then sends fewer
-// than clients are promised. Mig has to tell them all.
-func (p *probe) asPromised(events, promised []string) []string {
-	status := ""
-	for _, event := range events {
-		init := strings.Contains(event, ` id="`+p.id+`"`) ||
-			strings.HasPrefix(event, "/tasks/delete ") && !strings.Contains(event, ` id=`)
-		if _, after, ok := strings.Cut(event, "exit_status="); ok && init {
-			status, _, _ = strings.Cut(after, " ")
-		}
-	}
-	container := `container_id="` + p.id + `"`
-	if status != "" {
-		promised = append(promised, "/tasks/delete "+container+" exit_status="+status,
-			"/tasks/exit "+container+" exit_status="+status+` id="`+p.id+`"`)
-	}
-	for _, event := range promised {
-		event = strings.ReplaceAll(event, "CONTAINER", container)
-		if !slices.Contains(events, event) {
-			events = append(events, event)
-		}
-	}
-	return events
 }
 
 // listen returns the task events of do and whether they were all told.

@@ -28,7 +28,7 @@ var execOperations = []operation{
 	{name: "exec-user", do: func(p *probe) { p.sleeper(); p.exec([]string{"--user", "1000:1000"}, "id") }},
 	{name: "exec-tty", do: func(p *probe) {
 		p.sleeper()
-		term := p.onTerminal("tasks", "exec", "--exec-id", "e", "--tty", p.id, "sh", "-c", "test -t 1 && echo terminal; read a; echo got $a; exit 8")
+		term := p.onTerminal("tasks", "exec", "--exec-id", "e", "--tty", p.id, "sh", "-c", sized+"test -t 1 && echo terminal; read a; echo got $a; exit 8")
 		term.expect("terminal")
 		term.typeText("word\n")
 		term.end()

@@ -4,6 +4,7 @@ package parity
 
 import (
 	"flag"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -74,6 +75,10 @@ func observe(t *testing.T, host *itest.Host, runtime string, op operation) *prob
 	defer func() {
 		p.cleanUp()
 		for _, leak := range host.Leaks() {
+			// Nobody removes the socket of a runc's shim that was killed.
+			if runtime == itest.Runc && strings.HasPrefix(leak, "socket ") {
+				continue
+			}
 			t.Errorf("%s leaked: %s", runtime, leak)
 		}
 	}()

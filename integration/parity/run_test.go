@@ -69,8 +69,9 @@ var runOperations = []operation{
 }
 
 // stdin runs ctr with an input and records the outcome. The input ends only
-// once there was output: ctr misses an end that comes while it still starts
-// the task (it learns how to pass the end on only after that).
+// once the program has written something: ctr misses an end that comes while it
+// still creates the task (it learns how to pass the end on only after that). A
+// notice that ctr writes about itself does not count.
 func (p *probe) stdin(input string, args ...string) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
@@ -88,8 +89,7 @@ func (p *probe) stdin(input string, args ...string) {
 	if _, err := io.WriteString(in, input); err != nil {
 		p.t.Error(err)
 	}
-	p.eventually("output of "+strings.Join(args, " "), func() bool { return out.String() != "" })
-	time.Sleep(300 * time.Millisecond) // ctr's own race is wider than the first output
+	p.eventually("output of "+strings.Join(args, " "), func() bool { return p.normalise(out.String()) != "" })
 	in.Close()
 	_ = cmd.Wait()
 	p.record("$ ctr %s < %q: exit %d", strings.Join(args, " "), input, cmd.ProcessState.ExitCode())
@@ -103,16 +103,17 @@ func runMuchOutput(p *probe) {
 }
 
 func runTTY(p *probe) {
-	term := p.onTerminal(p.runArgs([]string{"--rm", "--tty"}, "sh", "-c", "tty; test -t 0 && test -t 2 && echo terminal; read line; echo got $line; exit 9")...)
+	term := p.onTerminal(p.runArgs([]string{"--rm", "--tty"}, "sh", "-c", sized+"tty; test -t 0 && test -t 2 && echo terminal; read line; echo got $line; exit 9")...)
 	term.expect("terminal\r")
 	term.typeText("hello\n")
 	term.end()
 }
 
 // runTTYResize changes the size again and again: ctr passes it on only once it
-// listens, some time after the container has started.
+// listens, some time after the container has started. The program ends only
+// when told to, so that no change meets its end.
 func runTTYResize(p *probe) {
-	term := p.onTerminal(p.runArgs([]string{"--rm", "--tty"}, "sh", "-c", "echo ready; until [ \"$(stty size 2>/dev/null)\" = '41 133' ]; do sleep 0.05; done; echo resized; exit 3")...)
+	term := p.onTerminal(p.runArgs([]string{"--rm", "--tty"}, "sh", "-c", "echo ready; until [ \"$(stty size 2>/dev/null)\" = '41 133' ]; do sleep 0.05; done; echo resized; read line; exit 3")...)
 	term.expect("ready")
 	p.eventually("the new size in the container", func() bool {
 		term.resize(40, 132)
@@ -121,13 +122,14 @@ func runTTYResize(p *probe) {
 		time.Sleep(200 * time.Millisecond)
 		return strings.Contains(term.text(), "resized")
 	})
+	term.typeText("\n")
 	term.end()
 }
 
 // runTTYInterrupt types a control-C: the line discipline of the container's
 // terminal has to turn it into a signal.
 func runTTYInterrupt(p *probe) {
-	term := p.onTerminal(p.runArgs([]string{"--rm", "--tty"}, "sh", "-c", "trap 'echo interrupted; exit 130' INT; echo ready; while :; do sleep 0.05; done")...)
+	term := p.onTerminal(p.runArgs([]string{"--rm", "--tty"}, "sh", "-c", sized+"trap 'echo interrupted; exit 130' INT; echo ready; while :; do sleep 0.05; done")...)
 	term.expect("ready")
 	term.typeText("\x03")
 	term.end()

@@ -28,6 +28,10 @@ type terminal struct {
 	done   chan struct{} // closed at the end of the output
 }
 
+// sized is shell that waits for the terminal's size. Ctr sends it some time
+// after it has started the process, and logs an error where it comes too late.
+const sized = `until [ "$(stty size 2>/dev/null)" = '30 100' ]; do sleep 0.02; done; `
+
 // onTerminal starts ctr; the caller must call end.
 func (p *probe) onTerminal(args ...string) *terminal {
 	p.t.Helper()

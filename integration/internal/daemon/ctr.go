@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -41,7 +43,8 @@ const ctrTimeout = 60 * time.Second
 // CtrCommand prepares ctr with this daemon's address and namespace, for a
 // caller that wants its standard streams or its own life cycle.
 func (d *Daemon) CtrCommand(ctx context.Context, args ...string) *exec.Cmd {
-	full := append([]string{"--address", d.Address, "--namespace", d.Namespace}, args...)
+	d.noteIDs(args)
+	full := append([]string{"--address", d.Address, "--namespace", d.Namespace}, d.withFIFODir(args)...)
 	cmd := exec.CommandContext(ctx, d.programs.ctr, full...)
 	cmd.Env = d.environ()
 	cmd.Dir = d.Dir
@@ -49,6 +52,21 @@ func (d *Daemon) CtrCommand(ctx context.Context, args ...string) *exec.Cmd {
 	cmd.WaitDelay = 5 * time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd
+}
+
+// withFIFODir lets ctr put its FIFOs below Dir where it can: it never removes
+// those of what it starts detached, and they would stay in /run.
+func (d *Daemon) withFIFODir(args []string) []string {
+	verb := 0
+	switch {
+	case len(args) > 0 && args[0] == "run":
+		verb = 1
+	case len(args) > 1 && args[0] == "tasks" && (args[1] == "exec" || args[1] == "start"):
+		verb = 2
+	default:
+		return args
+	}
+	return slices.Concat(args[:verb], []string{"--fifo-dir", filepath.Join(d.Dir, "fifo")}, args[verb:])
 }
 
 // Ctr runs ctr to its end, with no standard input.

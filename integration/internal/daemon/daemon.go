@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -45,6 +46,7 @@ type Daemon struct {
 	scope    scope.Scope
 	cmd      *exec.Cmd
 	exited   chan struct{}
+	ids      sync.Map // see noteIDs
 }
 
 // startTimeout bounds the wait for a new daemon's first answer.
@@ -205,7 +207,9 @@ func (d *Daemon) Restart(ctx context.Context, signal syscall.Signal) error {
 
 // Leaks names what is left of this daemon's containers: call it once all of
 // them are removed. It waits a little for processes that are just ending.
-func (d *Daemon) Leaks() []string { return d.scope.Leaks(d.cmd.Process.Pid) }
+func (d *Daemon) Leaks() []string {
+	return append(d.scope.Leaks(d.cmd.Process.Pid), d.socketLeaks()...)
+}
 
 // Close stops the daemon, kills what it left running and removes Dir. It
 // reports what it could not clean, not what it had to clean: see Leaks.

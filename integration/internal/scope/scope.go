@@ -145,12 +145,14 @@ func (s Scope) notHistory() (found []string) {
 // Destroy kills the scope's processes, unmounts and removes everything.
 func (s Scope) Destroy() error {
 	var failed []error
+	var orphaned []string
 	// What was just forked appears in the next look.
 	for attempt := 0; attempt < 50; attempt++ {
 		processes := s.processes(nil)
 		if len(processes) == 0 {
 			break
 		}
+		orphaned = append(orphaned, sockets(processes)...)
 		for _, p := range processes {
 			if err := syscall.Kill(p.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 				failed = append(failed, fmt.Errorf("kill %s: %w", p, err))
@@ -160,8 +162,8 @@ func (s Scope) Destroy() error {
 		time.Sleep(20 * time.Millisecond)
 	}
 	failed = append(failed, s.unmount(), s.removeCgroups())
-	for _, dir := range append(s.allRunDirs(), s.Dir) {
-		failed = append(failed, os.RemoveAll(dir))
+	for _, path := range append(append(s.allRunDirs(), orphaned...), s.Dir) {
+		failed = append(failed, os.RemoveAll(path))
 	}
 	return errors.Join(failed...)
 }
