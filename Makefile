@@ -18,12 +18,16 @@ export CGO_ENABLED := 1
 # Programs whose source is there.
 PROGRAMS := $(notdir $(patsubst %/,%,$(dir $(wildcard cmd/*/main.go))))
 CACHE    := integration/.cache
-# Root tests are compiled by you and run by root: -exec leaves no file of
-# root's in your Go caches.
-SUDO     := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$(PATH)")
+# Root tests are compiled by you and run by root, with root's HOME: no file of
+# root's gets into your Go caches.
+SUDO     := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH=$(PATH) HOME=/root GOCACHE=/root/.cache/go-build GOMODCACHE=$(shell go env GOMODCACHE))
 EXEC     := $(if $(SUDO),-exec '$(SUDO)',)
 TEST     ?=
 RUN      := $(if $(TEST),-run '$(TEST)',)
+# How often `make soak` repeats.
+ROUNDS   ?= 10
+# The shim that `make build` has built is the one that is tested.
+export MIG_SHIM_DIR := $(CURDIR)/bin
 
 .PHONY: all
 all: build
@@ -67,11 +71,18 @@ workloads: tools
 
 .PHONY: test
 test: build tools workloads check ## everything, as root
-	go test -tags $(TAGS) $(EXEC) -timeout 10m $(RUN) ./...
-	cd integration && go test $(EXEC) -p 1 -count 1 -timeout 12m $(RUN) ./...
+	go test -tags $(TAGS) $(EXEC) -count 1 -timeout 10m $(RUN) ./...
+	cd integration && go test $(EXEC) -p 1 -count 1 -timeout 15m $(RUN) ./...
+
+.PHONY: soak
+soak: build tools workloads ## what dies or races at random, ten rounds: an hour or two
+	go test -tags $(TAGS) $(EXEC) -count $(ROUNDS) -timeout 2h ./layers/kernel/... ./runtime ./shim/...
+	cd integration && MIG_KILLS=1000 go test $(EXEC) -p 1 -count 1 -timeout 4h ./faults
+	cd integration && go test $(EXEC) -p 1 -count $(ROUNDS) -timeout 4h $(RUN) ./parity ./checkpoint
 
 .PHONY: demo
-demo: build tools ## a Redis is checkpointed, removed and restored
+demo: build ## a Redis is checkpointed, removed and restored
+	@hack/tools.sh containerd
 	@hack/demo
 
 .PHONY: bench

@@ -8,18 +8,33 @@
 # invoke-rc.d(8)), and it is removed again at the end.
 set -eu
 
-# What the build needs, then what the tests run.
+# What the build needs, then what the tests run. Go fetches modules with the
+# certificates. The tests copy Debian's /usr/bin/python3 and its standard
+# library into an image, whatever other python3 comes first in PATH.
 packages='
-	gcc libc6-dev libseccomp-dev pkg-config
+	ca-certificates gcc libc6-dev libseccomp-dev pkg-config
 	containerd runc
-	busybox-static redis-server redis-tools memcached python3-minimal
-	iproute2 nftables procps util-linux mount
+	busybox-static redis-server redis-tools memcached python3
+	iproute2 procps util-linux mount
 '
+
+command -v go >/dev/null || {
+	echo 'deps.sh: there is no go in PATH: install Go from https://go.dev/dl' >&2
+	exit 1
+}
+command -v apt-get >/dev/null || {
+	echo "deps.sh: this is no Debian: install the counterparts of$(echo $packages | sed 's/^/ /') yourself" >&2
+	exit 1
+}
+
+# installed answers for any architecture: dpkg prints a line for each.
+installed() {
+	dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed
+}
 
 missing=''
 for package in $packages; do
-	status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
-	[ "$status" = installed ] || missing="$missing $package"
+	installed "$package" || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
 
@@ -29,7 +44,14 @@ if [ "$(id -u)" -ne 0 ]; then
 		echo "deps.sh: run it as root, or install sudo" >&2
 		exit 1
 	fi
-	exec sudo "$0" "$@"
+	exec sudo env PATH="$PATH" "$0" "$@"
+fi
+
+# Apt would remove it, and Docker with it, for Debian's.
+if installed containerd.io; then
+	echo 'deps.sh: containerd.io, of Docker, is installed; the tests need containerd 1.6 of Debian,' >&2
+	echo 'deps.sh: and the two exclude each other: use another machine' >&2
+	exit 1
 fi
 
 echo "installing:$missing"
