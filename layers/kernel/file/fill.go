@@ -46,7 +46,7 @@ func (s *Subsystem) receiveObject(r *record.Record) error {
 		})
 	case msg.Named:
 		fd, err = makeFile(t, msg, func(p *target.Plan) tracer.Call {
-			return openat(p.PutString(msg.Path), unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+			return openat(p.PutString(msg.Path), unix.O_RDWR|unix.O_CREAT|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_NOFOLLOW, 0o600)
 		})
 	default:
 		fd, err = makeUnnamed(t, msg)
@@ -99,15 +99,39 @@ func makeFile(t *target.Task, msg *state.FileObject, open func(*target.Plan) tra
 		t.Table.Drop(fd)
 		return 0, err
 	}
+	if msg.Named {
+		if err := inMemory(t.Proc.Path(fmt.Sprintf("fd/%d", fd))); err != nil {
+			return 0, err
+		}
+	}
 	p := t.Plan()
 	kept := p.DupAbove(fd, t.Table.Aside())
 	p.Close(fd)
+	if msg.Named { // it may have been there
+		p.Call(tracer.Syscall(unix.SYS_FTRUNCATE, uint64(kept), 0))
+	}
 	p.Call(tracer.Syscall(unix.SYS_FTRUNCATE, uint64(kept), uint64(msg.Size)))
 	if err := p.Run(); err != nil {
 		return 0, err
 	}
 	t.Table.Keep(kept)
 	return kept, nil
+}
+
+// inMemory refuses a named file that is not a regular one of a memory file
+// system, which is all that the export carries by name. A forged image might
+// name what is written to with the frame's rights and not the container's:
+// /proc/self/mem, a sysctl, a device.
+func inMemory(link string) error {
+	var st unix.Stat_t
+	var on unix.Statfs_t
+	if err := errors.Join(unix.Stat(link, &st), unix.Statfs(link, &on)); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || on.Type != unix.TMPFS_MAGIC && on.Type != unix.RAMFS_MAGIC {
+		return errors.New("it is no regular file on a tmpfs here, and only such files are in an image by name: does the container's spec mount the tmpfs?")
+	}
+	return nil
 }
 
 // receiveContent writes one chunk into its file.

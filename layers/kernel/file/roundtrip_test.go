@@ -102,7 +102,7 @@ func TestForgedPathIsOpenedAsTheUser(t *testing.T) {
 
 func TestFileOnATmpfsOfTheContainer(t *testing.T) {
 	p := program(t, "tmpfs.c")
-	p.Generations = 2
+	p.Generations, p.Tmpfs = 2, p.Args[0]
 	kerneltest.RoundTrip(t, p, all...)
 }
 

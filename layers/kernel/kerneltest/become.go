@@ -21,6 +21,9 @@ import (
 // executes its arguments.
 const roleEnv = "MIG_KERNELTEST_BECOME"
 
+// tmpfsEnv names a directory that gets a tmpfs, if it is not empty.
+const tmpfsEnv = "MIG_KERNELTEST_TMPFS"
+
 // init runs on the process's first thread, the one that is traced and that has
 // to be there to execute another program.
 func init() {
@@ -52,6 +55,11 @@ func become(role string) error {
 	}
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
+	}
+	if dir := os.Getenv(tmpfsEnv); dir != "" {
+		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
+			return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
+		}
 	}
 	if err := awaitByte(n[0]); err != nil {
 		return fmt.Errorf("wait to be let go: %w", err)

@@ -35,6 +35,9 @@ type Program struct {
 	Filtered bool
 	// SeccompFilters are those that it may have loaded: see target.Source.
 	SeccompFilters int
+	// Tmpfs is a directory on which the container, and each of its frames,
+	// mounts a tmpfs of its own, as a runtime does for a spec that says so.
+	Tmpfs string
 	// Allowed is what imports may ask for; nil means Root().
 	Allowed *Allowed
 }

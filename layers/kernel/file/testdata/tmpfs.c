@@ -4,7 +4,6 @@
 // usage: tmpfs DIR
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include "kerneltest.h"
 
@@ -26,7 +25,7 @@ static void verify(void) {
 }
 
 int main(int argc, char **argv) {
-  MUST(argc == 2 && mount("none", argv[1], "tmpfs", 0, "") == 0);
+  MUST(argc == 2);
   char path[512];
   snprintf(path, sizeof path, "%s/file", argv[1]);
   MUST((f = open(path, O_RDWR | O_CREAT, 0600)) >= 0 && write(f, "tmpfs", 5) == 5);
