@@ -86,7 +86,9 @@ func setBoundaries(t *target.Task, sp *state.AddressSpace) error {
 		return err
 	}
 	plan := t.Plan()
+	plan.NarrowFiles()
 	fd := plan.Open(openCall(exe, false))
+	plan.WidenFiles()
 	arg, err := sc.Put(mmMap(sp, auxv, fd))
 	if err != nil {
 		return err

@@ -117,6 +117,9 @@ func mapSome(t *target.Task, mappings []*state.Mapping) (int, error) {
 	}
 	defer sc.Release(sc.Mark())
 	plan := t.Plan()
+	// Not with the frame's rights: a forged image could map what the container's
+	// user cannot open.
+	plan.NarrowFiles()
 	open := map[string]int{}
 	var order []string
 	at := map[int]*state.Mapping{} // by index of its mmap
@@ -147,6 +150,7 @@ func mapSome(t *target.Task, mappings []*state.Mapping) (int, error) {
 	for _, key := range order {
 		plan.Close(open[key])
 	}
+	plan.WidenFiles()
 	if err := plan.Run(); err != nil {
 		return 0, describeOpen(err, order)
 	}

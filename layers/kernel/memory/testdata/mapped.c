@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A file that is mapped, shared and writable, and closed.
+// usage: mapped FILE
+#include <fcntl.h>
+#include <sys/mman.h>
+#include "kerneltest.h"
+
+static char *m;
+
+static void verify(void) { CHECK(m[0] == 'x' && m[4095] == 'y'); }
+
+int main(int argc, char **argv) {
+  MUST(argc == 2);
+  int f = open(argv[1], O_RDWR);
+  MUST(f >= 0);
+  m = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, f, 0);
+  MUST(m != MAP_FAILED);
+  close(f);
+  m[0] = 'x';
+  m[4095] = 'y';
+  serve(verify);
+}
