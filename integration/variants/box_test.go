@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/cio"
@@ -132,20 +134,38 @@ func (h *host) restore(t *testing.T, id string, v variant, dir string) *box {
 	return b
 }
 
-// checkpoint is `ctr tasks checkpoint --image-path` into a new directory.
-func (b *box) checkpoint(flags ...string) string {
+// checkpoint is `ctr tasks checkpoint --image-path` into a new directory; the
+// container runs on.
+func (b *box) checkpoint() string { b.t.Helper(); return b.mustCheckpoint(false) }
+
+// checkpointExit is that with --exit; it waits for the end.
+func (b *box) checkpointExit() string {
+	b.t.Helper()
+	dir := b.mustCheckpoint(true)
+	b.await(client.Stopped)
+	return dir
+}
+
+func (b *box) mustCheckpoint(exit bool) string {
 	b.t.Helper()
 	dir := filepath.Join(b.t.TempDir(), "image")
-	if err := b.tryCheckpoint(dir, flags...); err != nil {
-		b.t.Fatal(err)
+	if err := b.tryCheckpoint(dir, exit); err != nil {
+		b.t.Fatalf("checkpoint %s: %v", b.id, err)
 	}
 	return dir
 }
 
-func (b *box) tryCheckpoint(dir string, flags ...string) error {
-	b.t.Helper()
-	args := append([]string{"tasks", "checkpoint", "--image-path", dir}, flags...)
-	return b.host.Ctr(b.t.Context(), append(args, b.id)...).Err()
+// checkpoints numbers the image records that the client makes beside the
+// directory: its own names have seconds in them, and we are faster.
+var checkpoints atomic.Int64
+
+func (b *box) tryCheckpoint(dir string, exit bool) error {
+	_, err := b.task.Checkpoint(b.host.ctx(), client.WithCheckpointName(fmt.Sprint("mig.test/checkpoint:", checkpoints.Add(1))),
+		func(i *client.CheckpointTaskInfo) error {
+			i.Options = &options.CheckpointOptions{ImagePath: dir, Exit: exit}
+			return nil
+		})
+	return err
 }
 
 // status is what containerd says of the task.
