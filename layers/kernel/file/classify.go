@@ -4,6 +4,7 @@ package file
 
 import (
 	"fmt"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -133,6 +134,9 @@ func (l *looker) regular(d *target.Descriptor, msg *state.OpenFile, gone bool) (
 	if !gone && own == nil {
 		msg.Type = state.FileType_FILE_TYPE_REGULAR
 		return form{msg: msg}, nil
+	}
+	if !gone && filepath.Dir(msg.Path) != own.Target {
+		return form{}, &refusal{describeLink(d), "it is in a directory on a tmpfs of the container, which is not carried by this version", "mount a volume there"}
 	}
 	if gone && d.Stat.Nlink > 0 {
 		return form{}, &refusal{describeLink(d), "its name was removed while another hard link, which cannot be found, remains", "remove the other link or close the file"}

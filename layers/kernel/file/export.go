@@ -212,6 +212,9 @@ func (l *looker) directory(name string, link func() (procfs.FDLink, error)) (str
 	if gone {
 		return "", &refusal{name + " " + k.Path, "the directory has been removed", "change to another directory"}
 	}
+	if m := l.ownTmpfsOf(&st); m != nil && m.Target != path {
+		return "", &refusal{name + " " + k.Path, "it is a directory on a tmpfs of the container, which is not carried by this version", "change to another directory"}
+	}
 	return path, nil
 }
 

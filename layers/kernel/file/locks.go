@@ -79,6 +79,10 @@ func fileLocks(d *target.Descriptor, msg *state.OpenFile) error {
 			return &refusal{describeLink(d), "it has a lock of a class that is not carried", ""}
 		}
 	}
+	if msg.Lease != 0 && msg.Type == state.FileType_FILE_TYPE_OBJECT {
+		// To read the content, it would have to be opened.
+		return &refusal{describeLink(d), "it has a lease, which reading its content would break", "give the lease back"}
+	}
 	return nil
 }
 

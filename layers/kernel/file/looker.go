@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -75,6 +77,27 @@ func (l *looker) ownTmpfs(d *target.Descriptor) *procfs.Mount {
 		return nil
 	}
 	return m
+}
+
+// ownTmpfsOf is ownTmpfs for a file that is not open.
+func (l *looker) ownTmpfsOf(st *unix.Stat_t) *procfs.Mount {
+	for _, m := range l.ownTmpfses() {
+		if m.Dev == (procfs.Dev{Major: unix.Major(st.Dev), Minor: unix.Minor(st.Dev)}) {
+			return &m
+		}
+	}
+	return nil
+}
+
+// ownTmpfses are the memory file systems that only the container has.
+func (l *looker) ownTmpfses() (list []procfs.Mount) {
+	for _, id := range slices.Sorted(maps.Keys(l.mounts)) {
+		m := l.mounts[id]
+		if (m.FSType == "tmpfs" || m.FSType == "ramfs") && !l.host.devs[m.Dev] {
+			list = append(list, m)
+		}
+	}
+	return list
 }
 
 // fdPath is the magic link of a descriptor.

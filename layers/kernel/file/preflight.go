@@ -77,5 +77,12 @@ func (s *Subsystem) inspect(pid int) ([]record.Finding, error) {
 			return nil, fmt.Errorf("fd %d: %w", d.FD, err)
 		}
 	}
+	if pid == s.env.Source.Init {
+		lost, err := l.leftBehind(list)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, lost...)
+	}
 	return out, nil
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A file on a tmpfs of the container: the new container's is empty.
-// usage: tmpfs DIR
+// With SUB the file is in a directory on it. Beside it is one that is not open.
+// usage: tmpfs DIR [SUB]
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -25,9 +26,13 @@ static void verify(void) {
 }
 
 int main(int argc, char **argv) {
-  MUST(argc == 2);
+  MUST(argc == 2 || argc == 3);
   char path[512];
-  snprintf(path, sizeof path, "%s/file", argv[1]);
+  snprintf(path, sizeof path, "%s/closed.pid", argv[1]);
+  MUST((f = open(path, O_RDWR | O_CREAT, 0600)) >= 0 && close(f) == 0);
+  snprintf(path, sizeof path, "%s/%s", argv[1], argc == 3 ? argv[2] : "");
+  MUST(argc == 2 || mkdir(path, 0755) == 0);
+  snprintf(path, sizeof path, "%s/%s/file", argv[1], argc == 3 ? argv[2] : "");
   MUST((f = open(path, O_RDWR | O_CREAT, 0600)) >= 0 && write(f, "tmpfs", 5) == 5);
   MUST(fchmod(f, 0604) == 0 && fchown(f, 12, 0) == 0);
   serve(verify);
