@@ -112,6 +112,9 @@ func refuse(m *procfs.SmapsMapping) *refusal {
 			return &refusal{at, f.why, ""}
 		}
 	}
+	if m.ProtectionKey != 0 {
+		return &refusal{at, fmt.Sprintf("has protection key %d (pkey_mprotect(2)), which is not carried by this version", m.ProtectionKey), ""}
+	}
 	switch m.Kind {
 	case procfs.MapAnon, procfs.MapHeap, procfs.MapStack, procfs.MapAnonNamed:
 		return nil

@@ -130,6 +130,9 @@ func details(p *target.Process, pm *pagemap, s *procfs.SmapsMapping, m *state.Ma
 			return &refusal{fmt.Sprintf("mapping %#x-%#x of %s", s.Start, s.End, s.Path), "is not of a regular file", ""}
 		}
 		m.FileSize = uint64(st.Size)
+		if err := onOwnTmpfs(p.Proc, s); err != nil {
+			return err
+		}
 	}
 	if !s.Flags.Has(procfs.VMGuard) {
 		return nil

@@ -39,8 +39,12 @@ func preflightProcess(p procfs.Task) ([]record.Finding, error) {
 	}
 	var out []record.Finding
 	for i := range smaps {
+		_, _, err := classify(&smaps[i])
+		if err == nil && smaps[i].Kind == procfs.MapFile {
+			err = onOwnTmpfs(p, &smaps[i])
+		}
 		var r *refusal
-		if _, _, err := classify(&smaps[i]); errors.As(err, &r) {
+		if errors.As(err, &r) {
 			out = append(out, record.Finding{Pid: p.Pid(), FD: -1, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy})
 		}
 	}

@@ -4,6 +4,7 @@
 // usage: mapped FILE
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #include "kerneltest.h"
 
 static char *m;
@@ -12,8 +13,8 @@ static void verify(void) { CHECK(m[0] == 'x' && m[4095] == 'y'); }
 
 int main(int argc, char **argv) {
   MUST(argc == 2);
-  int f = open(argv[1], O_RDWR);
-  MUST(f >= 0);
+  int f = open(argv[1], O_RDWR | O_CREAT, 0644);
+  MUST(f >= 0 && ftruncate(f, 4096) == 0);
   m = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, f, 0);
   MUST(m != MAP_FAILED);
   close(f);
