@@ -23,7 +23,7 @@ type Running interface {
 	Progress() <-chan job.Progress
 	// Cancel asks the job to end and to undo what it did. It does not wait.
 	Cancel()
-	// Wait returns the job's outcome when its engine is gone: nil, a
+	// Wait returns the job's outcome as soon as it is known: nil, a
 	// *job.Failure, or an *EngineDiedError. It may be called more than once.
 	Wait() (job.Progress, error)
 	// Pid of the engine process, 0 if it has none of its own.

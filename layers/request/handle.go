@@ -169,6 +169,7 @@ func (h *Handle) finish(last job.Progress, err error) {
 	h.stop(nil)
 	h.m.leave(h)
 	close(h.done)
+	h.m.prune() // reads every status: nobody waits for it
 }
 
 // failureOf packs an outcome, also that of an engine that could not.

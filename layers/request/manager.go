@@ -159,6 +159,10 @@ func (m *Manager) leave(h *Handle) {
 	delete(m.busy, h.status.Container)
 	delete(m.byID, h.status.ID)
 	m.mu.Unlock()
+}
+
+// prune forgets the oldest ended requests.
+func (m *Manager) prune() {
 	if err := m.store.prune(m.opts.Keep, time.Now()); err != nil {
 		m.opts.Warn(fmt.Errorf("forget old requests: %w", err))
 	}

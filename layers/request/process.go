@@ -153,7 +153,7 @@ type process struct {
 
 	ask   sync.Once
 	asked chan struct{} // closed by Cancel
-	gone  chan struct{} // closed when last and err are set
+	gone  chan struct{} // closed when last and err are set: the outcome is known
 	last  job.Progress
 	err   error
 }
@@ -174,6 +174,12 @@ func (r *process) supervise(ctx context.Context) {
 	exited := make(chan struct{})
 	go r.stopper(ctx, exited)
 	end, broken := r.read()
+	// The outcome counts when it is told: by then the engine holds nothing any
+	// more, unless a call of it is stuck. How it exits is of no interest.
+	told := end != nil && (end.Failure == nil || !end.Failure.Stuck)
+	if told {
+		r.conclude(end)
+	}
 	// Nothing more is expected of it. One that does not exit is killed by the
 	// stopper after its grace.
 	r.Cancel()
@@ -182,14 +188,22 @@ func (r *process) supervise(ctx context.Context) {
 	close(exited)
 	r.conn.Close()
 	r.out.Close()
+	if told {
+		return
+	}
+	if end == nil {
+		r.err = &EngineDiedError{Exit: waited, Broken: broken, Killed: r.killed.Load(), LastLines: r.out.tail()}
+	}
+	r.conclude(end)
+}
+
+// conclude makes the outcome known to those who wait.
+func (r *process) conclude(end *enginepipe.End) {
 	if end != nil {
 		r.last = end.Last
-	}
-	switch {
-	case end == nil:
-		r.err = &EngineDiedError{Exit: waited, Broken: broken, Killed: r.killed.Load(), LastLines: r.out.tail()}
-	case end.Failure != nil:
-		r.err = end.Failure
+		if end.Failure != nil {
+			r.err = end.Failure
+		}
 	}
 	close(r.progress)
 	close(r.gone)
