@@ -25,7 +25,7 @@ type contender struct {
 // idle compares what a container costs that is only run: the time of `ctr run`
 // and the memory of a shim with one container that sleeps.
 func idle(ctx context.Context, b *bench) (err error) {
-	s := b.report.Add("ctr run, and a shim with one idle container", "containerd 2.4, the same busybox image, in turn. Memory 0.5 s after the start.")
+	s := b.report.Add("ctr run, and a shim with one idle container", "containerd 2.4, the same busybox image, in turn. Memory 3 s after the start.")
 	d, err := daemon.Start(ctx, b.tree, daemon.Config{Version: daemon.V24})
 	if err != nil {
 		return err
@@ -64,6 +64,9 @@ func idle(ctx context.Context, b *bench) (err error) {
 	return nil
 }
 
+// settle is when a shim counts as idle: both give memory back after a while.
+const settle = 3 * time.Second
+
 func (r *contender) measure(ctx context.Context, d *daemon.Daemon, round int, count bool) error {
 	id := fmt.Sprintf("%s-%d", r.shim[len("containerd-shim-"):], round)
 	once := d.Ctr(ctx, "run", "--rm", "--null-io", "--runtime", r.name, image.Busybox.Name, id, "true")
@@ -77,7 +80,7 @@ func (r *contender) measure(ctx context.Context, d *daemon.Daemon, round int, co
 	if err := detached.Err(); err != nil {
 		return err
 	}
-	time.Sleep(500 * time.Millisecond)
+	time.Sleep(settle)
 	pid := findShim(r.shim, id)
 	if pid == 0 {
 		return fmt.Errorf("no process %s of %s", r.shim, id)
