@@ -6,6 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/kernel/target"
@@ -71,7 +74,16 @@ func openSource(j *job.Job) (*target.Source, error) {
 	if spec.Linux != nil && spec.Linux.Seccomp != nil {
 		src.SeccompFilters = 1
 	}
+	src.OwnIPC = ownNamespace(spec, specs.IPCNamespace)
 	return src, nil
+}
+
+// ownNamespace: the spec makes a new namespace for the container, instead of
+// sharing the host's or joining another's.
+func ownNamespace(spec *specs.Spec, kind specs.LinuxNamespaceType) bool {
+	return spec.Linux != nil && slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
+		return ns.Type == kind && ns.Path == ""
+	})
 }
 
 // Check is the pre-flight alone: what of the job's container cannot be

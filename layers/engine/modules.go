@@ -8,6 +8,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/credential"
 	"github.com/io-mig/mig/layers/kernel/event"
 	"github.com/io-mig/mig/layers/kernel/file"
+	"github.com/io-mig/mig/layers/kernel/ipc"
 	"github.com/io-mig/mig/layers/kernel/memory"
 	"github.com/io-mig/mig/layers/kernel/pipe"
 	"github.com/io-mig/mig/layers/kernel/signal"
@@ -32,6 +33,7 @@ func Subsystems() (*kernel.Manager, error) {
 		{Name: pipe.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return pipe.New(env) }},
 		{Name: socket.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return socket.New(env) }},
 		{Name: event.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return event.New(env) }},
+		{Name: ipc.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return ipc.New(env) }},
 		{Name: signal.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return signal.New(env) }},
 		{Name: timer.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return timer.New(env) }},
 		{Name: credential.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return credential.New(env) }},

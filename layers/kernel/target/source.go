@@ -25,6 +25,8 @@ type Source struct {
 	// SeccompFilters is how many filters the spec loads into each process:
 	// a restore loads them again, and no others. Set it before Preflight.
 	SeccompFilters int
+	// OwnIPC: the container has an IPC namespace of its own, which ends with it.
+	OwnIPC bool
 
 	proc  procfs.FS
 	files identities
