@@ -25,7 +25,7 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	if p == nil || p.Traced == nil {
 		return record.Progress{}, fmt.Errorf("credential: process %d: %w", step.Process, target.ErrNotStopped)
 	}
-	n, err := export(ctx, p, out)
+	n, err := s.export(ctx, p, out)
 	if err != nil {
 		return record.Progress{}, fmt.Errorf("credential: pid %d: %w", p.Pid, err)
 	}
@@ -33,12 +33,12 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	return record.Progress{Done: true, Advanced: true, Entities: uint64(n)}, nil
 }
 
-func export(ctx context.Context, p *target.Process, out record.Sink) (int, error) {
+func (s *Subsystem) export(ctx context.Context, p *target.Process, out record.Sink) (int, error) {
 	process, err := describeProcess(p)
 	if err != nil {
 		return 0, err
 	}
-	threads, err := describeThreads(p)
+	threads, err := s.describeThreads(p)
 	if err != nil {
 		return 0, err
 	}
@@ -117,7 +117,7 @@ func questions(at uint64) []tracer.Call {
 }
 
 // describeThreads asks all threads at the same time.
-func describeThreads(p *target.Process) ([]*state.ThreadCredential, error) {
+func (s *Subsystem) describeThreads(p *target.Process) ([]*state.ThreadCredential, error) {
 	threads := p.Traced.Threads()
 	sc, err := p.Traced.Scratch()
 	if err != nil {
@@ -151,7 +151,7 @@ func describeThreads(p *target.Process) ([]*state.ThreadCredential, error) {
 		}
 		out[i] = decodeAnswers(b[askSize*i:], calls)
 		out[i].Tid = int32(th.NSTid)
-		if err := fromStatus(p, th.Tid, out[i]); err != nil {
+		if err := s.fromStatus(p, th.Tid, out[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -169,11 +169,15 @@ func decodeAnswers(b []byte, calls []tracer.Call) *state.ThreadCredential {
 	}
 }
 
-// fromStatus adds what is the same in every namespace.
-func fromStatus(p *target.Process, tid int, m *state.ThreadCredential) error {
+// fromStatus adds what is the same in every namespace. A filter that was loaded
+// since the pre-flight would make the image one that no frame fits.
+func (s *Subsystem) fromStatus(p *target.Process, tid int, m *state.ThreadCredential) error {
 	st, err := p.Proc.Thread(tid).Status()
 	if err != nil {
 		return err
+	}
+	if what, why := seccompRefusal(&st, s.env.Source.SeccompFilters); what != "" {
+		return fmt.Errorf("thread %d: %s: %s", tid, what, why)
 	}
 	m.Bounding, m.Ambient, m.NoNewPrivileges = st.Cap.Bounding, st.Cap.Ambient, st.NoNewPrivs
 	m.SeccompMode = uint32(st.Seccomp)

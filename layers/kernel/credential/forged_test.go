@@ -15,8 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/io-mig/mig/layers/kernel"
 	"github.com/io-mig/mig/layers/kernel/kerneltest"
 	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/state"
 )
@@ -185,6 +187,22 @@ func lastCapabilities(t *testing.T) uint64 {
 		t.Fatal(err)
 	}
 	return st.Cap.Bounding
+}
+
+// blind has no pre-flight.
+type blind struct{ kernel.Subsystem }
+
+// TestSeccompSincePreflight: a filter that was loaded after the pre-flight is
+// found while the program can still go on.
+func TestSeccompSincePreflight(t *testing.T) {
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/filtered.c"})
+	list := slices.Clone(all)
+	list[3] = func(env target.Env) kernel.Subsystem { return blind{New(env)} }
+	_, err := c.Export(false, list...)
+	if err == nil || !strings.Contains(err.Error(), "1 seccomp filters: the spec loads 0") {
+		t.Fatalf("error is %v", err)
+	}
+	c.Verify()
 }
 
 // TestSeccompRefused: filters that a program loads by itself are found before

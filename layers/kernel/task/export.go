@@ -4,6 +4,7 @@ package task
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -140,7 +141,10 @@ func describeThreads(p *target.Process) ([]*state.Thread, error) {
 }
 
 func describeThread(p *target.Process, th *tracer.Thread) (*state.Thread, error) {
-	m := &state.Thread{Tid: int32(th.NSTid), Stopped: int32(th.Stopped)}
+	if th.Stopped != 0 {
+		return nil, errors.New("it is stopped by job control since the pre-flight: continue it (SIGCONT)")
+	}
+	m := &state.Thread{Tid: int32(th.NSTid)}
 	proc := p.Proc.Thread(th.Tid)
 	comm, err := proc.Comm()
 	if err != nil {
@@ -158,6 +162,9 @@ func describeThread(p *target.Process, th *tracer.Thread) (*state.Thread, error)
 	attr, err := unix.SchedGetAttr(th.Tid, 0)
 	if err != nil {
 		return nil, fmt.Errorf("sched_getattr: %w", err)
+	}
+	if !knownPolicy(attr.Policy) {
+		return nil, errors.New(policyRefusal(attr.Policy))
 	}
 	m.Policy, m.Nice, m.Priority = attr.Policy, attr.Nice, attr.Priority
 	m.ResetOnFork = attr.Flags&unix.SCHED_FLAG_RESET_ON_FORK != 0
@@ -230,6 +237,9 @@ func (s *Subsystem) Preflight(context.Context) ([]record.Finding, error) {
 		}
 		if what := unknownPersonality(pid); what != "" {
 			found(pid, "process "+st.Name, what, "")
+		}
+		if what := unknownPolicy(pid); what != "" {
+			found(pid, "process "+st.Name, what, "give it another policy: chrt(1)")
 		}
 		if n := len(st.NSpid); pid == s.env.Source.Init && (n < 2 || st.NSpid[n-1] != 1) {
 			found(pid, "process "+st.Name, "the container has no pid namespace of its own", "run it without --pid=host")
