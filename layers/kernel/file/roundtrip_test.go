@@ -3,10 +3,13 @@
 package file_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/kernel/cpu"
 	"github.com/io-mig/mig/layers/kernel/file"
@@ -97,6 +100,33 @@ func TestForgedPathIsOpenedAsTheUser(t *testing.T) {
 	_, err = c.Import(image, all...)
 	if err == nil || !strings.Contains(err.Error(), "may not open it") {
 		t.Fatalf("the import of root's file by uid 1000 said: %v", err)
+	}
+}
+
+// Nor what the container's root could not, that has fewer capabilities than the
+// frame.
+func TestForgedPathIsOpenedWithTheSpecsCapabilities(t *testing.T) {
+	p := program(t, "files.c")
+	p.Allowed = kerneltest.Root()
+	c := kerneltest.Start(t, p)
+	image, err := c.Export(false, all...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Stop()
+	data := p.Args[0] + "/data"
+	if err := errors.Join(os.Chown(data, 1000, 1000), os.Chmod(data, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	n, err := c.Import(image, all...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Stop()
+	*p.Allowed = kerneltest.Allowed{Bounding: 1 << unix.CAP_CHOWN}
+	_, err = c.Import(image, all...)
+	if err == nil || !strings.Contains(err.Error(), "may not open it") {
+		t.Fatalf("the import of uid 1000's file by a root without CAP_DAC_OVERRIDE said: %v", err)
 	}
 }
 

@@ -73,6 +73,9 @@ type Task struct {
 	frame  *Frame
 	tracer *tracer.Tracer
 	socket int // its end of the pair, as a descriptor of the task
+	// caps are the frame's own capabilities, until the image's are set. nil: not
+	// read yet.
+	caps *procfs.CapSets
 	// files is the limit of open files to go back to, nil if it was not lifted.
 	files *unix.Rlimit
 }

@@ -3,6 +3,8 @@
 package target
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -18,13 +20,56 @@ func (a *Allowed) AnyUser() bool {
 }
 
 // NarrowFiles makes the following calls check file permissions as the live
-// spec's user, until WidenFiles. A frame runs as root; without this a forged
-// image could open what the container's user cannot. It does nothing where
-// that user may act as any other anyway.
-func (p *Plan) NarrowFiles() { p.fileUser(p.task.frame.Allowed.UID, p.task.frame.Allowed.GID) }
+// spec's user, until WidenFiles, and takes the capabilities that the spec does
+// not give out of the effective set. A frame runs as root with more than the
+// container has; without this a forged image could open what the container's
+// user cannot, or have the frame's capabilities remembered in an open file
+// (many files of proc and cgroup ask for those of whoever opened them).
+func (p *Plan) NarrowFiles() {
+	a := &p.task.frame.Allowed
+	p.fileUser(a.UID, a.GID)
+	p.capabilities(a.inReach())
+}
 
 // WidenFiles ends NarrowFiles.
-func (p *Plan) WidenFiles() { p.fileUser(0, 0) }
+func (p *Plan) WidenFiles() {
+	p.capabilities(^uint64(0))
+	p.fileUser(0, 0)
+}
+
+// inReach are the capabilities that a process which the live spec starts can
+// make effective: root regains its bounding set by any execve(2).
+func (a *Allowed) inReach() uint64 {
+	if a.UID == 0 && !a.NoNewPrivileges {
+		return a.Effective | a.Permitted | a.Bounding
+	}
+	return a.Effective | a.Permitted
+}
+
+// capVersion is _LINUX_CAPABILITY_VERSION_3 of include/uapi/linux/capability.h.
+const capVersion = 0x20080522
+
+// capabilities sets the effective set to those of mask that are permitted.
+func (p *Plan) capabilities(mask uint64) {
+	t := p.task
+	if t.caps == nil {
+		st, err := t.Proc.Status()
+		if err != nil {
+			p.err = errors.Join(p.err, fmt.Errorf("read the frame's capabilities: %w", err))
+			return
+		}
+		t.caps = &st.Cap
+	}
+	le := binary.LittleEndian
+	header := le.AppendUint64(nil, capVersion) // and pid 0: the caller
+	var sets []byte
+	for _, half := range []int{0, 32} {
+		for _, set := range []uint64{t.caps.Permitted & mask, t.caps.Permitted, t.caps.Inheritable} {
+			sets = le.AppendUint32(sets, uint32(set>>half))
+		}
+	}
+	p.Call(tracer.Syscall(unix.SYS_CAPSET, p.Put(header), p.Put(sets)))
+}
 
 // fileUser sets the ids by setfsgid(2) and setfsuid(2), which report no
 // failure: asking for -1 changes nothing and returns the id in force.
