@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"runtime"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
 )
 
 // object is something in an IPC namespace, and how to be rid of it.
@@ -25,7 +23,7 @@ func objects(pid int) ([]object, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = inNamespace(t.Path("ns/ipc"), func() error {
+	err = target.InNamespace(t.Path("ns/ipc"), func() error {
 		sysv, err := systemV()
 		list = append(sysv, list...)
 		return err
@@ -84,34 +82,4 @@ func queues(t procfs.Task) ([]object, error) {
 		return list, nil
 	}
 	return nil, nil
-}
-
-// inNamespace runs fn on a thread that is in the IPC namespace at path. The
-// thread comes back, or ends with its goroutine.
-func inNamespace(path string, fn func() error) error {
-	ns, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(ns)
-	back, err := unix.Open("/proc/self/ns/ipc", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("open", err)
-	}
-	defer unix.Close(back)
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Setns(ns, unix.CLONE_NEWIPC); err != nil {
-			runtime.UnlockOSThread()
-			done <- fmt.Errorf("enter the IPC namespace %s: %w", path, err)
-			return
-		}
-		err := fn()
-		if unix.Setns(back, unix.CLONE_NEWIPC) == nil {
-			runtime.UnlockOSThread()
-		}
-		done <- err
-	}()
-	return <-done
 }

@@ -31,7 +31,7 @@ type network struct {
 // look reads the namespace of a process.
 func look(t procfs.Task, closeTCP bool) (*network, error) {
 	n := &network{netlink: map[uint64]procfs.NetlinkSocket{}, ours: map[uint64]bool{}, closeTCP: closeTCP}
-	err := inNamespace(t.Path("ns/net"), func() (err error) { n.unix, err = listUnix(); return err })
+	err := target.InNamespace(t.Path("ns/net"), func() (err error) { n.unix, err = listUnix(); return err })
 	if err != nil {
 		return nil, err
 	}

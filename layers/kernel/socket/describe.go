@@ -229,7 +229,7 @@ func (g *getter) groups() ([]uint32, error) {
 // the defaults.
 func (g *getter) options(msg *state.Socket) (out []*state.SocketOption, err error) {
 	family, typ := int(msg.Family), int(msg.Type)
-	err = inNamespace(g.p.Proc.Path("ns/net"), func() error {
+	err = target.InNamespace(g.p.Proc.Path("ns/net"), func() error {
 		fresh, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC, int(msg.Protocol))
 		if err != nil {
 			return fmt.Errorf("make a socket to compare with: %w", err)

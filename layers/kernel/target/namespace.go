@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package socket
+package target
 
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sys/unix"
 )
 
-// inNamespace runs fn on a thread that is in the network namespace at path. The
-// thread comes back, or ends: no other goroutine ever runs in the namespace.
-func inNamespace(path string, fn func() error) error {
+// InNamespace runs fn on a thread that is in the namespace at path, which is a
+// link of /proc/PID/ns that a single thread may enter: net, ipc, uts. The thread
+// comes back, or ends: no other goroutine ever runs in the namespace. fn must
+// not start goroutines that need it.
+func InNamespace(path string, fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -23,7 +26,7 @@ func inNamespace(path string, fn func() error) error {
 			return
 		}
 		err = fn()
-		if unix.Setns(back, unix.CLONE_NEWNET) == nil {
+		if unix.Setns(back, 0) == nil {
 			runtime.UnlockOSThread()
 		}
 		unix.Close(back)
@@ -34,7 +37,7 @@ func inNamespace(path string, fn func() error) error {
 
 // enter moves the thread and returns the namespace it was in.
 func enter(path string) (int, error) {
-	back, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	back, err := unix.Open("/proc/thread-self/ns/"+filepath.Base(path), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, os.NewSyscallError("open", err)
 	}
@@ -44,9 +47,9 @@ func enter(path string) (int, error) {
 		return -1, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(ns)
-	if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil {
+	if err := unix.Setns(ns, 0); err != nil {
 		unix.Close(back)
-		return -1, fmt.Errorf("enter the network namespace %s: %w", path, err)
+		return -1, fmt.Errorf("enter the namespace %s: %w", path, err)
 	}
 	return back, nil
 }
