@@ -59,7 +59,7 @@ tools: deps ## the pinned containerd, runc and linters into integration/.cache/b
 
 .PHONY: unit
 unit: deps ## unit tests that need no root
-	go test -short -tags $(TAGS) ./...
+	go test -short -tags $(TAGS) -timeout 5m ./...
 
 .PHONY: check
 check: tools ## formatting, vet, staticcheck, import rules, licence headers

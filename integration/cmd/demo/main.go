@@ -32,7 +32,12 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, screen{out: os.Stdout, colour: isTerminal(os.Stdout)}); err != nil {
+	err := run(ctx, screen{out: os.Stdout, colour: isTerminal(os.Stdout)})
+	if ctx.Err() != nil {
+		fmt.Fprintln(os.Stderr, "demo: interrupted")
+		os.Exit(128 + int(syscall.SIGINT))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
@@ -55,7 +60,10 @@ func run(ctx context.Context, s screen) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	err = show(ctx, s, d)
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		fmt.Fprintln(os.Stderr, "\ndemo: cleaning up")
+	case err != nil:
 		// The daemon's log holds the reason; it is gone after Close.
 		fmt.Fprintf(os.Stderr, "%s\n", d.Log())
 	}

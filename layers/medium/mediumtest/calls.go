@@ -116,15 +116,10 @@ func testFlushTwice(t *testing.T, target *Target) {
 func incomplete(t *testing.T, target *Target, write func(w medium.Medium) error) {
 	t.Helper()
 	w := begin(t, target)
-	done := make(chan error, 1)
-	run := func() { done <- errors.Join(write(w), w.Close()) }
-	var err error
-	if target.Live {
-		go run()
-	} else {
-		run()
+	r, done, err := start(target, func() error { return errors.Join(write(w), w.Close()) })
+	if err != nil && target.Live {
+		t.Fatalf("open the reader: %v", err)
 	}
-	r, err := target.Reader()
 	if err == nil {
 		_, err = readAll(t.Context(), r)
 		_ = r.Close()

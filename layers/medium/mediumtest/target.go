@@ -157,15 +157,9 @@ func transfer(t *testing.T, target *Target, write func(w medium.Medium) error, r
 	finish := func() error {
 		return errors.Join(write(w), w.Flush(context.WithoutCancel(t.Context())), w.Close())
 	}
-	done := make(chan error, 1)
-	if target.Live {
-		go func() { done <- finish() }()
-	} else {
-		done <- finish()
-	}
-	r, err := target.Reader()
+	r, done, err := start(target, finish)
 	if err != nil {
-		t.Fatalf("open the reader: %v (writer: %v)", err, <-done)
+		t.Fatalf("open the reader: %v", err)
 	}
 	if err := read(r); err != nil {
 		t.Errorf("read: %v", err)
@@ -181,6 +175,22 @@ func transfer(t *testing.T, target *Target, write func(w medium.Medium) error, r
 	if err := r.Close(); err != nil {
 		t.Errorf("close the reader: %v", err)
 	}
+}
+
+// start runs write and opens the reader: afterwards, or before for a live
+// medium, whose reader must be there before the writer can be gone again. What
+// write says arrives in done, unless a live reader did not open.
+func start(target *Target, write func() error) (r medium.Medium, done chan error, err error) {
+	done = make(chan error, 1)
+	if !target.Live {
+		done <- write()
+		r, err = target.Reader()
+		return r, done, err
+	}
+	if r, err = target.Reader(); err == nil {
+		go func() { done <- write() }()
+	}
+	return r, done, err
 }
 
 func pushAll(ctx context.Context, list []*record.Record) func(medium.Medium) error {
