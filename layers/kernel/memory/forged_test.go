@@ -24,6 +24,7 @@ var all = []kerneltest.Constructor{
 
 // A forged image may not map what the container's user could not open.
 func TestForgedMappingIsOpenedAsTheUser(t *testing.T) {
+	kerneltest.NeedRoot(t)
 	dir := t.TempDir()
 	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
 		t.Fatal(err)
