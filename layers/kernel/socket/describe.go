@@ -185,7 +185,7 @@ func (g *getter) file(u *unixSocket, name string) (*state.SocketFile, error) {
 		out.Directory, path = cwd.Path, cwd.Path+"/"+name
 	}
 	var st unix.Stat_t
-	err := unix.Lstat(target.RootPath(g.p.Pid, path), &st)
+	err := target.Lstat(g.p.Pid, path, &st)
 	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK && (uint32(st.Ino) == u.file || !g.sameName(u, uint32(st.Ino))) {
 		out.Mode = st.Mode & 0o7777
 		out.Uid, out.Gid, err = target.Owner(g.p.Proc, &st)

@@ -28,7 +28,7 @@ func (b *builder) bindFile(p *target.Plan, fd int, m *state.Socket) error {
 		path = m.File.Directory + "/" + name
 	}
 	var st unix.Stat_t
-	err := unix.Lstat(target.RootPath(b.task.Pid, path), &st)
+	err := target.Lstat(b.task.Pid, path, &st)
 	there := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("look at %s: %w", path, err)
