@@ -5,11 +5,11 @@ package memory
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
 )
 
 // onOwnTmpfs refuses a mapping of a file on a memory file system that only the
@@ -29,14 +29,9 @@ func onOwnTmpfs(t procfs.Task, m *procfs.SmapsMapping) error {
 	if on.Type != unix.TMPFS_MAGIC && on.Type != unix.RAMFS_MAGIC {
 		return nil
 	}
-	mounts, err := procfs.Host().Process(os.Getpid()).Mountinfo()
-	if err != nil {
-		return fmt.Errorf("read the host's mounts: %w", err)
-	}
-	for _, h := range mounts {
-		if h.Dev == (procfs.Dev{Major: unix.Major(st.Dev), Minor: unix.Minor(st.Dev)}) {
-			return nil // it outlives the container
-		}
+	own, err := target.OwnTmpfs(t, st.Dev)
+	if err != nil || own == nil {
+		return err
 	}
 	return &refusal{
 		fmt.Sprintf("mapping %#x-%#x of %s", m.Start, m.End, m.Path),

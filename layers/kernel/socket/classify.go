@@ -69,7 +69,11 @@ func (n *network) classify(t procfs.Task, d *target.Descriptor) (state.SocketSta
 	}
 	switch name {
 	case "UNIX", "UNIX-STREAM":
-		return n.classifyUnix(d, what)
+		how, err := n.classifyUnix(d, what)
+		if err == nil && how != state.SocketState_SOCKET_STATE_PAIR {
+			err = onTmpfs(t, n.unix[uint32(d.Link.Inode)].name)
+		}
+		return how, err
 	case "TCP", "TCPv6":
 		return n.classifyTCP(t, d)
 	case "UDP", "UDPv6":
