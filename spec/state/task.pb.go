@@ -23,6 +23,240 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Tree is a part of the container's process tree (subsystem "task", kind 3,
+// process 0, entity: the index of its first node). All parts come before any
+// record of another process than the first, which makes room for them. Nodes
+// are in an order in which they can be made: parents first.
+type Tree struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many nodes all parts have together.
+	Nodes uint32  `protobuf:"varint,1,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	Node  []*Node `protobuf:"bytes,2,rep,name=node,proto3" json:"node,omitempty"`
+	// Addresses that any of the processes uses; neighbours may be joined. Only in
+	// the first part. The engine's memory in the new processes stays out of them.
+	Used          []*AddressRange `protobuf:"bytes,3,rep,name=used,proto3" json:"used,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tree) Reset() {
+	*x = Tree{}
+	mi := &file_spec_state_task_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tree) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tree) ProtoMessage() {}
+
+func (x *Tree) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_task_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tree.ProtoReflect.Descriptor instead.
+func (*Tree) Descriptor() ([]byte, []int) {
+	return file_spec_state_task_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Tree) GetNodes() uint32 {
+	if x != nil {
+		return x.Nodes
+	}
+	return 0
+}
+
+func (x *Tree) GetNode() []*Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Tree) GetUsed() []*AddressRange {
+	if x != nil {
+		return x.Used
+	}
+	return nil
+}
+
+// Node is one process of the tree, alive or dead.
+type Node struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The process's id in the image's records; 0 if it is dead and not waited
+	// for: it has no others.
+	Id uint32 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Ids in the container's pid namespace; 0 stands for one outside of it.
+	Pid          int32 `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
+	Parent       int32 `protobuf:"varint,3,opt,name=parent,proto3" json:"parent,omitempty"`
+	ProcessGroup int32 `protobuf:"varint,4,opt,name=process_group,json=processGroup,proto3" json:"process_group,omitempty"`
+	Session      int32 `protobuf:"varint,5,opt,name=session,proto3" json:"session,omitempty"`
+	// What its parent is sent when it ends, see clone(2).
+	ExitSignal int32 `protobuf:"varint,6,opt,name=exit_signal,json=exitSignal,proto3" json:"exit_signal,omitempty"`
+	// It adopts the orphans below it: prctl(PR_SET_CHILD_SUBREAPER).
+	ChildSubreaper bool `protobuf:"varint,7,opt,name=child_subreaper,json=childSubreaper,proto3" json:"child_subreaper,omitempty"`
+	// Of a dead one: its status as wait(2) will report it, and its name.
+	ExitStatus    int32  `protobuf:"varint,8,opt,name=exit_status,json=exitStatus,proto3" json:"exit_status,omitempty"`
+	Comm          []byte `protobuf:"bytes,9,opt,name=comm,proto3" json:"comm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Node) Reset() {
+	*x = Node{}
+	mi := &file_spec_state_task_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Node) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Node) ProtoMessage() {}
+
+func (x *Node) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_task_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Node.ProtoReflect.Descriptor instead.
+func (*Node) Descriptor() ([]byte, []int) {
+	return file_spec_state_task_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Node) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Node) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Node) GetParent() int32 {
+	if x != nil {
+		return x.Parent
+	}
+	return 0
+}
+
+func (x *Node) GetProcessGroup() int32 {
+	if x != nil {
+		return x.ProcessGroup
+	}
+	return 0
+}
+
+func (x *Node) GetSession() int32 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Node) GetExitSignal() int32 {
+	if x != nil {
+		return x.ExitSignal
+	}
+	return 0
+}
+
+func (x *Node) GetChildSubreaper() bool {
+	if x != nil {
+		return x.ChildSubreaper
+	}
+	return false
+}
+
+func (x *Node) GetExitStatus() int32 {
+	if x != nil {
+		return x.ExitStatus
+	}
+	return 0
+}
+
+func (x *Node) GetComm() []byte {
+	if x != nil {
+		return x.Comm
+	}
+	return nil
+}
+
+type AddressRange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         uint64                 `protobuf:"varint,1,opt,name=start,proto3" json:"start,omitempty"`
+	Length        uint64                 `protobuf:"varint,2,opt,name=length,proto3" json:"length,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddressRange) Reset() {
+	*x = AddressRange{}
+	mi := &file_spec_state_task_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddressRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddressRange) ProtoMessage() {}
+
+func (x *AddressRange) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_task_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddressRange.ProtoReflect.Descriptor instead.
+func (*AddressRange) Descriptor() ([]byte, []int) {
+	return file_spec_state_task_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AddressRange) GetStart() uint64 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *AddressRange) GetLength() uint64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
 // Process is what belongs to a process and to no other subsystem (subsystem
 // "task", kind 1, entity 0). Its threads follow in records of kind 2.
 type Process struct {
@@ -47,7 +281,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_spec_state_task_proto_msgTypes[0]
+	mi := &file_spec_state_task_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -59,7 +293,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_task_proto_msgTypes[0]
+	mi := &file_spec_state_task_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -72,7 +306,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_spec_state_task_proto_rawDescGZIP(), []int{0}
+	return file_spec_state_task_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Process) GetPid() int32 {
@@ -148,7 +382,7 @@ type Threads struct {
 
 func (x *Threads) Reset() {
 	*x = Threads{}
-	mi := &file_spec_state_task_proto_msgTypes[1]
+	mi := &file_spec_state_task_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -160,7 +394,7 @@ func (x *Threads) String() string {
 func (*Threads) ProtoMessage() {}
 
 func (x *Threads) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_task_proto_msgTypes[1]
+	mi := &file_spec_state_task_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -173,7 +407,7 @@ func (x *Threads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Threads.ProtoReflect.Descriptor instead.
 func (*Threads) Descriptor() ([]byte, []int) {
-	return file_spec_state_task_proto_rawDescGZIP(), []int{1}
+	return file_spec_state_task_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Threads) GetThread() []*Thread {
@@ -213,7 +447,7 @@ type Thread struct {
 
 func (x *Thread) Reset() {
 	*x = Thread{}
-	mi := &file_spec_state_task_proto_msgTypes[2]
+	mi := &file_spec_state_task_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -225,7 +459,7 @@ func (x *Thread) String() string {
 func (*Thread) ProtoMessage() {}
 
 func (x *Thread) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_task_proto_msgTypes[2]
+	mi := &file_spec_state_task_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -238,7 +472,7 @@ func (x *Thread) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Thread.ProtoReflect.Descriptor instead.
 func (*Thread) Descriptor() ([]byte, []int) {
-	return file_spec_state_task_proto_rawDescGZIP(), []int{2}
+	return file_spec_state_task_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Thread) GetTid() int32 {
@@ -350,7 +584,26 @@ var File_spec_state_task_proto protoreflect.FileDescriptor
 
 const file_spec_state_task_proto_rawDesc = "" +
 	"\n" +
-	"\x15spec/state/task.proto\x12\tmig.state\"\xbc\x02\n" +
+	"\x15spec/state/task.proto\x12\tmig.state\"n\n" +
+	"\x04Tree\x12\x14\n" +
+	"\x05nodes\x18\x01 \x01(\rR\x05nodes\x12#\n" +
+	"\x04node\x18\x02 \x03(\v2\x0f.mig.state.NodeR\x04node\x12+\n" +
+	"\x04used\x18\x03 \x03(\v2\x17.mig.state.AddressRangeR\x04used\"\xfe\x01\n" +
+	"\x04Node\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
+	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x16\n" +
+	"\x06parent\x18\x03 \x01(\x05R\x06parent\x12#\n" +
+	"\rprocess_group\x18\x04 \x01(\x05R\fprocessGroup\x12\x18\n" +
+	"\asession\x18\x05 \x01(\x05R\asession\x12\x1f\n" +
+	"\vexit_signal\x18\x06 \x01(\x05R\n" +
+	"exitSignal\x12'\n" +
+	"\x0fchild_subreaper\x18\a \x01(\bR\x0echildSubreaper\x12\x1f\n" +
+	"\vexit_status\x18\b \x01(\x05R\n" +
+	"exitStatus\x12\x12\n" +
+	"\x04comm\x18\t \x01(\fR\x04comm\"<\n" +
+	"\fAddressRange\x12\x14\n" +
+	"\x05start\x18\x01 \x01(\x04R\x05start\x12\x16\n" +
+	"\x06length\x18\x02 \x01(\x04R\x06length\"\xbc\x02\n" +
 	"\aProcess\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12#\n" +
 	"\rprocess_group\x18\x02 \x01(\x05R\fprocessGroup\x12\x18\n" +
@@ -397,19 +650,24 @@ func file_spec_state_task_proto_rawDescGZIP() []byte {
 	return file_spec_state_task_proto_rawDescData
 }
 
-var file_spec_state_task_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_spec_state_task_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_spec_state_task_proto_goTypes = []any{
-	(*Process)(nil), // 0: mig.state.Process
-	(*Threads)(nil), // 1: mig.state.Threads
-	(*Thread)(nil),  // 2: mig.state.Thread
+	(*Tree)(nil),         // 0: mig.state.Tree
+	(*Node)(nil),         // 1: mig.state.Node
+	(*AddressRange)(nil), // 2: mig.state.AddressRange
+	(*Process)(nil),      // 3: mig.state.Process
+	(*Threads)(nil),      // 4: mig.state.Threads
+	(*Thread)(nil),       // 5: mig.state.Thread
 }
 var file_spec_state_task_proto_depIdxs = []int32{
-	2, // 0: mig.state.Threads.thread:type_name -> mig.state.Thread
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	1, // 0: mig.state.Tree.node:type_name -> mig.state.Node
+	2, // 1: mig.state.Tree.used:type_name -> mig.state.AddressRange
+	5, // 2: mig.state.Threads.thread:type_name -> mig.state.Thread
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_spec_state_task_proto_init() }
@@ -423,7 +681,7 @@ func file_spec_state_task_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_task_proto_rawDesc), len(file_spec_state_task_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -13,20 +13,9 @@ import (
 // Preflight names the threads that were restricted by seccomp(2) in a way that
 // the spec does not repeat. The tasks run: one that ends has nothing to refuse.
 func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
-	pids, err := s.env.Source.Pids()
+	out, err := s.env.Source.Survey(ctx, s.preflightProcess)
 	if err != nil {
-		return nil, err
-	}
-	var out []record.Finding
-	for _, pid := range pids {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		found, err := s.preflightProcess(procfs.Host().Process(pid))
-		if err != nil && !procfs.IsGone(err) {
-			return nil, fmt.Errorf("credential: pid %d: %w", pid, err)
-		}
-		out = append(out, found...)
+		return nil, fmt.Errorf("credential: %w", err)
 	}
 	return out, nil
 }

@@ -28,9 +28,9 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	switch {
 	case step.Stage == record.StageReceive:
 		err = s.receive(in)
+	case step.Process == record.Shared && step.Stage == record.StageBuild:
+		err = s.build()
 	case step.Process == record.Shared:
-	case step.Stage == record.StageBuild:
-		err = s.build(step.Process)
 	case step.Stage == record.StageJoin:
 		err = s.register(step.Process)
 	case step.Stage == record.StageSettle:
@@ -76,32 +76,35 @@ func (s *Subsystem) mine(id record.ProcessID) []uint64 {
 	return out
 }
 
-// claim notes that the process makes the descriptions that it has.
-func (s *Subsystem) claim(t *target.Task) error {
+// claim notes which descriptions the process makes: those that it is the first
+// to have.
+func (s *Subsystem) claim(t *target.Task) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for desc := range s.in {
-		if len(t.Table.Slots(desc)) == 0 {
-			continue
+		if s.built[desc] == 0 && len(t.Table.Slots(desc)) > 0 {
+			s.built[desc] = t.ID
 		}
-		if by := s.built[desc]; by != 0 {
-			return fmt.Errorf("description %d is shared by the processes %d and %d, which this version cannot restore", desc, by, t.ID)
+	}
+}
+
+// build makes all descriptions.
+func (s *Subsystem) build() error {
+	for _, t := range s.env.Frame.Tasks() {
+		if t.Traced == nil {
+			return fmt.Errorf("process %d: %w", t.ID, target.ErrNotStopped)
 		}
-		s.built[desc] = t.ID
+		s.claim(t)
+		if err := s.buildIn(t); err != nil {
+			return fmt.Errorf("process %d: %w", t.ID, err)
+		}
 	}
 	return nil
 }
 
-// build makes and places the process's descriptions.
-func (s *Subsystem) build(id record.ProcessID) error {
-	t, err := s.task(id)
-	if err != nil {
-		return err
-	}
-	if err := s.claim(t); err != nil {
-		return err
-	}
-	for part := range slices.Chunk(s.mine(id), opensPerPlan) {
+// buildIn makes and places the descriptions that a process is to make.
+func (s *Subsystem) buildIn(t *target.Task) error {
+	for part := range slices.Chunk(s.mine(t.ID), opensPerPlan) {
 		p := t.Plan()
 		for _, desc := range part {
 			fd := open(p, s.in[desc])

@@ -4,6 +4,7 @@ package event
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -29,8 +30,8 @@ func (s *Subsystem) register(id record.ProcessID) error {
 		if !ok {
 			continue
 		}
-		w := &watcher{task: t, fd: t.Table.Slots(desc)[0].FD}
-		if err := w.addAll(m); err != nil {
+		w := &watcher{task: t, fd: t.Table.Slots(desc)[0].FD, borrowed: map[uint64]int{}}
+		if err := errors.Join(w.addAll(m), w.giveBack()); err != nil {
 			return fmt.Errorf("epoll instance at descriptor %d of process %d: %w", w.fd, id, err)
 		}
 	}
@@ -41,6 +42,34 @@ func (s *Subsystem) register(id record.ProcessID) error {
 type watcher struct {
 	task *target.Task
 	fd   int
+	// borrowed are descriptions that only other processes have: one of them
+	// registered its own in an instance that it shares with this one.
+	borrowed map[uint64]int
+}
+
+// find is a descriptor of a target, which is borrowed if need be.
+func (w *watcher) find(desc uint64) (int, error) {
+	if slots := w.task.Table.Slots(desc); len(slots) > 0 {
+		return slots[0].FD, nil
+	}
+	if fd, ok := w.borrowed[desc]; ok {
+		return fd, nil
+	}
+	fd, err := w.task.Borrow(desc)
+	if err != nil {
+		return -1, fmt.Errorf("it watches description %d: %w", desc, err)
+	}
+	w.borrowed[desc] = fd
+	return fd, nil
+}
+
+// giveBack closes what was borrowed.
+func (w *watcher) giveBack() error {
+	p := w.task.Plan()
+	for _, fd := range w.borrowed {
+		p.Close(fd)
+	}
+	return p.Run()
 }
 
 // addAll adds those first that have fired, while nothing else can be taken for
@@ -106,12 +135,12 @@ func (w *watcher) add(p *target.Plan, t *state.PollTarget, events uint32) error 
 // registered. Where it is no longer there, it is put there for the moment: a
 // registration outlives its number as long as the description lives.
 func (w *watcher) at(p *target.Plan, t *state.PollTarget, fn func(ep, fd int)) error {
-	slots := w.task.Table.Slots(t.Description)
-	if len(slots) == 0 {
-		return fmt.Errorf("it watches description %d, which the process does not have", t.Description)
+	from, err := w.find(t.Description)
+	if err != nil {
+		return err
 	}
 	number := int(t.Fd)
-	for _, s := range slots {
+	for _, s := range w.task.Table.Slots(t.Description) {
 		if s.FD == number {
 			fn(w.fd, number)
 			return nil
@@ -125,7 +154,7 @@ func (w *watcher) at(p *target.Plan, t *state.PollTarget, fn func(ep, fd int)) e
 	if number == w.fd {
 		ep = aside
 	}
-	p.Expect(tracer.Dup3(slots[0].FD, number, unix.O_CLOEXEC), int64(number))
+	p.Expect(tracer.Dup3(from, number, unix.O_CLOEXEC), int64(number))
 	fn(ep, number)
 	if aside < 0 {
 		p.Expect(tracer.Close(number), 0)

@@ -5,12 +5,12 @@ package file
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/kernel/tracer"
-	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/state"
 )
 
@@ -18,49 +18,70 @@ import (
 // trips do not count, few enough that their paths fit the scratch area.
 const opensPerPlan = 256
 
-// build makes one process's part of the files: it clears the table, places the
-// standard streams and opens everything that leads to a file. The subsystems
-// behind it fill the rest.
-func (s *Subsystem) build(id record.ProcessID) (uint64, error) {
-	t, err := s.task(id)
-	if err != nil {
-		return 0, err
-	}
-	if tab := s.in.tables[id]; tab == nil || !tab.listed || tab.working == nil {
-		return 0, fmt.Errorf("process %d: the image has no descriptor table or no working directory for it", id)
-	}
-	if err := t.MoveStdio(); err != nil {
-		return 0, err
-	}
-	if err := giveStdio(t, s.env.Frame.Allowed.UID); err != nil {
-		return 0, err
-	}
-	var mine []uint64
-	for _, desc := range sortedIDs(s.in.open) {
-		if len(t.Table.Slots(desc)) == 0 {
-			continue
-		}
-		if by := s.in.built[desc]; by != 0 {
-			return 0, fmt.Errorf("description %d (%s) is shared by the processes %d and %d, which this version cannot restore", desc, s.in.open[desc].Path, by, id)
-		}
-		s.in.built[desc] = id
-		mine = append(mine, desc)
-	}
-	for rest := mine; len(rest) > 0; {
-		n := min(len(rest), opensPerPlan)
-		if err := s.openAll(t, rest[:n]); err != nil {
+// build makes all files: it clears the tables, places the standard streams and
+// opens everything that leads to a file, each description in one process. The
+// subsystems behind it fill the rest, before share gives them to the others.
+func (s *Subsystem) build() (uint64, error) {
+	tasks := s.env.Frame.Tasks()
+	for _, t := range tasks {
+		if err := s.clear(t); err != nil {
 			return 0, err
 		}
-		rest = rest[n:]
 	}
-	if id == maker {
-		for _, o := range sortedIDs(s.in.objects) {
-			if err := s.in.objects[o].finish(t, s.env.Frame.Allowed.AnyUser()); err != nil {
+	var n uint64
+	for _, t := range tasks {
+		mine := s.claim(t)
+		for part := range slices.Chunk(mine, opensPerPlan) {
+			if err := s.openAll(t, part); err != nil {
 				return 0, err
 			}
 		}
+		n += uint64(len(mine))
 	}
-	return uint64(len(mine)), nil
+	t, err := s.task(maker)
+	if err != nil {
+		return 0, err
+	}
+	for _, o := range sortedIDs(s.in.objects) {
+		if err := s.in.objects[o].finish(t, s.env.Frame.Allowed.AnyUser()); err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
+}
+
+// clear empties a process's table but for what the engine keeps there.
+func (s *Subsystem) clear(t *target.Task) error {
+	if t.Traced == nil {
+		return fmt.Errorf("process %d: %w", t.ID, target.ErrNotStopped)
+	}
+	if tab := s.in.tables[t.ID]; tab == nil || !tab.listed || tab.working == nil {
+		return fmt.Errorf("process %d: the image has no descriptor table or no working directory for it", t.ID)
+	}
+	if err := t.MoveStdio(); err != nil {
+		return err
+	}
+	return giveStdio(t, s.env.Frame.Allowed.UID)
+}
+
+// claim lists the descriptions that a process opens: those that it is the first
+// to have. Files without a name are opened where they are.
+func (s *Subsystem) claim(t *target.Task) []uint64 {
+	var mine []uint64
+	for _, desc := range sortedIDs(s.in.open) {
+		if s.in.built[desc] != 0 {
+			continue
+		}
+		wanted := len(t.Table.Slots(desc)) > 0
+		if s.in.open[desc].Type == state.FileType_FILE_TYPE_OBJECT {
+			wanted = t.ID == maker && s.env.Frame.Wanted(desc)
+		}
+		if wanted {
+			s.in.built[desc] = t.ID
+			mine = append(mine, desc)
+		}
+	}
+	return mine
 }
 
 // giveStdio makes the live spec's user the owner of the standard streams, so
@@ -141,7 +162,6 @@ func explain(f *state.OpenFile, err error) error {
 
 // add appends the calls for one description.
 func (o *opening) add(desc uint64, f *state.OpenFile) error {
-	slots := o.task.Table.Slots(desc)
 	switch f.Type {
 	case state.FileType_FILE_TYPE_STDIO:
 		return o.addStdio(desc, f)
@@ -167,7 +187,9 @@ func (o *opening) add(desc uint64, f *state.OpenFile) error {
 	if err := o.Place(desc, fd); err != nil {
 		return err
 	}
-	o.lock(slots[0].FD, f)
+	if at, ok := o.task.Table.Made(desc); ok {
+		o.lock(at, f)
+	}
 	return nil
 }
 
@@ -249,8 +271,12 @@ func (o *opening) lock(fd int, f *state.OpenFile) {
 // file system is not that of the checkpoint). Permissions, owner and times may
 // have changed; they were checked, or not, when the file was opened first.
 func verify(t *target.Task, desc uint64, f *state.OpenFile) error {
+	at, ok := t.Table.Made(desc)
+	if !ok {
+		return errors.New("no descriptor leads to it")
+	}
 	var st unix.Stat_t
-	if err := unix.Stat(t.Proc.Path(fmt.Sprintf("fd/%d", t.Table.Slots(desc)[0].FD)), &st); err != nil {
+	if err := unix.Stat(t.Proc.Path(fmt.Sprintf("fd/%d", at)), &st); err != nil {
 		return err
 	}
 	const mask = unix.S_IFMT

@@ -28,7 +28,13 @@ type export struct {
 // Checkpoint exports a process: everything but contents with the first residual
 // step, those with it and the following ones.
 func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
-	if step.Stage != record.StageResidual || step.Process == record.Shared {
+	if step.Stage != record.StageResidual {
+		return record.Progress{Done: true}, nil
+	}
+	if step.Process == record.Shared {
+		if err := s.findStdio(); err != nil {
+			return record.Progress{}, fmt.Errorf("file: %w", err)
+		}
 		return record.Progress{Done: true}, nil
 	}
 	p := s.env.Source.Process(step.Process)
@@ -142,19 +148,34 @@ func (s *Subsystem) exportOpen(ctx context.Context, p *target.Process, l *looker
 	return push(ctx, out, record.Header{Kind: KindOpen, Entity: d.Description}, f.msg)
 }
 
-// reopened: of the descriptions of one standard stream the first one that is
-// seen, the init's lowest descriptor, is taken for the one that the shim handed
-// over; others were opened by way of /dev/stdout and have flags of their own.
-// A terminal is one description behind all three streams, unless opened again.
-func (s *Subsystem) reopened(d *target.Descriptor) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	id := fileID{d.Stat.Dev, d.Stat.Ino}
-	if s.stdioSeen[id] {
-		return true
+// findStdio decides which descriptions are those that the shim handed over. Of
+// each standard stream it is the first one that is seen, the init's lowest
+// descriptor; others were opened by way of /dev/stdout and have flags of their
+// own. A terminal is one description behind all three streams, unless opened
+// again.
+func (s *Subsystem) findStdio() error {
+	for _, p := range s.env.Source.Processes() {
+		if p.Traced == nil {
+			return fmt.Errorf("process %d: %w", p.ID, target.ErrNotStopped)
+		}
+		list, err := p.Descriptors()
+		if err != nil {
+			return err
+		}
+		for i := range list {
+			d := &list[i]
+			id := fileID{d.Stat.Dev, d.Stat.Ino}
+			if s.stdio[id] == 0 && d.Stdio >= 0 && d.Flags&unix.O_PATH == 0 {
+				s.stdio[id] = d.Description
+			}
+		}
 	}
-	s.stdioSeen[id] = true
-	return false
+	return nil
+}
+
+// reopened: the description is not the one that the shim handed over.
+func (s *Subsystem) reopened(d *target.Descriptor) bool {
+	return s.stdio[fileID{d.Stat.Dev, d.Stat.Ino}] != d.Description
 }
 
 // looker reads what there is to know about a process's file systems.

@@ -52,9 +52,9 @@ type Subsystem struct {
 	// objects are the nameless files seen in the export, by identity.
 	objects map[fileID]uint64
 	host    hostMounts
-	// stdioSeen are the standard streams whose first description was exported.
-	stdioSeen map[fileID]bool
-	in        *imported
+	// stdio are the descriptions of the standard streams; see findStdio.
+	stdio map[fileID]uint64
+	in    *imported
 }
 
 // fileID is what tells files apart while they exist.
@@ -64,7 +64,7 @@ type fileID struct{ dev, ino uint64 }
 func New(env target.Env) *Subsystem {
 	return &Subsystem{
 		env: env, exports: map[record.ProcessID]*export{}, objects: map[fileID]uint64{},
-		stdioSeen: map[fileID]bool{}, in: newImported(),
+		stdio: map[fileID]uint64{}, in: newImported(),
 	}
 }
 

@@ -14,30 +14,16 @@ import (
 
 // Preflight names what could not be carried, while the tasks run.
 func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
-	pids, err := s.env.Source.Pids()
+	out, err := s.env.Source.Survey(ctx, s.inspect)
 	if err != nil {
 		return nil, fmt.Errorf("file: %w", err)
-	}
-	var out []record.Finding
-	for _, pid := range pids {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		found, err := s.inspect(pid)
-		if procfs.IsGone(err) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("file: pid %d: %w", pid, err)
-		}
-		out = append(out, found...)
 	}
 	return out, nil
 }
 
 // inspect looks at one process.
-func (s *Subsystem) inspect(pid int) ([]record.Finding, error) {
-	proc := procfs.Host().Process(pid)
+func (s *Subsystem) inspect(proc procfs.Task) ([]record.Finding, error) {
+	pid := proc.Pid()
 	l, err := s.looker(proc)
 	if err != nil {
 		return nil, err

@@ -48,9 +48,12 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	switch {
 	case step.Stage == record.StageReceive:
 		n, err = s.receive(in)
+	case step.Process == record.Shared && step.Stage == record.StageBuild:
+		n, err = s.build()
+	case step.Process == record.Shared && step.Stage == record.StageJoin:
+		// By now the subsystems behind this one have made theirs, too.
+		err = s.env.Frame.Share()
 	case step.Process == record.Shared:
-	case step.Stage == record.StageBuild:
-		n, err = s.build(step.Process)
 	case step.Stage == record.StageSettle:
 		err = s.settle(step.Process)
 	}

@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -41,6 +42,7 @@ type Container struct {
 	out        *os.File
 	lines      *bufio.Reader
 	errors     output
+	rest       string // of the output, after Stop
 	once       sync.Once
 }
 
@@ -192,6 +194,7 @@ func (c *Container) Verify() string {
 // Stop kills the container and waits for its end. It may be called twice.
 func (c *Container) Stop() {
 	c.once.Do(func() {
+		defer c.drain()
 		_ = c.cmd.Process.Kill()
 		_ = c.Freezer.Thaw()
 		done := make(chan struct{})
@@ -202,7 +205,17 @@ func (c *Container) Stop() {
 			c.t.Errorf("pid %d does not die\n%s", c.Pid, c.describe())
 		}
 		c.in.Close()
-		c.out.Close()
 		c.gate.Close()
 	})
 }
+
+// drain keeps what the program has said and nobody has read.
+func (c *Container) drain() {
+	_ = c.out.SetReadDeadline(time.Now().Add(patience))
+	text, _ := io.ReadAll(c.lines)
+	c.rest = string(text)
+	c.out.Close()
+}
+
+// Rest are the lines that a container that was stopped had said before.
+func (c *Container) Rest() []string { return strings.Fields(c.rest) }

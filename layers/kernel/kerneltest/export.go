@@ -13,7 +13,9 @@ import (
 
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/kernel"
+	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tracer"
 	"github.com/io-mig/mig/spec/record"
 )
 
@@ -102,11 +104,13 @@ func hold(ctx context.Context, source *target.Source, image *Image) error {
 			if up[id] {
 				continue
 			}
-			if err := source.Process(id).Setup(ctx); err != nil {
+			fresh++
+			if err := source.Process(id).Setup(ctx); errors.Is(err, tracer.ErrExited) || procfs.IsGone(err) {
+				continue // it has ended meanwhile
+			} else if err != nil {
 				return err
 			}
 			up[id] = true
-			fresh++
 		}
 		if fresh == 0 {
 			image.Processes = ids

@@ -19,7 +19,7 @@ import (
 )
 
 // Import makes a new container out of an image. On error nothing of it is
-// left. The image must be of one process.
+// left.
 func (c *Container) Import(image *Image, constructors ...Constructor) (*Container, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -58,20 +58,23 @@ func importInto(ctx context.Context, frame *target.Frame, image *Image, list []k
 	if err != nil {
 		return err
 	}
-	if len(ids) != len(image.Processes) {
-		return fmt.Errorf("the image has %d processes, a frame makes %d", len(image.Processes), len(ids))
-	}
-	task := frame.Task(ids[0])
-	if err := task.Setup(ctx); err != nil {
+	first := frame.Task(ids[0])
+	if err := first.Setup(ctx); err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, task.Cleanup(ctx))
+			err = errors.Join(err, first.Cleanup(ctx))
 		}
 	}()
 	if err := receive(ctx, image, list); err != nil {
 		return err
+	}
+	if ids, err = frame.Hold(ctx); err != nil {
+		return err
+	}
+	if len(ids) != len(image.Processes) {
+		return fmt.Errorf("the image has %d processes, %d were made", len(image.Processes), len(ids))
 	}
 	for _, stage := range record.ImportStages {
 		for _, s := range list {
@@ -85,8 +88,10 @@ func importInto(ctx context.Context, frame *target.Frame, image *Image, list []k
 			}
 		}
 	}
-	if err := task.Restart(ctx); err != nil {
-		return err
+	for _, id := range ids {
+		if err := frame.Task(id).Restart(ctx); err != nil {
+			return err
+		}
 	}
 	return frame.Release(ctx)
 }

@@ -14,20 +14,9 @@ import (
 // Preflight names the mappings that cannot be carried. The tasks run: a
 // process that exits meanwhile has nothing left to refuse.
 func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
-	pids, err := s.env.Source.Pids()
+	out, err := s.env.Source.Survey(ctx, preflightProcess)
 	if err != nil {
-		return nil, err
-	}
-	var out []record.Finding
-	for _, pid := range pids {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		found, err := preflightProcess(procfs.Host().Process(pid))
-		if err != nil && !procfs.IsGone(err) {
-			return nil, fmt.Errorf("memory: pid %d: %w", pid, err)
-		}
-		out = append(out, found...)
+		return nil, fmt.Errorf("memory: %w", err)
 	}
 	return out, nil
 }

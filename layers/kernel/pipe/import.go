@@ -22,8 +22,8 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	switch {
 	case step.Stage == record.StageReceive:
 		err = s.receive(in)
-	case step.Stage == record.StageBuild && step.Process != record.Shared:
-		err = s.build(step.Process)
+	case step.Stage == record.StageBuild && step.Process == record.Shared:
+		err = s.buildAll()
 	}
 	if err != nil {
 		return record.Progress{}, fmt.Errorf("pipe: %w", err)
@@ -67,29 +67,33 @@ func (s *Subsystem) receive(r *record.Record) error {
 	return fmt.Errorf("%s: kind %d is not known", r.Header, r.Kind)
 }
 
-// build makes the pipes whose ends the process has.
-func (s *Subsystem) build(id record.ProcessID) error {
-	t := s.env.Frame.Task(id)
-	if t == nil || t.Traced == nil {
-		return fmt.Errorf("process %d: %w", id, target.ErrNotStopped)
+// buildAll makes the pipes, each in the first process that has an end of it.
+func (s *Subsystem) buildAll() error {
+	for _, t := range s.env.Frame.Tasks() {
+		if t.Traced == nil {
+			return fmt.Errorf("process %d: %w", t.ID, target.ErrNotStopped)
+		}
+		if err := s.build(t); err != nil {
+			return fmt.Errorf("process %d: %w", t.ID, err)
+		}
 	}
+	return nil
+}
+
+// build makes the pipes whose ends the process is the first to have. Ends that
+// only others have are put aside for them.
+func (s *Subsystem) build(t *target.Task) error {
 	for _, key := range slices.Sorted(maps.Keys(s.in)) {
 		a := s.in[key]
-		if !a.wanted(t) {
+		if a.builtBy != 0 || !a.wanted(t) {
 			continue
 		}
-		if a.builtBy != 0 {
-			if a.msg.OpenedElsewhere {
-				continue
-			}
-			return fmt.Errorf("pipe %d is shared by the processes %d and %d, which this version cannot restore", key, a.builtBy, id)
-		}
-		a.builtBy = id
+		a.builtBy = t.ID
 		var err error
 		if a.msg.OpenedElsewhere {
 			err = a.refill(t)
 		} else {
-			err = a.make(t, s.env.Frame.Allowed.AnyUser())
+			err = a.make(t, s.env.Frame)
 		}
 		if err != nil {
 			return fmt.Errorf("pipe %d of %d bytes: %w", key, a.msg.Capacity, err)
@@ -110,7 +114,7 @@ func (a *arrival) wanted(t *target.Task) bool {
 }
 
 // make makes the pipe, fills it and places its ends.
-func (a *arrival) make(t *target.Task, anyUser bool) error {
+func (a *arrival) make(t *target.Task, frame *target.Frame) error {
 	p := t.Plan()
 	addr, _ := p.Out(8)
 	p.NarrowFiles()
@@ -122,14 +126,14 @@ func (a *arrival) make(t *target.Task, anyUser bool) error {
 	}
 	a.fill(p, raw[1])
 	for _, e := range a.msg.End {
-		if len(t.Table.Slots(e.Description)) == 0 {
+		if !frame.Wanted(e.Description) {
 			continue
 		}
 		if err := a.placeEnd(p, e, &raw); err != nil {
 			return err
 		}
 	}
-	if anyUser && (a.msg.Uid != 0 || a.msg.Gid != 0) {
+	if frame.Allowed.AnyUser() && (a.msg.Uid != 0 || a.msg.Gid != 0) {
 		p.Quiet(tracer.Syscall(unix.SYS_FCHOWN, uint64(raw[0]), uint64(a.msg.Uid), uint64(a.msg.Gid)))
 	}
 	if a.msg.Mode != 0 {
@@ -188,8 +192,8 @@ func (a *arrival) fill(p *target.Plan, fd int) {
 func (a *arrival) refill(t *target.Task) error {
 	fd := -1
 	for _, e := range a.msg.End {
-		if list := t.Table.Slots(e.Description); len(list) > 0 {
-			fd = list[0].FD
+		if n, ok := t.Table.Made(e.Description); ok {
+			fd = n
 		}
 	}
 	var st unix.Stat_t

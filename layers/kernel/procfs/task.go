@@ -2,7 +2,12 @@
 
 package procfs
 
-import "strconv"
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"syscall"
+)
 
 // Task is the directory of one process or of one thread. Both have the same
 // files, so both have the same methods. It holds no resource and does not pin
@@ -167,7 +172,11 @@ func (t Task) TimensOffsets() ([]TimensOffset, error) {
 // root directory.
 func (t Task) Mountinfo() ([]Mount, error) {
 	var p mountParser
-	if err := t.fs.stream(t.file("mountinfo"), p.line); err != nil {
+	err := t.fs.stream(t.file("mountinfo"), p.line)
+	if errors.Is(err, syscall.EINVAL) { // it is on its way out (fs/proc_namespace.c, mounts_open_common)
+		err = fmt.Errorf("%w: %w", syscall.ESRCH, err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return p.out, nil

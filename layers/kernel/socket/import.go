@@ -19,8 +19,8 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	switch {
 	case step.Stage == record.StageReceive:
 		err = s.receive(in)
-	case step.Stage == record.StageBuild && step.Process != record.Shared:
-		err = s.build(step.Process)
+	case step.Stage == record.StageBuild && step.Process == record.Shared:
+		err = s.build()
 	}
 	if err != nil {
 		return record.Progress{}, fmt.Errorf("socket: %w", err)
@@ -64,30 +64,35 @@ func (s *Subsystem) receive(r *record.Record) error {
 	return fmt.Errorf("%s: kind %d is not known", r.Header, r.Kind)
 }
 
-// build makes the sockets that a process has. Those that connect by name come
-// last, when every name is bound.
-func (s *Subsystem) build(id record.ProcessID) error {
-	t := s.env.Frame.Task(id)
-	if t == nil || t.Traced == nil {
-		return fmt.Errorf("process %d: %w", id, target.ErrNotStopped)
-	}
-	b := &builder{task: t, allowed: &s.env.Frame.Allowed}
+// build makes the sockets, each in the first process that has it. Those that
+// connect by name come last, when every name is bound.
+func (s *Subsystem) build() error {
 	for _, last := range []bool{false, true} {
-		for _, desc := range slices.Sorted(maps.Keys(s.in)) {
-			a := s.in[desc]
-			connects := a.msg.State == state.SocketState_SOCKET_STATE_CONNECTED
-			if connects != last || len(t.Table.Slots(desc)) == 0 || a.builtBy == id {
-				continue
+		for _, t := range s.env.Frame.Tasks() {
+			if t.Traced == nil {
+				return fmt.Errorf("process %d: %w", t.ID, target.ErrNotStopped)
 			}
-			if a.builtBy != 0 {
-				return fmt.Errorf("socket %d is shared by the processes %d and %d, which this version cannot restore", desc, a.builtBy, id)
+			if err := s.buildIn(t, last); err != nil {
+				return fmt.Errorf("process %d: %w", t.ID, err)
 			}
-			a.builtBy = id
-			if err := s.buildOne(b, desc, a); err != nil {
-				return fmt.Errorf("socket %d (%s): %w", desc, summary(a.msg), err)
-			}
-			a.stream, a.messages = nil, nil
 		}
+	}
+	return nil
+}
+
+func (s *Subsystem) buildIn(t *target.Task, last bool) error {
+	b := &builder{task: t, allowed: &s.env.Frame.Allowed}
+	for _, desc := range slices.Sorted(maps.Keys(s.in)) {
+		a := s.in[desc]
+		connects := a.msg.State == state.SocketState_SOCKET_STATE_CONNECTED
+		if connects != last || len(t.Table.Slots(desc)) == 0 || a.builtBy != 0 {
+			continue
+		}
+		a.builtBy = t.ID
+		if err := s.buildOne(b, desc, a); err != nil {
+			return fmt.Errorf("socket %d (%s): %w", desc, summary(a.msg), err)
+		}
+		a.stream, a.messages = nil, nil
 	}
 	return nil
 }
@@ -98,11 +103,8 @@ func (s *Subsystem) buildOne(b *builder, desc uint64, a *arrival) error {
 	}
 	other := s.in[a.msg.Peer]
 	if a.msg.Peer != 0 {
-		switch {
-		case other == nil || other.msg.Peer != desc || other == a || other.msg.Type != a.msg.Type:
+		if other == nil || other.msg.Peer != desc || other == a || other.msg.Type != a.msg.Type {
 			return fmt.Errorf("its other end, %d, is not in the image", a.msg.Peer)
-		case len(b.task.Table.Slots(a.msg.Peer)) == 0:
-			return fmt.Errorf("its other end belongs to another process, which this version cannot restore")
 		}
 		other.builtBy = b.task.ID
 	}

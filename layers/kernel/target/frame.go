@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -35,7 +37,18 @@ type Frame struct {
 	// Limits is what the live request allows: see Allowed.
 	Allowed Allowed
 
-	tasks []*Task
+	mu    sync.Mutex
+	tasks map[record.ProcessID]*Task
+	order []record.ProcessID // parents first
+	// made are all processes that exist, also those that have no id.
+	made []*Task
+	// tracer serves all of them.
+	tracer *tracer.Tracer
+	commit func() error // runs once
+
+	// sending is held while descriptors are on their way to a process: all of
+	// them read from one socket.
+	sending sync.Mutex
 }
 
 // Allowed bounds what an image may ask for. It comes from the live request's
@@ -71,7 +84,6 @@ type Task struct {
 	Threads map[int]*tracer.Thread
 
 	frame  *Frame
-	tracer *tracer.Tracer
 	socket int // its end of the pair, as a descriptor of the task
 	// caps are the frame's own capabilities, until the image's are set. nil: not
 	// read yet.
@@ -82,22 +94,38 @@ type Task struct {
 
 // Task returns a process under construction, nil if there is none.
 func (f *Frame) Task(id record.ProcessID) *Task {
-	if id == 0 || int(id) > len(f.tasks) {
-		return nil
-	}
-	return f.tasks[id-1]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.tasks[id]
 }
 
-// Tasks are all processes under construction, in the order of their ids.
-func (f *Frame) Tasks() []*Task { return f.tasks }
+// Tasks are all processes under construction, parents first.
+func (f *Frame) Tasks() []*Task {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]*Task, len(f.order))
+	for i, id := range f.order {
+		out[i] = f.tasks[id]
+	}
+	return out
+}
 
-// Hold names the frame's one process.
+// Hold names the frame's processes: its first one, and those that were made in
+// it since (Add).
 func (f *Frame) Hold(context.Context) ([]record.ProcessID, error) {
-	if len(f.tasks) == 0 {
-		f.tasks = []*Task{{ID: 1, Pid: f.Init, Proc: procfs.Host().Process(f.Init), frame: f}}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.order) == 0 {
+		t := &Task{ID: FirstTask, Pid: f.Init, Proc: procfs.Host().Process(f.Init), frame: f}
+		f.tasks = map[record.ProcessID]*Task{FirstTask: t}
+		f.order, f.made = []record.ProcessID{FirstTask}, []*Task{t}
+		f.commit = sync.OnceValue(f.commitAll)
 	}
-	return []record.ProcessID{1}, nil
+	return slices.Clone(f.order), nil
 }
+
+// FirstTask is the id of a container's first process, on either side.
+const FirstTask record.ProcessID = 1
 
 // Seal and Release have nothing to do: a frame is held by its tracer alone.
 func (f *Frame) Seal(context.Context) error { return nil }
@@ -116,7 +144,7 @@ func (t *Task) Setup(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("take over the frame, pid %d: %w", t.Pid, err), tr.Close())
 	}
-	t.tracer, t.Traced = tr, p
+	t.frame.tracer, t.Traced = tr, p
 	if err := t.start(ctx); err != nil {
 		return errors.Join(err, t.Cleanup(ctx))
 	}
@@ -177,17 +205,15 @@ func (t *Task) raiseLimits() error {
 	return t.Run(calls)
 }
 
-// Restart lets the task run as what the image says. Nothing can fail in it
-// afterwards: registers are the last thing that is set.
+// Restart lets the task run as what the image says. The first call takes the
+// engine out of all tasks, so that nothing can fail in any of them when the
+// first one runs: registers are the last thing that is set.
 func (t *Task) Restart(context.Context) error {
 	if t.Traced == nil {
 		return ErrNotStopped
 	}
-	if err := t.Traced.Release(); err != nil {
-		return fmt.Errorf("process %d: set the registers: %w", t.ID, err)
-	}
-	if err := t.Traced.Commit(); err != nil {
-		return fmt.Errorf("process %d: commit: %w", t.ID, err)
+	if err := t.frame.commit(); err != nil {
+		return err
 	}
 	if err := t.Traced.Detach(); err != nil {
 		return fmt.Errorf("process %d: let it run: %w", t.ID, err)
@@ -195,8 +221,44 @@ func (t *Task) Restart(context.Context) error {
 	return t.forget()
 }
 
-// Cleanup kills the task.
+// commitAll takes the engine's memory out of every task, and then the threat
+// that they die with the engine.
+func (f *Frame) commitAll() error {
+	tasks := f.Tasks()
+	for _, t := range tasks {
+		if t.Traced == nil {
+			return fmt.Errorf("process %d: %w", t.ID, ErrNotStopped)
+		}
+		if err := t.Traced.Release(); err != nil {
+			return fmt.Errorf("process %d: set the registers: %w", t.ID, err)
+		}
+	}
+	for _, t := range tasks {
+		if err := t.Traced.Commit(); err != nil {
+			return fmt.Errorf("process %d: commit: %w", t.ID, err)
+		}
+	}
+	return nil
+}
+
+// Cleanup kills the task; the first one with all others, which it would
+// otherwise wait for in vain: it is not reported dead before they are.
 func (t *Task) Cleanup(context.Context) error {
+	doomed := []*Task{t}
+	if t.ID == FirstTask {
+		t.frame.mu.Lock()
+		doomed = slices.Clone(t.frame.made)
+		t.frame.mu.Unlock()
+		slices.Reverse(doomed)
+	}
+	var errs []error
+	for _, d := range doomed {
+		errs = append(errs, d.kill())
+	}
+	return errors.Join(errs...)
+}
+
+func (t *Task) kill() error {
 	if t.Traced == nil {
 		return nil
 	}
@@ -207,9 +269,18 @@ func (t *Task) Cleanup(context.Context) error {
 	return errors.Join(err, t.forget())
 }
 
+// forget drops a task that is not traced any more; with the last one the
+// tracer ends.
 func (t *Task) forget() error {
-	tr := t.tracer
-	t.tracer, t.Traced = nil, nil
+	f := t.frame
+	f.mu.Lock()
+	t.Traced = nil
+	f.made = slices.DeleteFunc(f.made, func(o *Task) bool { return o == t })
+	var tr *tracer.Tracer
+	if len(f.made) == 0 {
+		tr, f.tracer = f.tracer, nil
+	}
+	f.mu.Unlock()
 	if tr == nil {
 		return nil
 	}
@@ -267,11 +338,18 @@ func (t *Task) MoveStdio() error {
 // descriptor of the image is in its place.
 func (t *Task) CloseOwn() error {
 	p := t.Plan()
-	for _, fd := range append(t.Stdio[:], t.socket) {
+	own := append(sortedKeys(t.Table.parked), t.Stdio[0], t.Stdio[1], t.Stdio[2], t.socket)
+	for _, fd := range own {
 		if fd >= 0 && t.Table.used[fd] {
 			p.Close(fd)
 		}
 	}
+	for desc, fd := range t.Table.made {
+		if t.Table.parked[fd] {
+			delete(t.Table.made, desc)
+		}
+	}
+	clear(t.Table.parked)
 	if err := p.Run(); err != nil || t.files == nil {
 		return err
 	}
@@ -293,7 +371,7 @@ func (t *Task) widenTable() error {
 	if err := unix.Prlimit(t.Pid, unix.RLIMIT_NOFILE, nil, &was); err != nil {
 		return fmt.Errorf("read the limit of open files: %w", err)
 	}
-	need := len(t.Table.wanted) + len(t.Table.kept) + frameSocket + 1 + tableMargin
+	need := len(t.Table.wanted) + len(t.Table.kept) + frameSocket + 1 + tableMargin + t.frame.parkable(t)
 	for fd := range t.Table.wanted {
 		need = max(need, fd+1)
 	}

@@ -87,3 +87,24 @@ func (t *identities) id(r Resource, class string, pid int, obj uintptr) (uint64,
 	t.classes[class] = list
 	return t.next, true, nil
 }
+
+// Sharers finds tasks that share a resource with each other.
+type Sharers struct {
+	resource Resource
+	ids      identities
+	pids     map[uint64]int
+}
+
+// NewSharers is for one resource of whole tasks.
+func NewSharers(r Resource) *Sharers { return &Sharers{resource: r, pids: map[uint64]int{}} }
+
+// Add looks at another task and returns one that shares the resource with it,
+// 0 if there is none so far. A task that ends makes it fail (ESRCH).
+func (s *Sharers) Add(pid int) (int, error) {
+	id, first, err := s.ids.id(s.resource, "", pid, 0)
+	if err != nil || !first {
+		return s.pids[id], err
+	}
+	s.pids[id] = pid
+	return 0, nil
+}

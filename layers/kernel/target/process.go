@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,8 @@ type Process struct {
 	pidfd  int
 	// startTime tells a process from a later one with the same pid.
 	startTime uint64
+	// gone: it ended before it was stopped.
+	gone bool
 
 	mu          sync.Mutex
 	descriptors []Descriptor
@@ -53,18 +56,58 @@ func newProcess(s *Source, id record.ProcessID, pid int) (*Process, error) {
 	return p, nil
 }
 
+// replaced: the process has ended and another one has its pid.
+func (p *Process) replaced() bool {
+	st, err := p.Proc.Stat()
+	return err == nil && st.StartTime != p.startTime
+}
+
+// vforkPatience is how long a vfork(2) may take: its child shares the memory of
+// a parent that cannot be stopped until the child executes a program or ends.
+const vforkPatience = 2 * time.Second
+
 // Setup seizes every thread and stops it. On error nothing is held.
+//
+// A vfork child is let go again until it has a memory of its own: while it is
+// stopped, its parent never stops (ptrace(2) waits for it).
 func (p *Process) Setup(ctx context.Context) error {
 	if p.Traced != nil {
 		return nil // Hold had to do it already: the container was frozen
 	}
+	for deadline := time.Now().Add(vforkPatience); ; {
+		err := p.attach(ctx)
+		if err != nil || !p.inVfork() || time.Now().After(deadline) {
+			return err
+		}
+		if err := p.letGo(); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (p *Process) attach(ctx context.Context) error {
 	t := tracer.New()
 	tr, err := t.Attach(ctx, tracer.Options{Pid: p.Pid, Thaw: p.thaw})
+	p.thaw = nil // the freezer is thawed now, or the event fails
 	if err != nil {
 		return errors.Join(fmt.Errorf("stop pid %d: %w", p.Pid, err), t.Close())
 	}
 	p.tracer, p.Traced = t, tr
 	return nil
+}
+
+// inVfork: the process runs in the memory of its parent.
+func (p *Process) inVfork() bool {
+	st, err := p.Proc.Status()
+	if err != nil || st.PPid == 0 {
+		return false
+	}
+	same, err := SharesWith(p.Pid, st.PPid, ResourceVM)
+	return err == nil && same
 }
 
 // Restart lets the process run on as if nothing had happened. One that was

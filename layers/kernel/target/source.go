@@ -9,7 +9,10 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/tracer"
 	"github.com/io-mig/mig/spec/record"
 )
 
@@ -78,23 +81,67 @@ func (s *Source) Hold(ctx context.Context) ([]record.ProcessID, error) {
 			return nil, err
 		}
 	}
-	ids := make([]record.ProcessID, len(s.processes))
-	for i, p := range s.processes {
-		ids[i] = p.ID
-	}
-	return ids, nil
+	return s.alive(), nil
 }
 
-// list adds the processes that are not known yet and forgets those that have
-// exited before they were stopped.
+// alive are the ids of the processes that have not ended, parents first. Which
+// processes are parents is only certain when all are stopped.
+func (s *Source) alive() []record.ProcessID {
+	var list []*Process
+	for _, p := range s.processes {
+		if !p.gone {
+			list = append(list, p)
+		}
+	}
+	ids := make([]record.ProcessID, 0, len(list))
+	for _, p := range parentsFirst(list) {
+		ids = append(ids, p.ID)
+	}
+	return ids
+}
+
+// parentsFirst sorts processes into an order in which every one comes behind
+// its parent, if that is among them. The init stays the first.
+func parentsFirst(list []*Process) []*Process {
+	byPid := map[int]*Process{}
+	for _, p := range list {
+		byPid[p.Pid] = p
+	}
+	out := make([]*Process, 0, len(list))
+	done := map[*Process]bool{}
+	var add func(*Process)
+	add = func(p *Process) {
+		if done[p] {
+			return
+		}
+		done[p] = true // before the parent, so that no circle of reused pids can be endless
+		if st, err := p.Proc.Status(); err == nil && byPid[st.PPid] != nil {
+			add(byPid[st.PPid])
+		}
+		out = append(out, p)
+	}
+	for _, p := range list {
+		add(p)
+	}
+	return out
+}
+
+// list adds the processes that are not known yet and marks those that have
+// exited before they were stopped. The kernel lists no zombies there.
 func (s *Source) list() error {
 	pids, err := s.Freezer.Pids()
 	if err != nil {
 		return err
 	}
-	known := map[int]bool{}
+	known, listed := map[int]bool{}, map[int]bool{s.Init: true}
+	for _, pid := range pids {
+		listed[pid] = true
+	}
 	for _, p := range s.processes {
-		known[p.Pid] = true
+		p.gone = p.gone || p.Traced == nil && (!listed[p.Pid] || p.replaced())
+		if !p.gone {
+			known[p.Pid] = true
+		}
 	}
 	if !known[s.Init] {
 		pids = append([]int{s.Init}, pids...)
@@ -106,8 +153,8 @@ func (s *Source) list() error {
 		known[pid] = true
 		p, err := newProcess(s, record.ProcessID(len(s.processes)+1), pid)
 		if err != nil {
-			if pid != s.Init && procfs.IsGone(err) {
-				continue
+			if pid != s.Init && (procfs.IsGone(err) || errors.Is(err, unix.EINVAL)) {
+				continue // EINVAL: a thread that has outlived its leader in an exec
 			}
 			return fmt.Errorf("the container's process %d: %w", pid, err)
 		}
@@ -123,7 +170,7 @@ func (s *Source) list() error {
 func (s *Source) attachFrozen(ctx context.Context) error {
 	var todo []*Process
 	for _, p := range s.processes {
-		if p.Traced == nil {
+		if p.Traced == nil && !p.gone {
 			todo = append(todo, p)
 		}
 	}
@@ -142,6 +189,12 @@ func (s *Source) attachFrozen(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
+	for i, p := range todo {
+		p.thaw = nil
+		if errors.Is(errs[i], tracer.ErrExited) || procfs.IsGone(errs[i]) {
+			p.gone, errs[i] = p.Pid != s.Init, nil
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -171,11 +224,12 @@ func (s *Source) Process(id record.ProcessID) *Process {
 	return s.processes[id-1]
 }
 
-// Processes are all processes that Hold named, in the order of their ids.
+// Processes are all processes that Hold named and that have not ended, in the
+// order of their ids.
 func (s *Source) Processes() []*Process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]*Process(nil), s.processes...)
+	return slices.DeleteFunc(slices.Clone(s.processes), func(p *Process) bool { return p.gone })
 }
 
 // Seal freezes the stopped container: from now on it stays still even if the
@@ -214,9 +268,14 @@ func (s *Source) Release(ctx context.Context) error {
 	} else {
 		err = s.Freezer.Freeze(ctx)
 	}
-	for _, p := range killed {
-		err = errors.Join(err, p.reap())
+	// Side by side: an init is not reported dead before all others are.
+	errs := make([]error, len(killed))
+	var wg sync.WaitGroup
+	for i, p := range killed {
+		wg.Go(func() { errs[i] = p.reap() })
 	}
+	wg.Wait()
+	err = errors.Join(err, errors.Join(errs...))
 	for _, p := range all {
 		if p.Traced != nil && !slices.Contains(killed, p) {
 			err = errors.Join(err, p.letGo())

@@ -3,6 +3,7 @@
 package target
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"unsafe"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/spec/record"
 )
 
 // Look lists the descriptors of a process that may run, through /proc alone:
@@ -68,4 +70,36 @@ func SharesWith(tid1, tid2 int, r Resource) (bool, error) {
 // of its own.
 func (s *Source) FDPath(pid, fd int) string {
 	return s.proc.Process(pid).Path(fmt.Sprintf("fd/%d", fd))
+}
+
+// Survey asks fn about every process while they run and collects what it finds.
+// What it says about a process that has ended by then, or is ending, does not
+// count: nothing of that will be in an image.
+func (s *Source) Survey(ctx context.Context, fn func(procfs.Task) ([]record.Finding, error)) ([]record.Finding, error) {
+	pids, err := s.Pids()
+	if err != nil {
+		return nil, err
+	}
+	var out []record.Finding
+	for _, pid := range pids {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		t := s.proc.Process(pid)
+		found, err := fn(t)
+		if procfs.IsGone(err) || (err != nil || len(found) > 0) && ending(t) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("pid %d: %w", pid, err)
+		}
+		out = append(out, found...)
+	}
+	return out, nil
+}
+
+// ending: the process is dead, or its last thread is about to be.
+func ending(t procfs.Task) bool {
+	st, err := t.Status()
+	return err != nil || !st.HasMM && st.Threads <= 1
 }

@@ -30,11 +30,18 @@ type Table struct {
 	gap   int // no number below is for Aside
 	// wanted are the numbers in slots.
 	wanted map[int]bool
+	// made says where descriptions are, by one of their descriptors.
+	made map[uint64]int
+	// parked are those that are here for other processes only.
+	parked map[int]bool
 }
 
 // newTable starts with the descriptors the task has now.
 func newTable(open []int) *Table {
-	t := &Table{used: map[int]bool{}, slots: map[uint64][]Slot{}, kept: map[int]bool{}, wanted: map[int]bool{}}
+	t := &Table{
+		used: map[int]bool{}, slots: map[uint64][]Slot{}, kept: map[int]bool{}, wanted: map[int]bool{},
+		made: map[uint64]int{}, parked: map[int]bool{},
+	}
 	for _, fd := range open {
 		t.used[fd] = true
 	}
@@ -45,6 +52,12 @@ func newTable(open []int) *Table {
 func (t *Table) Want(desc uint64, s Slot) {
 	t.slots[desc] = append(t.slots[desc], s)
 	t.wanted[s.FD] = true
+}
+
+// Made is a descriptor by which the task has desc, for itself or for others.
+func (t *Table) Made(desc uint64) (fd int, ok bool) {
+	fd, ok = t.made[desc]
+	return fd, ok
 }
 
 // Slots are the descriptors wanted for desc.
@@ -172,10 +185,18 @@ func (p *Plan) Close(fd int) {
 }
 
 // Place gives the description that descriptor fd leads to its wanted numbers
-// and closes fd itself, unless it is one of them.
+// and closes fd itself, unless it is one of them. What only other processes
+// want is put aside for them (Frame.Share).
 func (p *Plan) Place(desc uint64, fd int) error {
-	keep := false
-	for _, s := range p.task.Table.slots[desc] {
+	keep, slots := false, p.task.Table.slots[desc]
+	if f := p.task.frame; len(slots) == 0 && f != nil && f.Wanted(desc) {
+		p.park(desc, fd)
+		return nil
+	}
+	if len(slots) > 0 {
+		p.task.Table.made[desc] = slots[0].FD
+	}
+	for _, s := range slots {
 		if s.FD == fd {
 			keep = true
 			flag := uint64(0)
@@ -199,6 +220,13 @@ func (p *Plan) Place(desc uint64, fd int) error {
 		p.Close(fd)
 	}
 	return nil
+}
+
+// park keeps a description for other processes.
+func (p *Plan) park(desc uint64, fd int) {
+	n := p.DupAbove(fd, p.task.Table.Aside())
+	p.Close(fd)
+	p.task.Table.made[desc], p.task.Table.parked[n] = n, true
 }
 
 // Run makes the calls in the task's leader and checks every result. A plan is

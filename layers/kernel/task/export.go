@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/kernel/tracer"
 	"github.com/io-mig/mig/spec/record"
@@ -19,8 +18,14 @@ import (
 
 // Checkpoint exports a process and its threads.
 func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
-	if step.Stage != record.StageResidual || step.Process == record.Shared {
+	if step.Stage != record.StageResidual {
 		return record.Progress{Done: true}, nil
+	}
+	if step.Process == record.Shared {
+		if err := s.exportTree(ctx, out); err != nil {
+			return record.Progress{}, fmt.Errorf("task: %w", err)
+		}
+		return record.Progress{Done: true, Advanced: true}, nil
 	}
 	p := s.env.Source.Process(step.Process)
 	if p == nil || p.Traced == nil {
@@ -46,19 +51,13 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 }
 
 func push(ctx context.Context, out record.Sink, id record.ProcessID, process *state.Process, threads []*state.Thread) error {
-	send := func(kind uint32, entity uint64, m proto.Message) error {
-		b, err := proto.Marshal(m)
-		if err != nil {
-			return fmt.Errorf("task: %w", err)
-		}
-		return out.Push(ctx, &record.Record{Header: record.Header{Subsystem: Name, Process: id, Kind: kind, Entity: entity}, Payload: b})
-	}
-	if err := send(KindProcess, 0, process); err != nil {
+	if err := send(ctx, out, record.Header{Process: id, Kind: KindProcess}, process); err != nil {
 		return err
 	}
 	for len(threads) > 0 {
 		n := min(len(threads), threadsPerRecord)
-		if err := send(KindThreads, uint64(threads[0].Tid), &state.Threads{Thread: threads[:n]}); err != nil {
+		h := record.Header{Process: id, Kind: KindThreads, Entity: uint64(threads[0].Tid)}
+		if err := send(ctx, out, h, &state.Threads{Thread: threads[:n]}); err != nil {
 			return err
 		}
 		threads = threads[n:]
@@ -66,17 +65,21 @@ func push(ctx context.Context, out record.Sink, id record.ProcessID, process *st
 	return nil
 }
 
+// send pushes one message.
+func send(ctx context.Context, out record.Sink, h record.Header, m proto.Message) error {
+	h.Subsystem = Name
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("task: %w", err)
+	}
+	return out.Push(ctx, &record.Record{Header: h, Payload: b})
+}
+
 // describe reads what belongs to the process as a whole.
 func describe(p *target.Process) (*state.Process, error) {
 	st, err := p.Proc.Status()
 	if err != nil {
 		return nil, err
-	}
-	last := func(list []int) int32 {
-		if len(list) == 0 {
-			return 0
-		}
-		return int32(list[len(list)-1])
 	}
 	m := &state.Process{Pid: int32(p.Traced.NSPid), ProcessGroup: last(st.NSpgid), Session: last(st.NSsid)}
 	if m.Personality, err = p.Proc.Personality(); err != nil {
@@ -205,54 +208,4 @@ func askThreads(p *target.Process, threads []*tracer.Thread, out []*state.Thread
 		out[i].TimerSlack = uint64(batches[i].Calls[1].Ret)
 	}
 	return nil
-}
-
-// Preflight names what this version cannot carry, while the tasks run.
-func (s *Subsystem) Preflight(context.Context) ([]record.Finding, error) {
-	pids, err := s.env.Source.Pids()
-	if err != nil {
-		return nil, err
-	}
-	var out []record.Finding
-	found := func(pid int, what, why, remedy string) {
-		out = append(out, record.Finding{Pid: pid, FD: -1, Subsystem: Name, What: what, Why: why, Remedy: remedy})
-	}
-	for _, pid := range pids {
-		st, err := procfs.Host().Process(pid).Status()
-		if procfs.IsGone(err) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		switch {
-		case pid != s.env.Source.Init:
-			found(pid, "process "+st.Name, "containers of several processes are not carried by this version", "")
-		case st.State == 'Z':
-			found(pid, "process "+st.Name, "its leader has exited", "")
-		case st.TracerPid != 0:
-			found(pid, "process "+st.Name, fmt.Sprintf("process %d traces it", st.TracerPid), "detach the debugger")
-		case st.State == 'T':
-			found(pid, "process "+st.Name, "it is stopped by job control", "continue it (SIGCONT)")
-		}
-		if what := unknownPersonality(pid); what != "" {
-			found(pid, "process "+st.Name, what, "")
-		}
-		if what := unknownPolicy(pid); what != "" {
-			found(pid, "process "+st.Name, what, "give it another policy: chrt(1)")
-		}
-		if n := len(st.NSpid); pid == s.env.Source.Init && (n < 2 || st.NSpid[n-1] != 1) {
-			found(pid, "process "+st.Name, "the container has no pid namespace of its own", "run it without --pid=host")
-		}
-	}
-	return out, nil
-}
-
-// unknownPersonality says which bits of personality(2) would be lost.
-func unknownPersonality(pid int) string {
-	bits, err := procfs.Host().Process(pid).Personality()
-	if err != nil || bits&^personalities == 0 {
-		return ""
-	}
-	return fmt.Sprintf("its personality(2) has bits %#x, which weaken the protection of the address space and are not given to an image", bits&^personalities)
 }

@@ -75,6 +75,9 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 func (s *Subsystem) receive(in *record.Record) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if in.Kind == KindTree && in.Process == record.Shared {
+		return s.receiveTree(in)
+	}
 	if in.Process == record.Shared {
 		return fmt.Errorf("%w: %s belongs to no process", errImage, in.Header)
 	}

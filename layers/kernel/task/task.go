@@ -1,8 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package task exports and imports processes and threads as such: their ids,
-// names, scheduling, and what the kernel keeps for threading libraries (robust
-// lists, restartable sequences, the address that is cleared at exit).
+// Package task exports and imports processes and threads as such: the tree of
+// processes with its sessions, process groups and zombies, their ids, names,
+// scheduling, and what the kernel keeps for threading libraries (robust lists,
+// restartable sequences, the address that is cleared at exit).
+//
+// The tree comes first of all: an import makes the processes while they are
+// nothing yet, by a history that ends in the same tree (see plan). A process
+// whose parent is outside of the container, as a session of exec, becomes a
+// child of the init. Of a zombie its ids, name and status are carried, but
+// neither what it used nor its user, and no mark of a core file.
+//
+// Refused are processes that share memory, descriptors, directories or signal
+// handlers with another process, and those in a namespace of their own.
 //
 // Sources: proc(5), clone(2), set_tid_address(2), set_robust_list(2), rseq(2)
 // (kernel/rseq.c), sched(7).
@@ -21,6 +31,11 @@ import (
 	"github.com/io-mig/mig/spec/state"
 )
 
+// refusal is something that cannot be carried: what it is, why, and a remedy.
+type refusal struct{ what, why, remedy string }
+
+func (r *refusal) Error() string { return r.what + ": " + r.why }
+
 // Name is what the subsystem's records are called by.
 const Name = "task"
 
@@ -30,6 +45,8 @@ const (
 	KindProcess = 1
 	// KindThreads: state.Threads, entity is the first one's id.
 	KindThreads = 2
+	// KindTree: state.Tree, shared, entity is the first node's index.
+	KindTree = 3
 )
 
 // threadsPerRecord keeps records small and memory bounded.
@@ -42,6 +59,9 @@ type Subsystem struct {
 
 	mu   sync.Mutex
 	kept map[record.ProcessID]*saved
+	// tree is what has arrived of the tree; grown: it exists.
+	tree  []*state.Node
+	grown bool
 }
 
 // saved is one process on its way in.

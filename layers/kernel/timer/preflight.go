@@ -51,34 +51,34 @@ func knownClock(id int32) bool {
 
 // Preflight names what this version cannot carry, while the tasks run.
 func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
-	pids, err := s.env.Source.Pids()
+	out, err := s.env.Source.Survey(ctx, inspect)
+	if err != nil {
+		return nil, fmt.Errorf("timer: %w", err)
+	}
+	return out, nil
+}
+
+// inspect looks at one process.
+func inspect(task procfs.Task) ([]record.Finding, error) {
+	finding := func(r refusal) record.Finding {
+		return record.Finding{Pid: task.Pid(), FD: -1, Subsystem: Name, What: r.what, Why: r.why}
+	}
+	list, err := task.Timers()
+	if procfs.IsGone(err) {
+		f := finding(refusal{"its timers", "the kernel does not list them"})
+		f.Remedy = "use a kernel with CONFIG_CHECKPOINT_RESTORE"
+		return []record.Finding{f}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	threads, err := task.Threads()
 	if err != nil {
 		return nil, err
 	}
 	var out []record.Finding
-	for _, pid := range pids {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		task := procfs.Host().Process(pid)
-		list, err := task.Timers()
-		if procfs.IsGone(err) {
-			if _, alive := task.Stat(); alive == nil {
-				out = append(out, record.Finding{Pid: pid, FD: -1, Subsystem: Name, What: "its timers", Why: "the kernel does not list them",
-					Remedy: "use a kernel with CONFIG_CHECKPOINT_RESTORE"})
-			}
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("timer: pid %d: %w", pid, err)
-		}
-		threads, err := task.Threads()
-		if err != nil && !procfs.IsGone(err) {
-			return nil, fmt.Errorf("timer: pid %d: %w", pid, err)
-		}
-		for _, r := range refuse(list, len(threads)) {
-			out = append(out, record.Finding{Pid: pid, FD: -1, Subsystem: Name, What: r.what, Why: r.why})
-		}
+	for _, r := range refuse(list, len(threads)) {
+		out = append(out, finding(r))
 	}
 	return out, nil
 }

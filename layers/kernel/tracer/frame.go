@@ -204,9 +204,10 @@ func (p *Process) adopt(tid int) (*Thread, error) {
 }
 
 // AdoptChild takes in a process that a remote clone3 with CLONE_PTRACE and
-// without CLONE_VM made in this frame; nsPid is its id in its innermost pid
-// namespace. It lives on the same Tracer and has its own copy of the scratch
-// area, at the same addresses. Blocks allocated before stay allocated.
+// without CLONE_VM made in this frame, as its child or, with CLONE_PARENT, as
+// its sibling; nsPid is its id in its innermost pid namespace. It lives on the
+// same Tracer and has its own copy of the scratch area, at the same addresses.
+// Blocks allocated before stay allocated.
 func (p *Process) AdoptChild(nsPid int) (child *Process, err error) {
 	err = p.do(func() error {
 		pid, err := p.childPid(nsPid)
@@ -215,8 +216,9 @@ func (p *Process) AdoptChild(nsPid int) (child *Process, err error) {
 		}
 		c := &Process{
 			Pid: pid, NSPid: nsPid, Tracer: p.Tracer, opts: p.opts, ptOpts: p.ptOpts, frame: p.frame, memFD: -1,
-			caught: p.caught, ignored: p.ignored, stopSig: p.stopSig,
+			caught: p.caught, ignored: p.ignored, stopSig: p.stopSig, avoidSigs: p.avoidSigs,
 		}
+		c.opts.Avoid = slices.Clip(c.opts.Avoid) // both may append to it
 		th, err := c.adopt(pid)
 		if err != nil {
 			return err
@@ -239,18 +241,36 @@ func (p *Process) AdoptChild(nsPid int) (child *Process, err error) {
 	return child, nil
 }
 
-// childPid finds the host id of a child, whichever thread made it.
+// childPid finds the host id of a child, whichever thread made it, or of a
+// sibling.
 func (p *Process) childPid(nsPid int) (int, error) {
 	for _, th := range p.threads {
-		pids, err := listChildren(p.Pid, th.Tid)
-		if err != nil {
-			return 0, err
-		}
-		for _, pid := range pids {
-			if st, err := readStatus(pid, pid); err == nil && st.NSTid == nsPid {
-				return pid, nil
-			}
+		if pid := newestChild(p.Pid, th.Tid, nsPid); pid != 0 {
+			return pid, nil
 		}
 	}
+	st, err := readStatus(p.Pid, p.Pid)
+	if err != nil {
+		return 0, err
+	}
+	if pid := newestChild(st.PPid, st.PPid, nsPid); pid != 0 {
+		return pid, nil
+	}
 	return 0, ErrExited
+}
+
+// newestChild is a thread's youngest child that has the id nsPid in its
+// innermost pid namespace, 0 if there is none. The kernel lists the oldest
+// first, so of many children few are looked at.
+func newestChild(pid, tid, nsPid int) int {
+	pids, err := listChildren(pid, tid)
+	if err != nil {
+		return 0
+	}
+	for _, child := range slices.Backward(pids) {
+		if st, err := readStatus(child, child); err == nil && st.NSTid == nsPid {
+			return child
+		}
+	}
+	return 0
 }

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package kerneltest_test
+
+import (
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+
+	"github.com/io-mig/mig/layers/kernel/event"
+	"github.com/io-mig/mig/layers/kernel/file"
+	"github.com/io-mig/mig/layers/kernel/kerneltest"
+	"github.com/io-mig/mig/layers/kernel/pipe"
+	"github.com/io-mig/mig/layers/kernel/socket"
+)
+
+// whole are all subsystems.
+var whole = append(slices.Clone(everything),
+	kerneltest.Of(file.New), kerneltest.Of(pipe.New), kerneltest.Of(socket.New), kerneltest.Of(event.New))
+
+func TestTrees(t *testing.T) {
+	for _, name := range []string{"wide", "deep", "sessions", "daemons", "reapers"} {
+		t.Run(name, func(t *testing.T) {
+			kerneltest.RoundTrip(t, kerneltest.Program{
+				Source: "testdata/tree.c", Args: []string{name}, Generations: 3, LeaveRunning: true,
+			}, whole...)
+		})
+	}
+}
+
+func TestTreeOfAUser(t *testing.T) {
+	kerneltest.RoundTrip(t, kerneltest.Program{
+		Source: "testdata/tree.c", Args: []string{"daemons"}, Generations: 2, UID: 1000, GID: 1000, Dynamic: true,
+		Allowed: &kerneltest.Allowed{UID: 1000, GID: 1000, Bounding: 1<<41 - 1},
+	}, whole...)
+}
+
+func TestTreeInAUserNamespace(t *testing.T) {
+	kerneltest.RoundTrip(t, kerneltest.Program{
+		Source: "testdata/tree.c", Args: []string{"daemons"}, Generations: 2, UserNamespace: true, Filtered: true,
+	}, whole...)
+}
+
+func TestFamily(t *testing.T) {
+	kerneltest.RoundTrip(t, kerneltest.Program{
+		Source: "testdata/family.c", Args: []string{filepath.Join(t.TempDir(), "file")}, Generations: many(10),
+	}, whole...)
+}
+
+func TestFamilyLeftRunning(t *testing.T) {
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/family.c", Args: []string{filepath.Join(t.TempDir(), "file")}})
+	for range many(30) {
+		if _, err := c.Export(true, whole...); err != nil {
+			t.Fatal(err)
+		}
+		c.Verify()
+	}
+}
+
+func TestZombies(t *testing.T) {
+	kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/zombies.c", Generations: 3, LeaveRunning: true}, whole...)
+}
+
+// TestPipeline: a shell that starts a program again and again, by vfork with
+// some shells, and another that reads what it says. Not a line gets lost or
+// comes twice.
+func TestPipeline(t *testing.T) {
+	script := `i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done | cat`
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/exec.c", Args: []string{"/bin/sh", "sh", "-c", script}})
+	next := 1
+	read := func(c *kerneltest.Container, s string) {
+		if s != strconv.Itoa(next) {
+			t.Fatalf("line %q where %d is next", s, next)
+		}
+		next++
+	}
+	for range many(10) {
+		for range 5 {
+			read(c, c.Line())
+		}
+		image, err := c.Export(false, whole...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Stop()
+		for _, s := range c.Rest() {
+			read(c, s)
+		}
+		if c, err = c.Import(image, whole...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read(c, c.Line())
+}
+
+// TestForkStorm: processes that come and go are neither harmed nor waited for
+// in vain.
+func TestForkStorm(t *testing.T) {
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/storm.c"})
+	for range many(200) {
+		if _, err := c.Export(true, whole...); err != nil {
+			t.Fatal(err)
+		}
+		c.Verify()
+	}
+	for range many(10) {
+		var err error
+		if c, err = c.Next(whole...); err != nil {
+			t.Fatal(err)
+		}
+		c.Verify()
+	}
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/record"
+)
+
+// Birth says how a task makes another process.
+type Birth struct {
+	// Pid in the container's pid namespace.
+	Pid int
+	// ExitSignal is what the parent is sent when it ends; 0 is nothing. A
+	// sibling's is that of the process that makes it.
+	ExitSignal int
+	// Sibling: its parent is that of the process that makes it (CLONE_PARENT).
+	Sibling bool
+}
+
+// cloneArgsSize is the size of struct clone_args with set_tid
+// (CLONE_ARGS_SIZE_VER1); set_tid's one element is put behind it.
+const cloneArgsSize = 80
+
+// Fork makes a process that is a copy of this task as it is now. It stays
+// stopped, dies with the engine like its maker, and has no id until Add.
+func (t *Task) Fork(b Birth) (*Task, error) {
+	flags := uint64(unix.CLONE_PTRACE)
+	if b.Sibling {
+		flags |= unix.CLONE_PARENT
+		b.ExitSignal = 0 // the kernel takes the maker's
+	}
+	p, le := t.Plan(), binary.LittleEndian
+	addr, args := p.room(cloneArgsSize + 8)
+	le.PutUint64(args, flags)
+	le.PutUint64(args[32:], uint64(b.ExitSignal))
+	le.PutUint64(args[64:], addr+cloneArgsSize) // set_tid
+	le.PutUint64(args[72:], 1)                  // set_tid_size
+	le.PutUint32(args[cloneArgsSize:], uint32(b.Pid))
+	p.Expect(tracer.Syscall(unix.SYS_CLONE3, addr, cloneArgsSize), int64(b.Pid))
+	if err := p.Run(); err != nil {
+		return nil, fmt.Errorf("make process %d: %w", b.Pid, err)
+	}
+	traced, err := t.Traced.AdoptChild(b.Pid)
+	if err != nil {
+		return nil, fmt.Errorf("take in process %d: %w", b.Pid, err)
+	}
+	child := &Task{
+		Pid: traced.Pid, Proc: procfs.Host().Process(traced.Pid), Traced: traced,
+		Table: newTable(sortedKeys(t.Table.used)), frame: t.frame, socket: t.socket,
+		Threads: map[int]*tracer.Thread{b.Pid: traced.Leader()},
+	}
+	t.frame.mu.Lock()
+	t.frame.made = append(t.frame.made, child)
+	t.frame.mu.Unlock()
+	return child, nil
+}
+
+// ErrTaken means that an id is in use already.
+var ErrTaken = errors.New("a process has that id already")
+
+// Add gives a forked task its id: from now on it is one of the image's.
+func (f *Frame) Add(id record.ProcessID, t *Task) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if id == record.Shared || f.tasks[id] != nil {
+		return fmt.Errorf("process %d: %w", id, ErrTaken)
+	}
+	t.ID = id
+	f.tasks[id] = t
+	f.order = append(f.order, id)
+	return nil
+}
+
+// End makes a forked task end with a status as wait(2) reports it. Its parent
+// has a zombie then, until it calls Bury.
+func (t *Task) End(status int) error {
+	if err := t.Traced.End(status); err != nil {
+		return err
+	}
+	return t.forget()
+}
+
+// Bury waits for a child of the task that has ended.
+func (t *Task) Bury(pid int) error {
+	p := t.Plan()
+	p.Expect(tracer.Syscall(unix.SYS_WAIT4, uint64(pid), 0, unix.WNOHANG|unix.WALL, 0), int64(pid))
+	if err := p.Run(); err != nil {
+		return fmt.Errorf("wait for process %d: %w", pid, err)
+	}
+	return nil
+}
+
+// Disregard takes a signal from the task's queue, if it is there.
+func (t *Task) Disregard(sig unix.Signal) error {
+	p := t.Plan()
+	set := p.Put(binary.LittleEndian.AppendUint64(nil, 1<<(sig-1)))
+	zero := p.Put(make([]byte, 16))
+	const setSize = 8
+	i := p.Quiet(tracer.Syscall(unix.SYS_RT_SIGTIMEDWAIT, set, 0, zero, setSize))
+	if err := p.Run(); err != nil {
+		return err
+	}
+	if _, err := p.Result(i); err != nil && !errors.Is(err, unix.EAGAIN) {
+		return fmt.Errorf("take signal %d from the queue: %w", sig, err)
+	}
+	return nil
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+)
+
+// Preflight names what this version cannot carry, while the tasks run.
+func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
+	home, err := procfs.Host().Process(s.env.Source.Init).Namespaces()
+	if err != nil {
+		return nil, err
+	}
+	shared := sharing{}
+	out, err := s.env.Source.Survey(ctx, func(t procfs.Task) (out []record.Finding, err error) {
+		pid := t.Pid()
+		for _, look := range []func() error{
+			func() error { return inspect(t, pid == s.env.Source.Init) },
+			func() error { return foreign(pid, home) },
+			func() error { return shared.add(pid) },
+		} {
+			err := look()
+			var r *refusal
+			if errors.As(err, &r) {
+				out = append(out, record.Finding{Pid: pid, FD: -1, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy})
+			} else if err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("task: %w", err)
+	}
+	return out, nil
+}
+
+// patience is how long the other threads of a leader that has ended are given
+// to end, too, and a vfork child to be seen as one.
+const patience = 100 * time.Millisecond
+
+// inspect looks at one process.
+func inspect(t procfs.Task, first bool) error {
+	st, err := t.Status()
+	for end := time.Now().Add(patience); err == nil && st.State == 'Z' && st.Threads > 1 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+		st, err = t.Status()
+	}
+	if err != nil {
+		return err
+	}
+	what := "process " + st.Name
+	switch {
+	case first && (len(st.NSpid) < 2 || last(st.NSpid) != initPid):
+		return &refusal{what, "the container has no pid namespace of its own", "run it without --pid=host"}
+	case st.State == 'Z' && st.Threads > 1:
+		return &refusal{what, "its leader has exited", ""}
+	case st.TracerPid != 0:
+		return &refusal{what, fmt.Sprintf("process %d traces it", st.TracerPid), "detach the debugger"}
+	case st.State == 'T':
+		return &refusal{what, "it is stopped by job control", "continue it (SIGCONT)"}
+	}
+	if why := unknownPersonality(t.Pid()); why != "" {
+		return &refusal{what, why, ""}
+	}
+	if why := unknownPolicy(t.Pid()); why != "" {
+		return &refusal{what, why, "give it another policy: chrt(1)"}
+	}
+	return nil
+}
+
+// unknownPersonality says which bits of personality(2) would be lost.
+func unknownPersonality(pid int) string {
+	bits, err := procfs.Host().Process(pid).Personality()
+	if err != nil || bits&^personalities == 0 {
+		return ""
+	}
+	return fmt.Sprintf("its personality(2) has bits %#x, which weaken the protection of the address space and are not given to an image", bits&^personalities)
+}
+
+// foreign finds a namespace of its own: those of a copy are all the init's.
+func foreign(pid int, home map[string]procfs.NSLink) error {
+	own, err := procfs.Host().Process(pid).Namespaces()
+	if err != nil {
+		return err
+	}
+	for name, ns := range own {
+		if at, ok := home[name]; ok && at.Inode != ns.Inode {
+			return &refusal{fmt.Sprintf("process %d", pid), "it, or what it will start, is in another " + name + " namespace than the init", "run it in a container of its own"}
+		}
+	}
+	return nil
+}
+
+// sharing finds processes that share what a fork does not.
+type sharing map[target.Resource]*target.Sharers
+
+var unshared = map[target.Resource]string{
+	target.ResourceVM: "memory", target.ResourceFiles: "descriptor table",
+	target.ResourceFS: "working directory, root and umask", target.ResourceSighand: "signal handlers",
+}
+
+// add compares a process with those before it. A vfork child runs in its
+// parent's memory for a moment, which is no obstacle.
+func (s sharing) add(pid int) error {
+	for res, what := range unshared {
+		if s[res] == nil {
+			s[res] = target.NewSharers(res)
+		}
+		with, err := s[res].Add(pid)
+		if err != nil {
+			return err
+		}
+		if with != 0 && lasting(pid, with, res) {
+			return &refusal{fmt.Sprintf("process %d", pid), fmt.Sprintf("it shares its %s with process %d, which this version does not carry", what, with), ""}
+		}
+	}
+	return nil
+}
+
+// transient: the process may be a vfork child, whose parent does not run
+// meanwhile and shows state D, or one that is ending and has nothing any more
+// that it could share.
+func transient(pid int) bool {
+	st, err := procfs.Host().Process(pid).Status()
+	if err != nil || !st.HasMM || st.State == 'X' || st.State == 'Z' {
+		return true
+	}
+	parent, err := procfs.Host().Process(st.PPid).Status()
+	return err != nil || parent.State == 'D' || !parent.HasMM
+}
+
+// lasting: what two processes share they do not share for a moment only.
+func lasting(pid, with int, res target.Resource) bool {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		same, err := target.SharesWith(pid, with, res)
+		if err != nil || !same || transient(pid) || transient(with) {
+			return false
+		}
+	}
+	return true
+}
+
+// refuseShared looks again when all are stopped.
+func (s *Subsystem) refuseShared(list []*target.Process) error {
+	home, err := procfs.Host().Process(s.env.Source.Init).Namespaces()
+	if err != nil {
+		return err
+	}
+	shared := sharing{}
+	for _, p := range list {
+		if err := foreign(p.Pid, home); err != nil {
+			return err
+		}
+		if err := shared.add(p.Pid); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package task
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// nodesPerRecord keeps the parts of a tree small.
+const nodesPerRecord = 4096
+
+// exportTree pushes the container's processes as a whole: those that are
+// stopped, and the dead that their parents have not waited for.
+func (s *Subsystem) exportTree(ctx context.Context, out record.Sink) error {
+	processes := s.env.Source.Processes()
+	if err := s.refuseShared(processes); err != nil {
+		return err
+	}
+	nodes, err := describeTree(processes)
+	if err != nil {
+		return err
+	}
+	used, err := usedAddresses(processes)
+	if err != nil {
+		return err
+	}
+	total := uint32(len(nodes))
+	for at := 0; len(nodes) > 0; {
+		n := min(len(nodes), nodesPerRecord)
+		m := &state.Tree{Nodes: total, Node: nodes[:n], Used: used}
+		if err := send(ctx, out, record.Header{Kind: KindTree, Entity: uint64(at)}, m); err != nil {
+			return err
+		}
+		nodes, used, at = nodes[n:], nil, at+n
+	}
+	return nil
+}
+
+// describeTree lists the tree's nodes, parents first.
+func describeTree(processes []*target.Process) ([]*state.Node, error) {
+	inside := map[int]int{} // the container's pids by the host's
+	for _, p := range processes {
+		if p.Traced == nil {
+			return nil, fmt.Errorf("process %d: %w", p.ID, target.ErrNotStopped)
+		}
+		inside[p.Pid] = p.Traced.NSPid
+	}
+	nodes := make([]*state.Node, len(processes))
+	var g errgroup.Group
+	g.SetLimit(2 * runtime.GOMAXPROCS(0))
+	for i, p := range processes {
+		g.Go(func() (err error) {
+			if nodes[i], err = describeProcess(p, inside); err != nil {
+				return fmt.Errorf("pid %d: %w", p.Pid, err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for _, p := range processes {
+		dead, err := zombies(p, inside)
+		if err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, dead...)
+	}
+	return sortNodes(nodes), nil
+}
+
+// describeProcess reads what belongs to the node of a stopped process.
+func describeProcess(p *target.Process, inside map[int]int) (*state.Node, error) {
+	n, err := describeNode(p.Proc, inside)
+	if err != nil {
+		return nil, err
+	}
+	n.Id = uint32(p.ID)
+	n.ChildSubreaper, err = adoptsOrphans(p)
+	return n, err
+}
+
+// adoptsOrphans asks the process itself, as nobody else is told.
+func adoptsOrphans(p *target.Process) (bool, error) {
+	sc, err := p.Traced.Scratch()
+	if err != nil {
+		return false, err
+	}
+	defer sc.Release(sc.Mark())
+	at, err := sc.Put(make([]byte, 4))
+	if err != nil {
+		return false, err
+	}
+	calls := []tracer.Call{tracer.Prctl(unix.PR_GET_CHILD_SUBREAPER, at)}
+	if err := p.Traced.Run(p.Traced.Leader(), calls); err != nil {
+		return false, err
+	}
+	if err := tracer.Check(calls); err != nil {
+		return false, err
+	}
+	var b [4]byte
+	err = p.Traced.Read(at, b[:])
+	return b[0] != 0, err
+}
+
+// describeNode reads what /proc shows of a process, dead or alive.
+func describeNode(proc procfs.Task, inside map[int]int) (*state.Node, error) {
+	st, err := proc.Status()
+	if err != nil {
+		return nil, err
+	}
+	stat, err := proc.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return &state.Node{
+		Pid: last(st.NSpid), Parent: int32(inside[st.PPid]), ProcessGroup: last(st.NSpgid), Session: last(st.NSsid),
+		ExitSignal: int32(stat.ExitSignal),
+	}, nil
+}
+
+// last is an id in the innermost pid namespace.
+func last(list []int) int32 {
+	if len(list) == 0 {
+		return 0
+	}
+	return int32(list[len(list)-1])
+}
+
+// zombies are the children of a stopped process that have ended. Any other
+// child that is not held is outside of the container's cgroup.
+func zombies(p *target.Process, inside map[int]int) ([]*state.Node, error) {
+	var out []*state.Node
+	for _, th := range p.Traced.Threads() {
+		children, err := p.Proc.Thread(th.Tid).Children()
+		if err != nil {
+			return nil, fmt.Errorf("list the children of pid %d (the kernel needs CONFIG_PROC_CHILDREN): %w", p.Pid, err)
+		}
+		for _, pid := range children {
+			if inside[pid] != 0 {
+				continue
+			}
+			n, err := zombie(pid, inside)
+			if err != nil {
+				return nil, fmt.Errorf("child %d of pid %d: %w", pid, p.Pid, err)
+			}
+			out = append(out, n)
+		}
+	}
+	return out, nil
+}
+
+func zombie(pid int, inside map[int]int) (*state.Node, error) {
+	proc := procfs.Host().Process(pid)
+	stat, err := proc.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if stat.State != 'Z' {
+		return nil, &refusal{"process " + stat.Comm, "it is not in the container's cgroup, or not in its pid namespace", ""}
+	}
+	n, err := describeNode(proc, inside)
+	if err != nil {
+		return nil, err
+	}
+	n.ExitStatus, n.Comm = int32(stat.ExitCode), []byte(stat.Comm)
+	return n, nil
+}
+
+// sortNodes puts parents before their children, and the init first.
+func sortNodes(nodes []*state.Node) []*state.Node {
+	byPid := map[int32]*state.Node{}
+	for _, n := range nodes {
+		byPid[n.Pid] = n
+	}
+	done := map[*state.Node]bool{}
+	out := make([]*state.Node, 0, len(nodes))
+	var add func(*state.Node)
+	add = func(n *state.Node) {
+		if n == nil || done[n] {
+			return
+		}
+		done[n] = true
+		add(byPid[n.Parent])
+		out = append(out, n)
+	}
+	for _, n := range nodes {
+		add(n)
+	}
+	return out
+}
+
+// joinGap: used addresses that are closer to each other are joined, so that
+// few ranges tell them all. The engine's memory needs a hole larger than that.
+const joinGap = 1 << 30
+
+// usedAddresses are those of all processes together.
+func usedAddresses(processes []*target.Process) ([]*state.AddressRange, error) {
+	var all []*state.AddressRange
+	for _, p := range processes {
+		maps, err := p.Proc.Maps()
+		if err != nil {
+			return nil, fmt.Errorf("pid %d: %w", p.Pid, err)
+		}
+		mine := p.Traced.ScratchRanges()
+		for _, m := range maps {
+			ours := m.Kind == procfs.MapVSyscall
+			for _, r := range mine {
+				ours = ours || m.Start >= r.Start && m.End <= r.End
+			}
+			if !ours {
+				all = append(all, &state.AddressRange{Start: m.Start, Length: m.Len()})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b *state.AddressRange) int {
+		if a.Start < b.Start {
+			return -1
+		}
+		return 1
+	})
+	var out []*state.AddressRange
+	for _, r := range all {
+		if n := len(out); n > 0 && r.Start < out[n-1].Start+out[n-1].Length+joinGap {
+			out[n-1].Length = max(out[n-1].Length, r.Start+r.Length-out[n-1].Start)
+			continue
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
