@@ -5,7 +5,6 @@ package variants
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -201,11 +200,3 @@ func (b *box) bundle() string {
 
 // remove ends the container.
 func (b *box) remove() { b.host.Remove(b.id) }
-
-func mkdir(t *testing.T, path string) string {
-	t.Helper()
-	if err := os.MkdirAll(path, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}

@@ -18,7 +18,7 @@ import (
 	"github.com/io-mig/mig/spec/state"
 )
 
-// KindSettings: state.Settings, entity is the id of the first thread in it.
+// KindSettings is a state.Settings; its entity is the id of the first thread in it.
 const KindSettings = 4
 
 // settingsPerRecord keeps records small where affinities and nodes are long.
