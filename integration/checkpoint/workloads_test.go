@@ -29,7 +29,7 @@ type subject struct {
 // pythonProgram holds random data and counts in a thread; it answers a signal
 // with a file.
 const pythonProgram = `
-import os, signal, threading, time, zlib
+import itertools, os, signal, threading, time, zlib
 data = [os.urandom(1000) for _ in range(20000)]
 ticks = 0
 def count():
@@ -39,10 +39,12 @@ def count():
         ticks += 1
 for _ in range(3):
     threading.Thread(target=count, daemon=True).start()
-def answer(*_):
-    with open("/tmp/new", "w") as f:
+asked = itertools.count()
+def answer(*_): # a second signal may come in the middle of it
+    new = "/tmp/new%d" % next(asked)
+    with open(new, "w") as f:
         f.write("pid %d data %08x threads %d ticks %d\n" % (os.getpid(), zlib.crc32(b"".join(data)), threading.active_count(), ticks))
-    os.rename("/tmp/new", "/tmp/answer")
+    os.rename(new, "/tmp/answer")
 signal.signal(signal.SIGUSR1, answer)
 while True:
     signal.pause()

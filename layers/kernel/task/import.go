@@ -43,7 +43,7 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	s.mu.Lock()
 	k := s.kept[step.Process]
 	s.mu.Unlock()
-	if k == nil || k.process == nil || len(k.threads) != int(k.process.Threads) {
+	if k == nil || k.process == nil || len(k.threads) != int(k.process.Threads) || k.settings == nil || len(k.threadSettings) != len(k.threads) {
 		return record.Progress{}, fmt.Errorf("%w: process %d is not whole", errImage, step.Process)
 	}
 	var err error
