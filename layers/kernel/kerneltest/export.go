@@ -60,6 +60,9 @@ func (c *Container) Export(leaveRunning bool, constructors ...Constructor) (*Ima
 	if err != nil {
 		err = fmt.Errorf("export pid %d: %w", c.Pid, err)
 	}
+	if err == nil && !leaveRunning {
+		err = source.Seal(ctx)
+	}
 	for _, p := range source.Processes() {
 		if err == nil && !leaveRunning {
 			err = errors.Join(err, p.Cleanup(ctx))
