@@ -25,6 +25,10 @@ import (
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	if err := mountUnified(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	dir, err := os.MkdirTemp("", "migvariants")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
