@@ -26,6 +26,7 @@ type network struct {
 	netlink  map[uint64]procfs.NetlinkSocket
 	ours     map[uint64]bool // inodes
 	closeTCP bool
+	groups   *memberships // nil until somebody asks
 }
 
 // look reads the namespace of a process.
@@ -77,7 +78,7 @@ func (n *network) classify(t procfs.Task, d *target.Descriptor) (state.SocketSta
 	case "TCP", "TCPv6":
 		return n.classifyTCP(t, d)
 	case "UDP", "UDPv6":
-		return state.SocketState_SOCKET_STATE_OPEN, nil
+		return n.classifyUDP(t, d, what)
 	case "NETLINK":
 		return n.classifyNetlink(d)
 	}
@@ -89,6 +90,11 @@ func (n *network) classifyTCP(t procfs.Task, d *target.Descriptor) (state.Socket
 	switch {
 	case err != nil:
 		return 0, err
+	case c.state == stateListen && c.pending > 0 && !n.closeTCP:
+		return 0, &refusal{
+			fmt.Sprintf("TCP listener %s", c.local), fmt.Sprintf("%d connections wait to be accepted", c.pending),
+			"try again in a moment, or choose " + OptionTCP + "=" + TCPClose + ": their clients find them reset and connect again",
+		}
 	case c.state == stateListen:
 		return state.SocketState_SOCKET_STATE_LISTENING, nil
 	case c.state == stateClose: // not connected, or ended

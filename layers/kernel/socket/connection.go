@@ -11,36 +11,49 @@ import (
 
 // connection is a TCP socket's state and ends.
 type connection struct {
-	state         uint8 // include/net/tcp_states.h
+	pending       uint32 // of a listener: connections that nobody has accepted
+	state         uint8  // include/net/tcp_states.h
 	local, remote netip.AddrPort
 }
 
 // connectionOf asks the socket itself, through a descriptor of our own for a
 // moment. /proc/net/tcp knows it too, but reading it walks the whole hash table
 // of the host's connections: milliseconds, while the container stands still.
-func connectionOf(pid, fd int) (connection, error) {
+func connectionOf(pid, fd int) (c connection, err error) {
+	err = borrow(pid, fd, func(own int) error {
+		info, err := unix.GetsockoptTCPInfo(own, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return fmt.Errorf("getsockopt(TCP_INFO): %w", err)
+		}
+		c.state = info.State
+		if info.State == stateListen {
+			c.pending = info.Unacked // sk_ack_backlog (net/ipv4/tcp.c, tcp_get_info)
+		}
+		if a, err := unix.Getsockname(own); err == nil {
+			c.local = addrPort(a)
+		}
+		if a, err := unix.Getpeername(own); err == nil {
+			c.remote = addrPort(a)
+		}
+		return nil
+	})
+	return c, err
+}
+
+// borrow calls fn with a descriptor of our own for a socket of the process. It
+// is the application's socket: fn may only ask.
+func borrow(pid, fd int, fn func(own int) error) error {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return connection{}, fmt.Errorf("open a pidfd of pid %d: %w", pid, err)
+		return fmt.Errorf("open a pidfd of pid %d: %w", pid, err)
 	}
 	defer unix.Close(pidfd)
 	own, err := unix.PidfdGetfd(pidfd, fd, 0)
 	if err != nil {
-		return connection{}, fmt.Errorf("take descriptor %d of pid %d: %w", fd, pid, err)
+		return fmt.Errorf("take descriptor %d of pid %d: %w", fd, pid, err)
 	}
 	defer unix.Close(own)
-	info, err := unix.GetsockoptTCPInfo(own, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
-		return connection{}, fmt.Errorf("getsockopt(TCP_INFO): %w", err)
-	}
-	c := connection{state: info.State}
-	if a, err := unix.Getsockname(own); err == nil {
-		c.local = addrPort(a)
-	}
-	if a, err := unix.Getpeername(own); err == nil {
-		c.remote = addrPort(a)
-	}
-	return c, nil
+	return fn(own)
 }
 
 // addrPort is the zero value for other families.

@@ -69,7 +69,12 @@ func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[ui
 	var out []record.Finding
 	for i := range list {
 		d := &list[i]
-		_, err := n.classify(t, d)
+		how, err := n.classify(t, d)
+		if err == nil {
+			var lost []record.Finding
+			lost, err = n.losses(t, d, how)
+			out = append(out, lost...)
+		}
 		if procfs.IsGone(err) || isOther(err) {
 			continue
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/socket"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/kernel/task"
+	"github.com/io-mig/mig/spec/record"
 )
 
 // with are the subsystems, the sockets' with options.
@@ -98,7 +99,8 @@ func TestConnectionIsClosedByPolicy(t *testing.T) {
 func TestRefusedByName(t *testing.T) {
 	for kind, why := range map[string]string{
 		"raw": "RAW", "packet": "PACKET", "pending": "wait to be accepted",
-		"flight": "on their way", "queued": "not read",
+		"flight": "on their way", "queued": "not read", "backlog": "wait to be accepted",
+		"member": "239.1.2.3", "member6": "ff05::77",
 	} {
 		t.Run(kind, func(t *testing.T) {
 			c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/refused.c", Args: []string{kind}})
@@ -109,4 +111,54 @@ func TestRefusedByName(t *testing.T) {
 			c.Verify()
 		})
 	}
+}
+
+// TestLossesAreSaid: what is carried with a loss has a warning, and what is
+// whole has none.
+func TestLossesAreSaid(t *testing.T) {
+	for kind, why := range map[string]string{"unread": "datagrams", "named": "without its name", "left": ""} {
+		t.Run(kind, func(t *testing.T) {
+			c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/refused.c", Args: []string{kind}})
+			found := preflight(t, c, nil)
+			if why == "" {
+				if len(found) > 0 {
+					t.Errorf("findings: %v", found)
+				}
+				return
+			}
+			if len(found) != 1 || !found[0].Warning || found[0].FD != 3 || !strings.Contains(found[0].Why, why) {
+				t.Fatalf("findings: %v", found)
+			}
+			if _, err := c.Next(with(nil)...); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestBacklogIsResetByPolicy: what is refused otherwise is said.
+func TestBacklogIsResetByPolicy(t *testing.T) {
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/refused.c", Args: []string{"backlog"}})
+	policy := map[string]string{socket.OptionTCP: socket.TCPClose}
+	found := preflight(t, c, policy)
+	if len(found) != 1 || !found[0].Warning || !strings.Contains(found[0].Why, "1 connections") {
+		t.Fatalf("findings: %v", found)
+	}
+	if _, err := c.Next(with(policy)...); err != nil {
+		t.Error(err)
+	}
+}
+
+// preflight asks the subsystem alone.
+func preflight(t *testing.T, c *kerneltest.Container, options map[string]string) []record.Finding {
+	t.Helper()
+	source, err := target.NewSource(c.Pid, c.Freezer, c.Stdio)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := socket.New(target.Env{Source: source, Options: options}).Preflight(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
 }

@@ -11,11 +11,14 @@
 //     read(2) returns 0, write(2) fails with EPIPE (and SIGPIPE), poll(2)
 //     reports POLLIN, POLLRDHUP and POLLHUP, getpeername(2) fails with
 //     ENOTCONN. Servers close such a connection and their clients reconnect.
-//   - Connections that a TCP listener has not accepted yet are dropped: the
-//     client is told by a reset and connects again.
-//   - Datagrams that wait in a UDP socket are dropped, as a network may.
-//   - Unix connections keep no names: getsockname(2) of a restored connection
-//     is unnamed.
+//   - Connections that a TCP listener has not accepted yet are refused like all
+//     others; with tcp=close they are dropped with a warning: the client is told
+//     by a reset and connects again.
+//   - Members of multicast groups are refused.
+//   - Datagrams that wait in a UDP socket are dropped with a warning, as a
+//     network may drop them.
+//   - Unix connections keep no names, which is warned of: getsockname(2) of a
+//     restored connection is unnamed.
 //
 // Sockets are made by the task itself: cgroup, network namespace and
 // SO_PEERCRED are those of the container.

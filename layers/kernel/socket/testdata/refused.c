@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Sockets that are refused by name. The one in question is descriptor 3.
-// usage: refused raw|packet|pending|flight|queued
+// usage: refused raw|packet|pending|flight|queued|backlog|member|member6, or what
+// is carried with a loss: unread|named|left
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stddef.h>
 #include <sys/socket.h>
@@ -41,6 +43,61 @@ static void queued(void) {
   MUST(sendto(socket(AF_UNIX, SOCK_DGRAM, 0), "x", 1, 0, (void *)&a, n) == 1);
 }
 
+// backlog: the client has gone, its connection is still there to be accepted.
+static void backlog(void) {
+  int l = socket(AF_INET, SOCK_STREAM, 0), c = socket(AF_INET, SOCK_STREAM, 0);
+  struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  MUST(l == 3 && bind(l, (void *)&a, sizeof a) == 0 && listen(l, 3) == 0);
+  socklen_t n = sizeof a;
+  MUST(getsockname(l, (void *)&a, &n) == 0);
+  MUST(connect(c, (void *)&a, n) == 0 && close(c) == 0);
+}
+
+static int membership(int fd, int name) {
+  struct ip_mreqn m = {.imr_ifindex = 1};
+  inet_pton(AF_INET, "239.1.2.3", &m.imr_multiaddr);
+  return setsockopt(fd, IPPROTO_IP, name, &m, sizeof m);
+}
+
+static void member(void) {
+  MUST(socket(AF_INET, SOCK_DGRAM, 0) == 3);
+  MUST(membership(3, IP_ADD_MEMBERSHIP) == 0);
+}
+
+static void member6(void) {
+  struct ipv6_mreq m = {.ipv6mr_interface = 1};
+  inet_pton(AF_INET6, "ff05::77", &m.ipv6mr_multiaddr);
+  MUST(socket(AF_INET6, SOCK_DGRAM, 0) == 3);
+  MUST(setsockopt(3, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m, sizeof m) == 0);
+}
+
+// left: a socket that is no member while another process may be.
+static void left(void) {
+  member();
+  MUST(membership(3, IP_DROP_MEMBERSHIP) == 0);
+}
+
+static void unread(void) {
+  MUST(socket(AF_INET, SOCK_DGRAM, 0) == 3);
+  struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  MUST(bind(3, (void *)&a, sizeof a) == 0);
+  socklen_t n = sizeof a;
+  MUST(getsockname(3, (void *)&a, &n) == 0);
+  MUST(sendto(3, "", 0, 0, (void *)&a, n) == 0);
+}
+
+static void named(void) {
+  int l = socket(AF_UNIX, SOCK_STREAM, 0);
+  struct sockaddr_un a = {.sun_family = AF_UNIX};
+  MUST(bind(l, (void *)&a, sizeof a.sun_family) == 0 && listen(l, 3) == 0);
+  socklen_t n = sizeof a;
+  MUST(getsockname(l, (void *)&a, &n) == 0);
+  int c = socket(AF_UNIX, SOCK_STREAM, 0);
+  MUST(connect(c, (void *)&a, n) == 0);
+  int s = accept(l, NULL, NULL);
+  MUST(s >= 0 && close(l) == 0 && dup2(s, 3) == 3 && close(s) == 0);
+}
+
 int main(int argc, char **argv) {
   MUST(argc == 2);
   if (!strcmp(argv[1], "raw")) MUST(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP) == 3);
@@ -48,5 +105,11 @@ int main(int argc, char **argv) {
   if (!strcmp(argv[1], "pending")) pending();
   if (!strcmp(argv[1], "flight")) flight();
   if (!strcmp(argv[1], "queued")) queued();
+  if (!strcmp(argv[1], "backlog")) backlog();
+  if (!strcmp(argv[1], "member")) member();
+  if (!strcmp(argv[1], "member6")) member6();
+  if (!strcmp(argv[1], "left")) left();
+  if (!strcmp(argv[1], "unread")) unread();
+  if (!strcmp(argv[1], "named")) named();
   serve(verify);
 }

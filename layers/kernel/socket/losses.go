@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// losses tells what a restored socket will lack although it can be restored. It
+// is asked while the tasks run, so what comes later is not in it.
+func (n *network) losses(t procfs.Task, d *target.Descriptor, how state.SocketState) ([]record.Finding, error) {
+	warn := func(what, why, remedy string) []record.Finding {
+		return []record.Finding{{Pid: t.Pid(), FD: d.FD, Subsystem: Name, What: what, Why: why, Remedy: remedy, Warning: true}}
+	}
+	name, err := protocol(t, d.FD)
+	if err != nil {
+		return nil, err
+	}
+	switch name {
+	case "UDP", "UDPv6":
+		unread := false
+		err := borrow(t.Pid(), d.FD, func(own int) error { unread = readable(own); return nil })
+		if err != nil || !unread {
+			return nil, err
+		}
+		return warn(name+" socket", "datagrams that were not read are lost, as a network may lose them", ""), nil
+	case "TCP", "TCPv6":
+		return n.lossesTCP(t, d, warn)
+	case "UNIX", "UNIX-STREAM":
+		if u := n.unix[uint32(d.Link.Inode)]; u != nil && len(u.name) > 0 && how == state.SocketState_SOCKET_STATE_PAIR {
+			return warn("unix connection "+printable(u.name), "the connection is carried without its name: getsockname(2), and getpeername(2) at its other end, will find none", ""), nil
+		}
+	}
+	return nil, nil
+}
+
+// lossesTCP: with the policy to close, each connection that ends is said.
+func (n *network) lossesTCP(t procfs.Task, d *target.Descriptor, warn func(what, why, remedy string) []record.Finding) ([]record.Finding, error) {
+	c, err := connectionOf(t.Pid(), d.FD)
+	switch {
+	case err != nil:
+		return nil, err
+	case c.state == stateListen && c.pending > 0:
+		return warn(fmt.Sprintf("TCP listener %s", c.local), fmt.Sprintf("%d connections wait to be accepted and are reset", c.pending), ""), nil
+	}
+	return nil, nil
+}
+
+// classifyUDP refuses a member of a multicast group: the copy would receive
+// nothing, and nobody would know why.
+func (n *network) classifyUDP(t procfs.Task, d *target.Descriptor, what string) (state.SocketState, error) {
+	if n.groups == nil {
+		g, err := readMemberships(t)
+		if err != nil {
+			return 0, err
+		}
+		n.groups = g
+	}
+	var member *group
+	err := borrow(t.Pid(), d.FD, func(own int) error {
+		var err error
+		member, err = n.groups.of(own)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	if member != nil {
+		return 0, &refusal{what, fmt.Sprintf("it is a member of the multicast group %s, which is not carried by this version", member.address), "leave the group or close the socket before the checkpoint"}
+	}
+	return state.SocketState_SOCKET_STATE_OPEN, nil
+}
+
+// inet6Domain tells which family a socket is of.
+func inet6Domain(fd int) (bool, error) {
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	return domain == unix.AF_INET6, err
+}
