@@ -11,6 +11,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/ipc"
 	"github.com/io-mig/mig/layers/kernel/memory"
 	"github.com/io-mig/mig/layers/kernel/pipe"
+	"github.com/io-mig/mig/layers/kernel/rootfs"
 	"github.com/io-mig/mig/layers/kernel/signal"
 	"github.com/io-mig/mig/layers/kernel/socket"
 	"github.com/io-mig/mig/layers/kernel/target"
@@ -21,14 +22,15 @@ import (
 )
 
 // Subsystems returns the kernel subsystems of this version, in the order in
-// which they export and import: processes before all that is theirs, mappings
-// before what lies in them, tables before what they name, targets before the
-// epoll that watches them, credentials after all that needs a privilege,
-// registers last.
+// which they export and import: processes before all that is theirs, file
+// systems before what opens them, mappings before what lies in them, tables
+// before what they name, targets before the epoll that watches them, credentials
+// after all that needs a privilege, registers last.
 func Subsystems() (*kernel.Manager, error) {
 	m := &kernel.Manager{}
 	for _, e := range []kernel.Entry{
 		{Name: task.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return task.New(env) }},
+		{Name: rootfs.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return rootfs.New(env) }},
 		{Name: memory.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return memory.New(env) }},
 		{Name: file.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return file.New(env) }},
 		{Name: pipe.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return pipe.New(env) }},

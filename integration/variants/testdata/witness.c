@@ -9,12 +9,14 @@
 //	nothread    one thread only
 //	deep        it changes what few programs change: affinity, priorities,
 //	            personality, prctl(2)'s settings
+//	shm, msg, sem, mq   it makes an IPC object
 //	io          it echoes its standard input and writes a line every 50 ms
 //	file PATH   it appends to a file and compares what it reads back
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <mqueue.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -26,10 +28,14 @@
 #include <linux/capability.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/msg.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -323,6 +329,24 @@ static void check_channels(void)
 		wrong("an eventfd lost its count");
 }
 
+// ipc makes an object of the IPC namespace.
+static void ipc(const char *kind)
+{
+	struct { long type; char text[8]; } m = {1, "queued"};
+	int id = 0;
+
+	if (!strcmp(kind, "shm"))
+		id = shmget(0x5111, 4096, IPC_CREAT | 0600);
+	if (!strcmp(kind, "sem"))
+		id = semget(0x5333, 3, IPC_CREAT | 0600);
+	if (!strcmp(kind, "msg") && (id = msgget(0x5222, IPC_CREAT | 0600)) >= 0)
+		id = msgsnd(id, &m, sizeof m.text, 0);
+	if (!strcmp(kind, "mq") && (id = mq_open("/witness", O_CREAT | O_RDWR, 0600, NULL)) >= 0)
+		close(id);
+	if (id < 0)
+		die(kind);
+}
+
 static int file = -1;
 static off_t written;
 
@@ -379,6 +403,7 @@ int main(int argc, char **argv)
 
 	for (int i = 1; i < argc; i++) {
 		quiet |= !strcmp(argv[i], "quiet");
+		ipc(argv[i]);
 		is_deep |= !strcmp(argv[i], "deep");
 		io |= !strcmp(argv[i], "io");
 		if (!strcmp(argv[i], "nothread"))
