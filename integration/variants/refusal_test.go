@@ -36,14 +36,14 @@ func (b *box) refused(patterns ...string) {
 	b.lives("after the refusal")
 }
 
-// TestExecSession: its process is not the container's to carry. When it is
-// over, a checkpoint works.
+// TestExecSession: its streams lead to somebody outside, so that it is refused
+// by name. When it is over, a checkpoint works.
 func TestExecSession(t *testing.T) {
 	h := startHost(t, daemon.V24)
 	b := h.run(t, "visited", variant{})
 	b.lives("at first")
 	h.Must(t, "tasks", "exec", "--detach", "--exec-id", "visitor", b.id, "sleep", "1000")
-	b.refused("process", "sleep")
+	b.refused("exec session")
 	h.Must(t, "tasks", "kill", "--exec-id", "visitor", "--signal", "KILL", b.id)
 	dir := ""
 	for {
