@@ -34,7 +34,7 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 		return record.Progress{Done: true, Advanced: true, Entities: 1}, s.receive(in)
 	}
 	if step.Process == record.Shared {
-		return record.Progress{Done: true}, nil
+		return record.Progress{Done: true}, s.wholeTree()
 	}
 	t := s.env.Frame.Task(step.Process)
 	if t == nil || t.Traced == nil {
@@ -72,6 +72,16 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	return record.Progress{Done: true, Advanced: true}, nil
 }
 
+// wholeTree: an image has one tree, all of it, also if it holds one process.
+func (s *Subsystem) wholeTree() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.grown {
+		return fmt.Errorf("task: %w: its tree of processes is not whole", errImage)
+	}
+	return nil
+}
+
 func (s *Subsystem) receive(in *record.Record) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,6 +90,9 @@ func (s *Subsystem) receive(in *record.Record) error {
 	}
 	if in.Process == record.Shared {
 		return fmt.Errorf("%w: %s belongs to no process", errImage, in.Header)
+	}
+	if !s.grown {
+		return fmt.Errorf("%w: %s comes before the tree of processes is whole", errImage, in.Header)
 	}
 	k := s.kept[in.Process]
 	if k == nil {

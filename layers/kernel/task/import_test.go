@@ -26,6 +26,27 @@ func (s *Subsystem) take(kind uint32, process record.ProcessID, payload []byte) 
 	return s.receive(&record.Record{Header: record.Header{Subsystem: Name, Process: process, Kind: kind}, Payload: payload})
 }
 
+// withTree is an import whose processes exist.
+func withTree() *Subsystem {
+	s := New(target.Env{})
+	s.grown = true
+	return s
+}
+
+// TestTreeComesFirst: without it nobody knows whose records these are.
+func TestTreeComesFirst(t *testing.T) {
+	s := New(target.Env{})
+	if err := s.take(KindProcess, 1, pack(t, &state.Process{Pid: 1, Threads: 1})); !errors.Is(err, errImage) {
+		t.Errorf("a process before the tree: %v", err)
+	}
+	if _, err := s.Restart(t.Context(), record.Step{Stage: record.StageBuild}, nil); !errors.Is(err, errImage) {
+		t.Errorf("no tree at all: %v", err)
+	}
+	if _, err := withTree().Restart(t.Context(), record.Step{Stage: record.StageBuild}, nil); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestHostileTasks: what cannot be is refused at once.
 func TestHostileTasks(t *testing.T) {
 	process := pack(t, &state.Process{Pid: 1, Threads: 1})
@@ -49,7 +70,7 @@ func TestHostileTasks(t *testing.T) {
 		"unknown kind": func(s *Subsystem) error { return s.take(9, 1, nil) },
 		"no protobuf":  func(s *Subsystem) error { return s.take(KindProcess, 1, []byte{0xff}) },
 	} {
-		if err := feed(New(target.Env{})); !errors.Is(err, errImage) {
+		if err := feed(withTree()); !errors.Is(err, errImage) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -79,7 +100,7 @@ func TestCheck(t *testing.T) {
 func FuzzReceive(f *testing.F) {
 	f.Add(pack(f, &state.Process{Pid: 1, Threads: 2}), pack(f, &state.Threads{Thread: []*state.Thread{{Tid: 1, Comm: []byte("x")}, {Tid: 2}}}))
 	f.Fuzz(func(t *testing.T, process, threads []byte) {
-		s := New(target.Env{})
+		s := withTree()
 		if s.take(KindProcess, 1, process) != nil || s.take(KindThreads, 1, threads) != nil {
 			return
 		}
@@ -109,11 +130,11 @@ func TestHostileSettings(t *testing.T) {
 		"machine check":        {Thread: []*state.ThreadSettings{{Tid: 1, MachineCheck: mceDefault + 1}}},
 		"a membarrier command": {Process: &state.ProcessSettings{Membarrier: 1 << 3}},
 	} {
-		if err := New(target.Env{}).take(KindSettings, 1, pack(t, m)); !errors.Is(err, errImage) {
+		if err := withTree().take(KindSettings, 1, pack(t, m)); !errors.Is(err, errImage) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	s := New(target.Env{})
+	s := withTree()
 	twice := pack(t, &state.Settings{Process: &state.ProcessSettings{}})
 	if err := s.take(KindSettings, 1, twice); err != nil {
 		t.Error(err)
