@@ -41,7 +41,8 @@ func (n *network) losses(t procfs.Task, d *target.Descriptor, how state.SocketSt
 	return nil, nil
 }
 
-// lossesTCP: with the policy to close, each connection that ends is said.
+// lossesTCP: with the policy to close, connections that nobody has accepted are
+// reset.
 func (n *network) lossesTCP(t procfs.Task, d *target.Descriptor, warn func(what, why, remedy string) []record.Finding) ([]record.Finding, error) {
 	c, err := connectionOf(t.Pid(), d.FD)
 	switch {
