@@ -280,9 +280,16 @@ func TestSupervisorDies(t *testing.T) {
 		select {}
 	}
 	file := filepath.Join(t.TempDir(), "mark")
+	// The killed one cannot remove its directories, and its engine may still be
+	// ending when this test does.
+	theirs, err := os.MkdirTemp("", "TestSupervisorDies")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(theirs) })
 	exe, _ := os.Executable()
 	p, err := os.StartProcess(exe, []string{exe, "-test.run", "^TestSupervisorDies$"},
-		&os.ProcAttr{Env: append(os.Environ(), "MIG_TEST_SUPERVISOR="+file), Files: []*os.File{nil, nil, nil}})
+		&os.ProcAttr{Env: append(os.Environ(), "MIG_TEST_SUPERVISOR="+file, "TMPDIR="+theirs), Files: []*os.File{nil, nil, nil}})
 	if err != nil {
 		t.Fatal(err)
 	}

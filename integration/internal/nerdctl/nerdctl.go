@@ -21,6 +21,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/containerd/errdefs"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -131,6 +132,12 @@ func (n *Nerdctl) StartCheckpoint(ctx context.Context, id, dir string) error {
 			return fmt.Errorf("delete the ended task: %w", err)
 		}
 	}
+	// Without a lease the blob may be collected before the task is made.
+	ctx, release, err := n.client.WithLease(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = release(context.WithoutCancel(ctx)) }()
 	checkpoint, err := n.pack(ctx, dir)
 	if err != nil {
 		return err
@@ -160,7 +167,8 @@ func (n *Nerdctl) pack(ctx context.Context, dir string) (*types.Descriptor, erro
 		return nil, err
 	}
 	digest := writer.Digest()
-	if err := writer.Commit(ctx, size, digest); err != nil {
+	// The checkpoint that this directory was made of may still be there.
+	if err := writer.Commit(ctx, size, digest); err != nil && !errdefs.IsAlreadyExists(err) {
 		return nil, err
 	}
 	return &types.Descriptor{MediaType: images.MediaTypeContainerd1Checkpoint, Digest: digest.String(), Size: size}, nil
