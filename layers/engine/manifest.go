@@ -37,7 +37,9 @@ func writeManifest(ctx context.Context, m medium.Medium, container string, subsy
 		PageSize: uint32(os.Getpagesize()), CPUFeatures: features,
 	}
 	for _, e := range subsystems.List() {
-		man.Subsystems = append(man.Subsystems, image.Subsystem{Name: e.Name, Version: e.Version})
+		if !e.NoRecords {
+			man.Subsystems = append(man.Subsystems, image.Subsystem{Name: e.Name, Version: e.Version})
+		}
 	}
 	b, err := man.Marshal()
 	if err != nil {

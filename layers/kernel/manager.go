@@ -34,6 +34,9 @@ type Entry struct {
 	Name string
 	// Version of their format. A reader refuses an image with a newer one.
 	Version uint32
+	// NoRecords: the subsystem only looks in the pre-flight, so an image does
+	// not need it.
+	NoRecords bool
 	// New makes an instance for one event.
 	New func(env target.Env) Subsystem
 }

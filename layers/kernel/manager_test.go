@@ -14,14 +14,16 @@ func TestManager(t *testing.T) {
 	var m Manager
 	made := func(target.Env) Subsystem { return nil }
 	for _, name := range []string{"memory", "file"} {
-		if err := m.Insert(Entry{name, 2, made}); err != nil {
+		if err := m.Insert(Entry{Name: name, Version: 2, New: made}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := m.Insert(Entry{"file", 1, made}); err == nil {
+	if err := m.Insert(Entry{Name: "file", Version: 1, New: made}); err == nil {
 		t.Error("inserted twice")
 	}
-	for _, e := range []Entry{{"", 1, made}, {"x", 0, made}, {"x", 1, nil}, {strings.Repeat("x", 33), 1, made}} {
+	for _, e := range []Entry{
+		{Name: "", Version: 1, New: made}, {Name: "x", New: made}, {Name: "x", Version: 1}, {Name: strings.Repeat("x", 33), Version: 1, New: made},
+	} {
 		if err := m.Insert(e); err == nil {
 			t.Errorf("inserted %+v", e)
 		}
