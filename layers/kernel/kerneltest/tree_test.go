@@ -64,6 +64,10 @@ func TestZombies(t *testing.T) {
 	kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/zombies.c", Generations: 3, LeaveRunning: true}, whole...)
 }
 
+func TestPrefork(t *testing.T) {
+	kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/prefork.c", Generations: many(5)}, whole...)
+}
+
 // TestPipeline: a shell that starts a program again and again, by vfork with
 // some shells, and another that reads what it says. Not a line gets lost or
 // comes twice.
