@@ -27,9 +27,9 @@ const still = 500 * time.Millisecond
 var unsupported = map[string][]string{
 	"io_uring": {`io_uring`},
 	"perf":     {`perf`},
-	"child":    {`process`},
+	"child":    {`descriptor table`},
 	"tcp":      {`(?i)tcp|connect`},
-	"all":      {`io_uring`, `perf`, `process`},
+	"all":      {`io_uring`, `perf`, `descriptor table`},
 }
 
 func TestUnsupportedStateIsRefused(t *testing.T) {

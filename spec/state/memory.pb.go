@@ -526,6 +526,55 @@ func (x *Mapping) GetSealed() bool {
 	return false
 }
 
+// SharedMemory is an object of mmap(MAP_SHARED|MAP_ANONYMOUS) (kind 5, process
+// 0, entity: its id, which mappings name). It comes before them; its content
+// follows in records of kind 6: raw bytes, entity: id << 40 | offset / 4096.
+// What they leave out is zero.
+type SharedMemory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In bytes, whole pages.
+	Size          uint64 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SharedMemory) Reset() {
+	*x = SharedMemory{}
+	mi := &file_spec_state_memory_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SharedMemory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SharedMemory) ProtoMessage() {}
+
+func (x *SharedMemory) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_memory_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SharedMemory.ProtoReflect.Descriptor instead.
+func (*SharedMemory) Descriptor() ([]byte, []int) {
+	return file_spec_state_memory_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SharedMemory) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 type Range struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Start         uint64                 `protobuf:"varint,1,opt,name=start,proto3" json:"start,omitempty"`
@@ -536,7 +585,7 @@ type Range struct {
 
 func (x *Range) Reset() {
 	*x = Range{}
-	mi := &file_spec_state_memory_proto_msgTypes[3]
+	mi := &file_spec_state_memory_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -548,7 +597,7 @@ func (x *Range) String() string {
 func (*Range) ProtoMessage() {}
 
 func (x *Range) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_memory_proto_msgTypes[3]
+	mi := &file_spec_state_memory_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -561,7 +610,7 @@ func (x *Range) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Range.ProtoReflect.Descriptor instead.
 func (*Range) Descriptor() ([]byte, []int) {
-	return file_spec_state_memory_proto_rawDescGZIP(), []int{3}
+	return file_spec_state_memory_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Range) GetStart() uint64 {
@@ -635,7 +684,9 @@ const file_spec_state_memory_proto_rawDesc = "" +
 	"\x0emax_protection\x18\x0f \x01(\rR\rmaxProtection\x12\x1b\n" +
 	"\tmay_write\x18\x10 \x01(\bR\bmayWrite\x12&\n" +
 	"\x05guard\x18\x11 \x03(\v2\x10.mig.state.RangeR\x05guard\x12\x16\n" +
-	"\x06sealed\x18\x12 \x01(\bR\x06sealed\"5\n" +
+	"\x06sealed\x18\x12 \x01(\bR\x06sealed\"\"\n" +
+	"\fSharedMemory\x12\x12\n" +
+	"\x04size\x18\x01 \x01(\x04R\x04size\"5\n" +
 	"\x05Range\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\x04R\x05start\x12\x16\n" +
 	"\x06length\x18\x02 \x01(\x04R\x06length*\x94\x01\n" +
@@ -660,18 +711,19 @@ func file_spec_state_memory_proto_rawDescGZIP() []byte {
 }
 
 var file_spec_state_memory_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_spec_state_memory_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_spec_state_memory_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_spec_state_memory_proto_goTypes = []any{
 	(Backing)(0),         // 0: mig.state.Backing
 	(*AddressSpace)(nil), // 1: mig.state.AddressSpace
 	(*Mappings)(nil),     // 2: mig.state.Mappings
 	(*Mapping)(nil),      // 3: mig.state.Mapping
-	(*Range)(nil),        // 4: mig.state.Range
+	(*SharedMemory)(nil), // 4: mig.state.SharedMemory
+	(*Range)(nil),        // 5: mig.state.Range
 }
 var file_spec_state_memory_proto_depIdxs = []int32{
 	3, // 0: mig.state.Mappings.mapping:type_name -> mig.state.Mapping
 	0, // 1: mig.state.Mapping.backing:type_name -> mig.state.Backing
-	4, // 2: mig.state.Mapping.guard:type_name -> mig.state.Range
+	5, // 2: mig.state.Mapping.guard:type_name -> mig.state.Range
 	3, // [3:3] is the sub-list for method output_type
 	3, // [3:3] is the sub-list for method input_type
 	3, // [3:3] is the sub-list for extension type_name
@@ -690,7 +742,7 @@ func file_spec_state_memory_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_memory_proto_rawDesc), len(file_spec_state_memory_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

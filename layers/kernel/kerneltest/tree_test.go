@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/io-mig/mig/layers/kernel/event"
@@ -15,6 +16,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/kerneltest"
 	"github.com/io-mig/mig/layers/kernel/pipe"
 	"github.com/io-mig/mig/layers/kernel/socket"
+	"github.com/io-mig/mig/spec/record"
 )
 
 // whole are all subsystems.
@@ -68,6 +70,12 @@ func TestPrefork(t *testing.T) {
 	kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/prefork.c", Generations: many(5)}, whole...)
 }
 
+func TestSharedMemory(t *testing.T) {
+	for _, leave := range []bool{false, true} {
+		kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/shared.c", Generations: many(5), LeaveRunning: leave}, whole...)
+	}
+}
+
 // TestPipeline: a shell that starts a program again and again, by vfork with
 // some shells, and another that reads what it says. Not a line gets lost or
 // comes twice.
@@ -117,4 +125,57 @@ func TestForkStorm(t *testing.T) {
 		}
 		c.Verify()
 	}
+}
+
+// TestSharingIsRefused: what a fork does not make is named, and nothing is
+// touched.
+func TestSharingIsRefused(t *testing.T) {
+	for kind, want := range map[string]string{
+		"memory": "shares its memory", "descriptors": "shares its descriptor table", "directory": "shares its working directory",
+		"handlers": "shares its signal handlers", "mounts": "another mnt namespace", "hostname": "another uts namespace",
+	} {
+		t.Run(kind, func(t *testing.T) {
+			c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/clones.c", Args: []string{kind}})
+			_, err := c.Export(true, whole...)
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Fatalf("%v, want %q", err, want)
+			}
+			c.Verify()
+		})
+	}
+}
+
+// TestBrokenTree: an import that fails when the processes exist ends them all;
+// the image is good for another one.
+func TestBrokenTree(t *testing.T) {
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/tree.c", Args: []string{"wide"}})
+	image, err := c.Export(false, whole...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Stop()
+	for _, subsystem := range []string{"memory", "file", "cpu"} {
+		broken := *image
+		last := -1
+		for i, r := range image.Records {
+			if r.Subsystem == subsystem && r.Process > 9 {
+				last = i
+			}
+		}
+		broken.Records = slices.Delete(slices.Clone(image.Records), last, last+1)
+		if subsystem == "memory" { // a page more or less is nobody's business: cut it off here
+			broken.Records = broken.Records[:last]
+		}
+		if subsystem == "file" {
+			broken.Records = slices.DeleteFunc(broken.Records, func(r *record.Record) bool { return r.Subsystem == subsystem && r.Process == 7 })
+		}
+		if _, err := c.Import(&broken, whole...); err == nil {
+			t.Errorf("an image that lacks records of %s was imported", subsystem)
+		}
+	}
+	again, err := c.Import(image, whole...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Verify()
 }

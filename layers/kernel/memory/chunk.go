@@ -19,6 +19,10 @@ const (
 	// pages (see encodeIndex), followed by the runs' bytes one after another;
 	// entity is the first run's address.
 	KindScattered = 4
+	// KindShared: state.SharedMemory, shared, entity is the object's id.
+	KindShared = 5
+	// KindSharedPages: raw bytes of a shared object, shared; see sharedEntity.
+	KindSharedPages = 6
 )
 
 // chunkBytes is the payload that one record of pages aims at. It fits the

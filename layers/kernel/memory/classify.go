@@ -67,7 +67,8 @@ func classify(m *procfs.SmapsMapping) (part, *state.Mapping, error) {
 		out.Backing = state.Backing_BACKING_DROPPABLE
 	case m.Kind == procfs.MapFile:
 		out.Backing, out.Path, out.Offset, out.Name = state.Backing_BACKING_FILE, m.Path, m.Offset, ""
-	case m.Kind == procfs.MapSharedAnon || m.Kind == procfs.MapAnonShmem:
+	case m.Kind == procfs.MapSharedAnon:
+		// The inode becomes an id when the mapping is exported.
 		out.Backing, out.Object, out.Offset = state.Backing_BACKING_SHARED_ANONYMOUS, m.Inode, m.Offset
 	default:
 		out.Backing = state.Backing_BACKING_ANONYMOUS
@@ -123,8 +124,10 @@ func refuse(m *procfs.SmapsMapping) *refusal {
 			return &refusal{at, "the file has been deleted or replaced", "restart the process so that it maps the new file"}
 		}
 		return nil
-	case procfs.MapSharedAnon, procfs.MapAnonShmem:
-		return &refusal{at, "shared anonymous memory is not carried by this version", ""}
+	case procfs.MapSharedAnon:
+		return nil
+	case procfs.MapAnonShmem:
+		return &refusal{at, "shared memory with a name of prctl(PR_SET_VMA_ANON_NAME) is not carried by this version", ""}
 	case procfs.MapUprobes:
 		return &refusal{at, "a uprobe is set in the process", "remove the probe"}
 	}

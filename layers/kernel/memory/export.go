@@ -36,8 +36,11 @@ type export struct {
 // Checkpoint exports a process: its layout with the first residual step, its
 // pages with that and the following ones.
 func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
-	if step.Stage != record.StageResidual || step.Process == record.Shared {
+	if step.Stage != record.StageResidual {
 		return record.Progress{Done: true}, nil
+	}
+	if step.Process == record.Shared {
+		return s.exportShared(ctx, out)
 	}
 	p := s.env.Source.Process(step.Process)
 	if p == nil || p.Traced == nil {
@@ -71,6 +74,9 @@ func (s *Subsystem) exportLayout(ctx context.Context, p *target.Process, out rec
 	smaps = withoutScratch(smaps, p.Traced.ScratchRanges())
 	space, mappings, err := describe(p, smaps)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.nameShared(mappings); err != nil {
 		return nil, err
 	}
 	if err := pushLayout(ctx, p.ID, space, mappings, out); err != nil {

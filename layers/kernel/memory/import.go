@@ -21,8 +21,11 @@ func (s *Subsystem) Concurrent(h record.Header) bool {
 // straight into it, and StageBuild gives the mappings their final form.
 func (s *Subsystem) Restart(ctx context.Context, step record.Step, in *record.Record) (record.Progress, error) {
 	if step.Process == record.Shared {
-		if in != nil {
-			return record.Progress{}, fmt.Errorf("%w: %s belongs to no process", errLayout, in.Header)
+		switch {
+		case in != nil:
+			return s.receiveShared(in)
+		case step.Stage == record.StageBuild:
+			return record.Progress{Done: true}, s.closeShared()
 		}
 		return record.Progress{Done: true}, nil
 	}
@@ -60,7 +63,7 @@ func (s *Subsystem) receive(ctx context.Context, t *target.Task, l *layout, in *
 		if err != nil || !whole {
 			return p, err
 		}
-		if err := mapAll(t, l); err != nil {
+		if err := s.mapAll(t, l); err != nil {
 			return p, fmt.Errorf("memory: process %d: %w", t.ID, err)
 		}
 		s.entities.Add(uint64(len(l.mappings)))

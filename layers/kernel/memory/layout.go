@@ -123,6 +123,10 @@ func validMapping(m *state.Mapping) error {
 		if m.GrowsDown {
 			return bad("a file that grows down")
 		}
+	case state.Backing_BACKING_SHARED_ANONYMOUS:
+		if !m.Shared || m.Object == 0 || m.Offset%pageSize != 0 || m.Offset+m.Length < m.Offset || m.GrowsDown {
+			return bad("object or offset of shared memory")
+		}
 	default:
 		return bad("backing " + m.Backing.String() + " is not known to this version")
 	}

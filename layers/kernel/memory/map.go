@@ -24,7 +24,7 @@ const archMapVDSO64 = 0x2003
 const openAtOnce = 128
 
 // mapAll replaces the task's address space by the image's, still empty.
-func mapAll(t *target.Task, l *layout) error {
+func (s *Subsystem) mapAll(t *target.Task, l *layout) error {
 	if err := t.Prepare(l.ranges()); err != nil {
 		return err
 	}
@@ -37,12 +37,19 @@ func mapAll(t *target.Task, l *layout) error {
 	if err := mapVDSO(t, l.space); err != nil {
 		return err
 	}
+	shared, err := s.openShared(t, l.mappings)
+	if err != nil {
+		return err
+	}
 	for rest := l.mappings; len(rest) > 0; {
-		n, err := mapSome(t, rest)
+		n, err := mapSome(t, rest, shared)
 		if err != nil {
 			return err
 		}
 		rest = rest[n:]
+	}
+	if err := shared.close(t); err != nil {
+		return err
 	}
 	if err := t.Run(adviseHuge(l.mappings)); err != nil {
 		return fmt.Errorf("advise about huge pages: %w", err)
@@ -110,7 +117,7 @@ func mapVDSO(t *target.Task, sp *state.AddressSpace) error {
 
 // mapSome maps as many of the mappings as one round of open files allows and
 // returns how many.
-func mapSome(t *target.Task, mappings []*state.Mapping) (int, error) {
+func mapSome(t *target.Task, mappings []*state.Mapping, shared descriptors) (int, error) {
 	sc, err := t.Traced.Scratch()
 	if err != nil {
 		return 0, err
@@ -126,6 +133,9 @@ func mapSome(t *target.Task, mappings []*state.Mapping) (int, error) {
 	done := 0
 	for _, m := range mappings {
 		fd := -1
+		if m.Backing == state.Backing_BACKING_SHARED_ANONYMOUS {
+			fd = shared[m.Object]
+		}
 		if m.Backing == state.Backing_BACKING_FILE {
 			key := fmt.Sprintf("%v %s", m.MayWrite, m.Path)
 			n, ok := open[key]

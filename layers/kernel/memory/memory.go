@@ -39,6 +39,12 @@ type Subsystem struct {
 	mu      sync.Mutex
 	exports map[record.ProcessID]*export
 	imports map[record.ProcessID]*layout
+	// objects are the shared ones of an export, by inode; shared those that an
+	// import has made, by id.
+	objects map[uint64]*sharedObject
+	todo    []*sharedObject // whose content was not exported yet
+	listed  bool
+	shared  map[uint64]*sharedCopy
 }
 
 // New makes the subsystem for one event.
@@ -51,6 +57,7 @@ func New(env target.Env) *Subsystem {
 		env: env, workers: w,
 		exports: map[record.ProcessID]*export{},
 		imports: map[record.ProcessID]*layout{},
+		objects: map[uint64]*sharedObject{}, shared: map[uint64]*sharedCopy{},
 	}
 }
 

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// sharedShift leaves room for every page below it.
+const sharedShift = 40
+
+// sharedEntity names the content of an object from an offset on, a multiple of
+// the page size.
+func sharedEntity(id, offset uint64) uint64 { return id<<sharedShift | offset/pageSize }
+
+// sharedObject is memory of mmap(MAP_SHARED|MAP_ANONYMOUS) on its way out. All
+// processes that have it are in the container, since only fork(2) shares it.
+type sharedObject struct {
+	id   uint64
+	path string // the link of one of its mappings
+	at   int64  // what is before it was exported
+}
+
+// exportShared pushes all shared objects with the first step, and their
+// content with it and the following ones.
+func (s *Subsystem) exportShared(ctx context.Context, out record.Sink) (record.Progress, error) {
+	if !s.listed {
+		if err := s.listShared(ctx, out); err != nil {
+			return record.Progress{}, fmt.Errorf("memory: %w", err)
+		}
+		s.listed = true
+	}
+	var copied uint64
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for len(s.todo) > 0 && copied < stepBytes {
+		n, err := s.todo[0].copy(ctx, *buf, stepBytes-copied, out)
+		copied += n
+		s.bytes.Add(n)
+		if errors.Is(err, io.EOF) {
+			s.todo = s.todo[1:]
+		} else if err != nil {
+			return record.Progress{}, fmt.Errorf("memory: shared memory %s: %w", s.todo[0].path, err)
+		}
+	}
+	return record.Progress{Done: len(s.todo) == 0, Advanced: true, Bytes: copied}, nil
+}
+
+// listShared finds the objects of all processes.
+func (s *Subsystem) listShared(ctx context.Context, out record.Sink) error {
+	for _, p := range s.env.Source.Processes() {
+		if p.Traced == nil {
+			return fmt.Errorf("process %d: %w", p.ID, target.ErrNotStopped)
+		}
+		maps, err := p.Proc.Maps()
+		if err != nil {
+			return fmt.Errorf("pid %d: %w", p.Pid, err)
+		}
+		for i := range maps {
+			m := &maps[i]
+			if m.Kind != procfs.MapSharedAnon || s.objects[m.Inode] != nil {
+				continue
+			}
+			o := &sharedObject{id: uint64(len(s.objects) + 1), path: p.Proc.Path(fmt.Sprintf("map_files/%x-%x", m.Start, m.End))}
+			var st unix.Stat_t
+			if err := unix.Stat(o.path, &st); err != nil {
+				return fmt.Errorf("look at %s: %w", o.path, err)
+			}
+			s.objects[m.Inode], s.todo = o, append(s.todo, o)
+			s.total.Add(uint64(st.Blocks) * 512)
+			h := record.Header{Subsystem: Name, Kind: KindShared, Entity: o.id}
+			if err := pushMessage(ctx, out, h, &state.SharedMemory{Size: uint64(st.Size)}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// nameShared gives the mappings of shared objects their ids.
+func (s *Subsystem) nameShared(mappings []*state.Mapping) error {
+	for _, m := range mappings {
+		if m.Backing != state.Backing_BACKING_SHARED_ANONYMOUS {
+			continue
+		}
+		o := s.objects[m.Object]
+		if o == nil {
+			return fmt.Errorf("mapping %#x-%#x of shared memory has appeared while the process was stopped", m.Start, end(m))
+		}
+		m.Object = o.id
+	}
+	return nil
+}
+
+// copy pushes up to limit bytes of the object; io.EOF behind its last.
+func (o *sharedObject) copy(ctx context.Context, buf []byte, limit uint64, out record.Sink) (n uint64, err error) {
+	f, err := os.Open(o.path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	for n < limit {
+		start, err := unix.Seek(int(f.Fd()), o.at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			return n, io.EOF
+		}
+		if err != nil {
+			return n, os.NewSyscallError("lseek(SEEK_DATA)", err)
+		}
+		stop, err := unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
+		if err != nil {
+			return n, os.NewSyscallError("lseek(SEEK_HOLE)", err)
+		}
+		part := buf[:min(stop-start, chunkBytes)]
+		if _, err := f.ReadAt(part, start); err != nil {
+			return n, err
+		}
+		h := record.Header{Subsystem: Name, Kind: KindSharedPages, Entity: sharedEntity(o.id, uint64(start))}
+		if err := out.Push(ctx, &record.Record{Header: h, Payload: part}); err != nil {
+			return n, err
+		}
+		n += uint64(len(part))
+		o.at = start + int64(len(part))
+	}
+	return n, nil
+}
