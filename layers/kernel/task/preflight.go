@@ -103,15 +103,23 @@ func foreign(pid int, home map[string]procfs.NSLink) error {
 // sharing finds processes that share what a fork does not.
 type sharing map[target.Resource]*target.Sharers
 
-var unshared = map[target.Resource]string{
-	target.ResourceVM: "memory", target.ResourceFiles: "descriptor table",
-	target.ResourceFS: "working directory, root and umask", target.ResourceSighand: "signal handlers",
+// unshared is what two processes of an image cannot have in common; the first
+// that is found is named (who shares handlers shares memory, too).
+var unshared = []struct {
+	resource target.Resource
+	what     string
+}{
+	{target.ResourceSighand, "signal handlers"},
+	{target.ResourceVM, "memory"},
+	{target.ResourceFiles, "descriptor table"},
+	{target.ResourceFS, "working directory, root and umask"},
 }
 
 // add compares a process with those before it. A vfork child runs in its
 // parent's memory for a moment, which is no obstacle.
 func (s sharing) add(pid int) error {
-	for res, what := range unshared {
+	for _, u := range unshared {
+		res, what := u.resource, u.what
 		if s[res] == nil {
 			s[res] = target.NewSharers(res)
 		}
@@ -126,13 +134,16 @@ func (s sharing) add(pid int) error {
 	return nil
 }
 
-// transient: the process may be a vfork child, whose parent does not run
-// meanwhile and shows state D, or one that is ending and has nothing any more
-// that it could share.
-func transient(pid int) bool {
+// transient: the process is ending and has nothing any more that it could
+// share, or it may be a vfork child, which shares its memory alone and whose
+// parent does not run meanwhile and shows state D.
+func transient(pid int, res target.Resource) bool {
 	st, err := procfs.Host().Process(pid).Status()
 	if err != nil || !st.HasMM || st.State == 'X' || st.State == 'Z' {
 		return true
+	}
+	if res != target.ResourceVM {
+		return false
 	}
 	parent, err := procfs.Host().Process(st.PPid).Status()
 	return err != nil || parent.State == 'D' || !parent.HasMM
@@ -142,7 +153,7 @@ func transient(pid int) bool {
 func lasting(pid, with int, res target.Resource) bool {
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		same, err := target.SharesWith(pid, with, res)
-		if err != nil || !same || transient(pid) || transient(with) {
+		if err != nil || !same || transient(pid, res) || transient(with, res) {
 			return false
 		}
 	}
