@@ -76,7 +76,7 @@ func subjects(t *testing.T, host *itest.Host) []subject {
 		{name: "python", image: python, command: []string{"python3", "/program.py"}, ask: askByFile},
 		{
 			name: "memcached", image: image.Memcached,
-			setUp: `i=0; while [ $i -lt 500 ]; do printf 'set key%d 0 0 5\r\n%05d\r\n' $i $i; i=$((i+1)); done | nc -w 1 127.0.0.1 11211 | sort | uniq -c`,
+			setUp: `until printf 'quit\r\n' | nc 127.0.0.1 11211; do usleep 50000; done; i=0; while [ $i -lt 500 ]; do printf 'set key%d 0 0 5\r\n%05d\r\n' $i $i; i=$((i+1)); done | nc -w 1 127.0.0.1 11211 | sort | uniq -c`,
 			ask:   `printf 'stats\r\nget key499\r\nquit\r\n' | nc 127.0.0.1 11211 | tr -d '\r' | awk '$2 == "pid" || $2 == "curr_items" || $2 == "threads" { print $2, $3 } /^[0-9]/ { print "value", $1 }'`,
 		},
 	}
@@ -91,7 +91,6 @@ func TestCheckpointWorkloads(t *testing.T) {
 			removeLater(t, host, s.name)
 			host.Must(t, append([]string{"run", "--detach", "--null-io", "--runtime", itest.Mig, s.image.Name, s.name}, s.command...)...)
 			if s.setUp != "" {
-				time.Sleep(500 * time.Millisecond) // until it listens
 				shell(t, host, s.name, s.setUp)
 			}
 			before := s.answer(t, host, s.name)
