@@ -55,8 +55,15 @@ while True:
 // signals until it has a handler.
 const askByFile = `rm -f /tmp/answer; until [ -s /tmp/answer ]; do kill -USR1 1; usleep 50000; done; cat /tmp/answer`
 
-// shellProgram counts with built-in commands alone: it starts no process.
-const shellProgram = `loops=0; trap 'echo pid $$ loops $loops word $word >/tmp/answer' USR1; read word </proc/sys/kernel/random/uuid; while :; do loops=$((loops+1)); done`
+// shellProgram starts processes all the time, in the background and in a pipe
+// as well. It answers by itself, and its children by what they count.
+const shellProgram = `loops=0; piped=0
+trap 'echo pid $$ ticks $loops spins $(cat /tmp/piped) loops $(cat /tmp/below) word $word first $first >/tmp/answer' USR1
+read word </proc/sys/kernel/random/uuid; echo 1 >/tmp/piped; echo 1 >/tmp/below
+(n=1; while :; do n=$((n+1)); sleep 0.01; echo $n >/tmp/below.new; mv /tmp/below.new /tmp/below; done) &
+first=$!
+(n=1; while :; do n=$((n+1)); echo $n; sleep 0.01; done) | (while read n; do echo $n >/tmp/piped.new; mv /tmp/piped.new /tmp/piped; done) &
+while :; do loops=$((loops+1)); sleep 0.01; done`
 
 func subjects(t *testing.T, host *itest.Host) []subject {
 	t.Helper()
