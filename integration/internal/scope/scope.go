@@ -131,15 +131,30 @@ func (s Scope) find(keep []int) []string {
 // mig status: meant to stay.
 func (s Scope) history() string { return filepath.Join("/run/mig", s.Name) }
 
-// notHistory names what is in there beside statuses: DIR/requests/ID.json.
+// orphanAge is that of layers/request: a shim that is killed while it writes a
+// status leaves a temporary file, which a later request removes at this age.
+const orphanAge = time.Minute
+
+// notHistory names what is in there beside statuses, DIR/requests/ID.json, and
+// beside young temporary files of theirs.
 func (s Scope) notHistory() (found []string) {
 	_ = filepath.WalkDir(s.history(), func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && !entry.IsDir() && (filepath.Base(filepath.Dir(path)) != "requests" || filepath.Ext(path) != ".json") {
-			found = append(found, "file "+path)
+		if err != nil || entry.IsDir() {
+			return nil
 		}
+		inRequests := filepath.Base(filepath.Dir(path)) == "requests"
+		if inRequests && (filepath.Ext(path) == ".json" || strings.HasPrefix(entry.Name(), ".tmp-") && young(entry)) {
+			return nil
+		}
+		found = append(found, "file "+path)
 		return nil
 	})
 	return found
+}
+
+func young(entry fs.DirEntry) bool {
+	info, err := entry.Info()
+	return err != nil || time.Since(info.ModTime()) < orphanAge // gone meanwhile is young
 }
 
 // Destroy kills the scope's processes, unmounts and removes everything.
