@@ -166,7 +166,7 @@ func (s *Source) list() error {
 // attachFrozen seizes every process of a frozen container. Frozen tasks
 // report no stop, so all are seized and interrupted first; then the freezer is
 // thawed, and each task stops before it runs a single instruction of its own
-// (facts: a pending PTRACE_INTERRUPT traps on the way back to user mode).
+// (a pending PTRACE_INTERRUPT traps on the way back to user mode).
 func (s *Source) attachFrozen(ctx context.Context) error {
 	var todo []*Process
 	for _, p := range s.processes {
