@@ -15,7 +15,9 @@ import (
 var insideOperations = []operation{
 	{name: "inside-environment", do: func(p *probe) { p.sh("env | sort; pwd; id; umask; echo $$ $PPID") }},
 	{name: "inside-status", do: func(p *probe) {
-		p.sh("grep -E '^(Name|Umask|Tgid|Uid|Gid|Groups|NStgid|NSpid|NSsid|Sig[BIC]|Cap|NoNew|Seccomp|Cpus_allowed)' /proc/self/status")
+		// A shell with one command becomes it, pid 1; which number another
+		// process gets depends on the threads of the runtime's init.
+		p.run(nil, "sh", "-c", "grep -E '^(Name|Umask|Tgid|Uid|Gid|Groups|NStgid|NSpid|NSsid|Sig[BIC]|Cap|NoNew|Seccomp|Cpus_allowed)' /proc/self/status")
 	}},
 	{name: "inside-limits", do: func(p *probe) { p.sh("cat /proc/self/limits; cat /proc/self/oom_score_adj") }},
 	{name: "inside-mounts", do: func(p *probe) {
@@ -32,7 +34,7 @@ var insideOperations = []operation{
 	{name: "inside-masked-paths", do: func(p *probe) {
 		p.sh("for f in /proc/kcore /proc/keys /proc/timer_list /proc/sysrq-trigger /sys/firmware; do echo $f; head -c9 $f; ls $f | wc -l; done; echo 1 >/proc/sys/vm/overcommit_memory")
 	}},
-	{name: "inside-processes", do: func(p *probe) { p.sh("ps -o pid,ppid,pgid,sid,args") }},
+	{name: "inside-processes", do: func(p *probe) { p.run(nil, "sh", "-c", "ps -o pid,ppid,pgid,sid,args") }},
 	{name: "inside-network", do: func(p *probe) { p.sh("ip -o link | cut -d: -f2- | sed 's/qdisc.*//'; ip route") }},
 	{name: "net-host", do: func(p *probe) {
 		out := p.quiet(p.runArgs([]string{"--rm", "--net-host"}, "readlink", "/proc/self/ns/net")...)

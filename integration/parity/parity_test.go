@@ -57,18 +57,7 @@ func TestParity(t *testing.T) {
 			t.Run(op.name, func(t *testing.T) {
 				want := observe(t, host, itest.Runc, op)
 				got := observe(t, host, *underTest, op)
-				diff := cmp.Diff(want.lines, got.lines)
-				if diff != "" && !t.Failed() {
-					// On a busy machine ctr and runc's shim lose the end of an
-					// output now and then (seen: run-much-output, exec-seccomp on
-					// 1.6). What differs twice in a row is a difference; the first
-					// time is logged, so that a growing number of them is seen.
-					t.Logf("differs the first time, runs again:\n%s", diff)
-					want = observe(t, host, itest.Runc, op)
-					got = observe(t, host, *underTest, op)
-					diff = cmp.Diff(want.lines, got.lines)
-				}
-				if diff != "" {
+				if diff := cmp.Diff(want.lines, got.lines); diff != "" {
 					t.Errorf("%s (+) differs from %s (-):\n%s", *underTest, itest.Runc, diff)
 				}
 				if t.Failed() {

@@ -145,10 +145,16 @@ func (p *probe) run(flags []string, argv ...string) daemon.Result {
 	return p.ctr(p.runArgs(append([]string{"--rm"}, flags...), argv...)...)
 }
 
+// linger keeps a shell for a moment when it exits, with its status: at the end
+// of a process containerd's client closes the FIFOs (task.Delete calls
+// io.Cancel) whether ctr has read them or not, so that a busy machine loses the
+// last output of any runtime.
+const linger = "trap 'sleep 0.3' EXIT; "
+
 // sh is run of a shell script.
 func (p *probe) sh(script string, flags ...string) daemon.Result {
 	p.t.Helper()
-	return p.run(flags, "sh", "-c", script)
+	return p.run(flags, "sh", "-c", linger+script)
 }
 
 // start starts a container in the background.
@@ -184,6 +190,9 @@ func catches(pid string, signal syscall.Signal) bool {
 // exec records a command in the running container.
 func (p *probe) exec(flags []string, argv ...string) daemon.Result {
 	p.t.Helper()
+	if argv[0] == "sh" && argv[1] == "-c" {
+		argv[2] = linger + argv[2]
+	}
 	args := append([]string{"tasks", "exec", "--exec-id", "e"}, flags...)
 	return p.ctr(append(append(args, p.id), argv...)...)
 }

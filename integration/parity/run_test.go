@@ -24,7 +24,7 @@ var runOperations = []operation{
 	{name: "run-image-command", do: func(p *probe) { p.stdin("echo from the image; exit 3\n", p.runArgs([]string{"--rm"})...) }},
 	{name: "run-stdin", do: func(p *probe) { p.stdin("a\nb\n", p.runArgs([]string{"--rm"}, "sh", "-c", "cat; echo end")...) }},
 	{name: "run-much-output", do: runMuchOutput},
-	{name: "run-output-after-init", do: func(p *probe) { p.sh("(sleep 0.3; echo late) & exit 4") }},
+	{name: "run-output-after-init", do: func(p *probe) { p.run(nil, "sh", "-c", "(sleep 0.3; echo late) & exit 4") }},
 	{name: "run-tty", do: runTTY},
 	{name: "run-tty-resize", do: runTTYResize},
 	{name: "run-tty-interrupt", do: runTTYInterrupt},
@@ -98,7 +98,7 @@ func (p *probe) stdin(input string, args ...string) {
 
 // runMuchOutput passes more than any pipe holds and compares it whole.
 func runMuchOutput(p *probe) {
-	result := p.quiet(p.runArgs([]string{"--rm"}, "sh", "-c", "seq 1 200000; echo end >&2")...)
+	result := p.quiet(p.runArgs([]string{"--rm"}, "sh", "-c", linger+"seq 1 200000; echo end >&2")...)
 	p.record("exit %d, %d bytes, sha256 %x, stderr %q", result.Code, len(result.Stdout), sha256.Sum256([]byte(result.Stdout)), notices.ReplaceAllString(result.Stderr, ""))
 }
 
