@@ -141,7 +141,7 @@ func TestExpiredIsRefused(t *testing.T) {
 // list of authorities is shared.
 func TestRotation(t *testing.T) {
 	a := newAuthority(t)
-	one, two := host(t, a, "one", year), host(t, a, "two", year)
+	one := host(t, a, "one", year)
 	if _, err := Init(a.dir, "again", year, false); err == nil {
 		t.Fatal("an authority was replaced")
 	}
@@ -155,7 +155,7 @@ func TestRotation(t *testing.T) {
 	if err := b.Share(); err != nil {
 		t.Fatal(err)
 	}
-	two = host(t, b, "two", year)
+	two := host(t, b, "two", year)
 	for _, way := range [][3]string{{one, two, "two"}, {two, one, "one"}} {
 		if c, s := meet(t, way[0], way[1], way[2]); c != nil || s != nil {
 			t.Errorf("to %s: %v, %v", way[2], c, s)
