@@ -108,7 +108,9 @@ func client(t *testing.T, d *fake) (*Client, <-chan error) {
 	return c, served
 }
 
-func wanted() Answer { return Answer{Wanted: []Wanted{{Digest: digest.FromBytes(content), Offset: 10}}} }
+func wanted() Answer {
+	return Answer{Wanted: []Wanted{{Digest: digest.FromBytes(content), Offset: 10}}}
+}
 
 func put(c *Client) error {
 	sent := 0
