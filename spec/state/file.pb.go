@@ -507,6 +507,7 @@ func (x *RangeLock) GetLength() uint64 {
 // FileObject is a file that has no name any more, or never had one (kind 4,
 // process 0, entity: its id). Its content follows in records of kind 5: raw
 // bytes, entity: id << 40 | offset / 4096. What they leave out is a hole.
+// One that is mapped is among the records of subsystem "memory", once for both.
 type FileObject struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where it had its name, absolute; for a memfd the name alone.

@@ -37,6 +37,14 @@ const (
 	Backing_BACKING_DEVICE Backing = 4
 	// MAP_DROPPABLE: contents are never carried (getrandom's vDSO state).
 	Backing_BACKING_DROPPABLE Backing = 5
+	// A file that cannot be found by a path, or not with its content: a memfd, or
+	// a file that was removed or replaced. Its FileObject comes before (kind 16,
+	// content: kind 17), as in subsystem "file".
+	Backing_BACKING_OBJECT Backing = 6
+	// System V shared memory, attached by shmat(2).
+	Backing_BACKING_SYSV Backing = 7
+	// The ring of io_setup(2).
+	Backing_BACKING_AIO Backing = 8
 )
 
 // Enum value maps for Backing.
@@ -48,6 +56,9 @@ var (
 		3: "BACKING_SHARED_ANONYMOUS",
 		4: "BACKING_DEVICE",
 		5: "BACKING_DROPPABLE",
+		6: "BACKING_OBJECT",
+		7: "BACKING_SYSV",
+		8: "BACKING_AIO",
 	}
 	Backing_value = map[string]int32{
 		"BACKING_UNSPECIFIED":      0,
@@ -56,6 +67,9 @@ var (
 		"BACKING_SHARED_ANONYMOUS": 3,
 		"BACKING_DEVICE":           4,
 		"BACKING_DROPPABLE":        5,
+		"BACKING_OBJECT":           6,
+		"BACKING_SYSV":             7,
+		"BACKING_AIO":              8,
 	}
 )
 
@@ -117,7 +131,10 @@ type AddressSpace struct {
 	// Transparent huge pages are switched off by prctl(PR_SET_THP_DISABLE).
 	ThpDisabled bool `protobuf:"varint,18,opt,name=thp_disabled,json=thpDisabled,proto3" json:"thp_disabled,omitempty"`
 	// mlockall(MCL_FUTURE): flags for the next mappings, as mlockall(2).
-	MlockFuture   uint32 `protobuf:"varint,19,opt,name=mlock_future,json=mlockFuture,proto3" json:"mlock_future,omitempty"`
+	MlockFuture uint32 `protobuf:"varint,19,opt,name=mlock_future,json=mlockFuture,proto3" json:"mlock_future,omitempty"`
+	// The FileObject that is the executable, if its path does not lead to it any
+	// more; 0 if it does.
+	ExeObject     uint64 `protobuf:"varint,20,opt,name=exe_object,json=exeObject,proto3" json:"exe_object,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -285,6 +302,13 @@ func (x *AddressSpace) GetMlockFuture() uint32 {
 	return 0
 }
 
+func (x *AddressSpace) GetExeObject() uint64 {
+	if x != nil {
+		return x.ExeObject
+	}
+	return 0
+}
+
 // Mappings is a batch of mappings in ascending order (kind 2, entity: the
 // address of the first).
 type Mappings struct {
@@ -345,7 +369,9 @@ type Mapping struct {
 	Offset uint64 `protobuf:"varint,7,opt,name=offset,proto3" json:"offset,omitempty"`
 	// Size of the mapped file when it was exported, in bytes.
 	FileSize uint64 `protobuf:"varint,8,opt,name=file_size,json=fileSize,proto3" json:"file_size,omitempty"`
-	// Identity of a shared anonymous object, equal in all its mappings.
+	// What is mapped, equal in all mappings of it: the id of a SharedMemory or of
+	// a FileObject, or a System V identifier. Of an AIO ring the number of events
+	// that it was made for.
 	Object uint64 `protobuf:"varint,9,opt,name=object,proto3" json:"object,omitempty"`
 	// MAP_GROWSDOWN.
 	GrowsDown bool `protobuf:"varint,10,opt,name=grows_down,json=growsDown,proto3" json:"grows_down,omitempty"`
@@ -631,7 +657,7 @@ var File_spec_state_memory_proto protoreflect.FileDescriptor
 
 const file_spec_state_memory_proto_rawDesc = "" +
 	"\n" +
-	"\x17spec/state/memory.proto\x12\tmig.state\"\xa7\x04\n" +
+	"\x17spec/state/memory.proto\x12\tmig.state\"\xc6\x04\n" +
 	"\fAddressSpace\x12\x1d\n" +
 	"\n" +
 	"start_code\x18\x01 \x01(\x04R\tstartCode\x12\x19\n" +
@@ -658,7 +684,9 @@ const file_spec_state_memory_proto_rawDesc = "" +
 	"vdsoSha256\x12\x1a\n" +
 	"\bmappings\x18\x11 \x01(\rR\bmappings\x12!\n" +
 	"\fthp_disabled\x18\x12 \x01(\bR\vthpDisabled\x12!\n" +
-	"\fmlock_future\x18\x13 \x01(\rR\vmlockFuture\"8\n" +
+	"\fmlock_future\x18\x13 \x01(\rR\vmlockFuture\x12\x1d\n" +
+	"\n" +
+	"exe_object\x18\x14 \x01(\x04R\texeObject\"8\n" +
 	"\bMappings\x12,\n" +
 	"\amapping\x18\x01 \x03(\v2\x12.mig.state.MappingR\amapping\"\x84\x04\n" +
 	"\aMapping\x12\x14\n" +
@@ -689,14 +717,17 @@ const file_spec_state_memory_proto_rawDesc = "" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\"5\n" +
 	"\x05Range\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\x04R\x05start\x12\x16\n" +
-	"\x06length\x18\x02 \x01(\x04R\x06length*\x94\x01\n" +
+	"\x06length\x18\x02 \x01(\x04R\x06length*\xcb\x01\n" +
 	"\aBacking\x12\x17\n" +
 	"\x13BACKING_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11BACKING_ANONYMOUS\x10\x01\x12\x10\n" +
 	"\fBACKING_FILE\x10\x02\x12\x1c\n" +
 	"\x18BACKING_SHARED_ANONYMOUS\x10\x03\x12\x12\n" +
 	"\x0eBACKING_DEVICE\x10\x04\x12\x15\n" +
-	"\x11BACKING_DROPPABLE\x10\x05B\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
+	"\x11BACKING_DROPPABLE\x10\x05\x12\x12\n" +
+	"\x0eBACKING_OBJECT\x10\x06\x12\x10\n" +
+	"\fBACKING_SYSV\x10\a\x12\x0f\n" +
+	"\vBACKING_AIO\x10\bB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
 
 var (
 	file_spec_state_memory_proto_rawDescOnce sync.Once

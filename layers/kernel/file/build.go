@@ -18,6 +18,11 @@ import (
 // trips do not count, few enough that their paths fit the scratch area.
 const opensPerPlan = 256
 
+func openat(path uint64, flags, mode int) tracer.Call {
+	cwd := int64(unix.AT_FDCWD)
+	return tracer.Syscall(unix.SYS_OPENAT, uint64(cwd), path, uint64(flags|unix.O_CLOEXEC), uint64(mode))
+}
+
 // build makes all files: it clears the tables, places the standard streams and
 // opens everything that leads to a file, each description in one process. The
 // subsystems behind it fill the rest, before share gives them to the others.
@@ -38,12 +43,8 @@ func (s *Subsystem) build() (uint64, error) {
 		}
 		n += uint64(len(mine))
 	}
-	t, err := s.task(maker)
-	if err != nil {
-		return 0, err
-	}
 	for _, o := range sortedIDs(s.in.objects) {
-		if err := s.in.objects[o].finish(t, s.env.Frame.Allowed.AnyUser()); err != nil {
+		if err := s.env.Frame.FinishObject(o); err != nil {
 			return 0, err
 		}
 	}
@@ -74,7 +75,7 @@ func (s *Subsystem) claim(t *target.Task) []uint64 {
 		}
 		wanted := len(t.Table.Slots(desc)) > 0
 		if s.in.open[desc].Type == state.FileType_FILE_TYPE_OBJECT {
-			wanted = t.ID == maker && s.env.Frame.Wanted(desc)
+			wanted = t.ID == target.FirstTask && s.env.Frame.Wanted(desc)
 		}
 		if wanted {
 			s.in.built[desc] = t.ID
@@ -107,15 +108,15 @@ func giveStdio(t *target.Task, uid uint32) error {
 // opening is a batch of descriptions that are being opened.
 type opening struct {
 	*target.Plan
-	task    *target.Task
-	objects map[uint64]*object
+	task  *target.Task
+	frame *target.Frame
 	// of names the description that a call is about.
 	of map[int]uint64
 }
 
 // openAll opens descriptions by one batch and looks at what was opened.
 func (s *Subsystem) openAll(t *target.Task, list []uint64) error {
-	o := &opening{Plan: t.Plan(), task: t, objects: s.in.objects, of: map[int]uint64{}}
+	o := &opening{Plan: t.Plan(), task: t, frame: s.env.Frame, of: map[int]uint64{}}
 	o.NarrowFiles()
 	for _, desc := range list {
 		from := o.Len()
@@ -173,11 +174,11 @@ func (o *opening) add(desc uint64, f *state.OpenFile) error {
 	}
 	path := f.Path
 	if f.Type == state.FileType_FILE_TYPE_OBJECT {
-		obj := o.objects[f.Object]
+		obj := o.frame.Object(f.Object)
 		if obj == nil {
 			return fmt.Errorf("its content, object %d, is not in the image", f.Object)
 		}
-		path = fmt.Sprint(target.SelfFD, obj.fd)
+		path = obj.Path()
 	}
 	fd := o.Open(openat(o.PutString(path), openFlags(f), 0))
 	o.setStatus(fd, f)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/state"
 )
@@ -76,25 +77,25 @@ func TestHostileObjectsAreRefused(t *testing.T) {
 		"memfd's name":   {Memfd: true, Path: strings.Repeat("a", 250)},
 		"named memfd":    {Memfd: true, Path: "a", Named: true},
 		"relative":       {Path: "tmp/x"},
-		"size":           {Path: "/x", Size: maxSize + 1},
+		"size":           {Path: "/x", Size: target.MaxSize + 1},
 		"mode":           {Path: "/x", Mode: 0o100644},
 		"unknown seals":  {Memfd: true, Path: "a", Seals: 0x40},
 		"negative size":  {Path: "/x", Size: -1},
 		"path with dots": {Path: "/x/./y"},
 	} {
-		if _, err := decodeObject(encode(t, 1, m)); err == nil {
+		if _, err := target.DecodeObject(encode(t, 1, m)); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if _, err := decodeObject(encode(t, maxObjects+1, &state.FileObject{Path: "/x"})); err == nil {
+	if _, err := target.DecodeObject(encode(t, target.MaxObjects+1, &state.FileObject{Path: "/x"})); err == nil {
 		t.Error("an object number that contents cannot name was accepted")
 	}
 }
 
 func TestContentEntities(t *testing.T) {
-	for _, object := range []uint64{1, 77, maxObjects} {
-		for _, offset := range []int64{0, contentGrain, 512 << 10, maxSize - contentGrain} {
-			if o, at := splitEntity(contentEntity(object, offset)); o != object || at != offset {
+	for _, object := range []uint64{1, 77, target.MaxObjects} {
+		for _, offset := range []int64{0, target.ContentGrain, 512 << 10, target.MaxSize - target.ContentGrain} {
+			if o, at := target.SplitContentEntity(target.ContentEntity(object, offset)); o != object || at != offset {
 				t.Errorf("object %d at %d came back as %d at %d", object, offset, o, at)
 			}
 		}
@@ -129,7 +130,7 @@ func FuzzDecode(f *testing.F) {
 				}
 			}
 		case KindObject:
-			if m, err := decodeObject(r); err == nil && (m.Size < 0 || !m.Memfd && m.Path[0] != '/') {
+			if m, err := target.DecodeObject(r); err == nil && (m.Size < 0 || !m.Memfd && m.Path[0] != '/') {
 				t.Fatalf("object %v", m)
 			}
 		}

@@ -49,8 +49,6 @@ type Subsystem struct {
 
 	mu      sync.Mutex
 	exports map[record.ProcessID]*export
-	// objects are the nameless files seen in the export, by identity.
-	objects map[fileID]uint64
 	host    hostMounts
 	// stdio are the descriptions of the standard streams; see findStdio.
 	stdio map[fileID]uint64
@@ -63,7 +61,7 @@ type fileID struct{ dev, ino uint64 }
 // New makes the subsystem for one event.
 func New(env target.Env) *Subsystem {
 	return &Subsystem{
-		env: env, exports: map[record.ProcessID]*export{}, objects: map[fileID]uint64{},
+		env: env, exports: map[record.ProcessID]*export{},
 		stdio: map[fileID]uint64{}, in: newImported(),
 	}
 }
@@ -90,7 +88,9 @@ func (s *Subsystem) Dump(w io.Writer) error {
 		fmt.Fprintf(w, "description %d: %s %q flags %#o offset %d, built %v\n", id, typeName(f.Type), f.Path, f.Flags, f.Offset, s.in.built[id] != 0)
 	}
 	for _, id := range sortedIDs(s.in.objects) {
-		fmt.Fprintf(w, "object %d: %q\n", id, s.in.objects[id].msg.Path)
+		if o := s.env.Frame.Object(id); o != nil {
+			fmt.Fprintf(w, "object %d: %q\n", id, o.Msg.Path)
+		}
 	}
 	return nil
 }

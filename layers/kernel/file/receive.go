@@ -18,7 +18,7 @@ import (
 type imported struct {
 	tables  map[record.ProcessID]*table
 	open    map[uint64]*state.OpenFile
-	objects map[uint64]*object
+	objects map[uint64]bool // that this subsystem made
 	// built names the process in which a description was made.
 	built map[uint64]record.ProcessID
 }
@@ -35,7 +35,7 @@ type table struct {
 func newImported() *imported {
 	return &imported{
 		tables: map[record.ProcessID]*table{}, open: map[uint64]*state.OpenFile{},
-		objects: map[uint64]*object{}, built: map[uint64]record.ProcessID{},
+		objects: map[uint64]bool{}, built: map[uint64]record.ProcessID{},
 	}
 }
 
@@ -89,9 +89,13 @@ func (s *Subsystem) receive(r *record.Record) (uint64, error) {
 		}
 		return 1, err
 	case KindObject:
-		return 1, s.receiveObject(r)
+		err := s.env.Frame.MakeObject(r)
+		s.in.objects[r.Entity] = err == nil
+		return 1, err
 	case KindContent:
-		return 0, s.receiveContent(r)
+		n, err := s.env.Frame.FillObject(r)
+		s.bytes.Add(n)
+		return 0, err
 	}
 	return 0, fmt.Errorf("%s: kind %d is not known", r.Header, r.Kind)
 }

@@ -23,6 +23,10 @@ const (
 	KindShared = 5
 	// KindSharedPages: raw bytes of a shared object, shared; see sharedEntity.
 	KindSharedPages = 6
+	// KindObject: state.FileObject of a mapped file, shared, entity is its id.
+	KindObject = 16
+	// KindContent: raw bytes of such a file, shared; see target.ContentEntity.
+	KindContent = 17
 )
 
 // chunkBytes is the payload that one record of pages aims at. It fits the

@@ -65,7 +65,8 @@ func classify(m *procfs.SmapsMapping) (part, *state.Mapping, error) {
 	switch {
 	case m.Flags.Has(procfs.VMDroppable):
 		out.Backing = state.Backing_BACKING_DROPPABLE
-	case m.Kind == procfs.MapFile:
+	case m.Kind == procfs.MapFile, m.Kind == procfs.MapMemfd:
+		// Where the file is found is looked up: see place.
 		out.Backing, out.Path, out.Offset, out.Name = state.Backing_BACKING_FILE, m.Path, m.Offset, ""
 	case m.Kind == procfs.MapSharedAnon:
 		// The inode becomes an id when the mapping is exported.
@@ -119,12 +120,12 @@ func refuse(m *procfs.SmapsMapping) *refusal {
 	switch m.Kind {
 	case procfs.MapAnon, procfs.MapHeap, procfs.MapStack, procfs.MapAnonNamed:
 		return nil
-	case procfs.MapFile:
-		if m.Deleted {
-			return &refusal{at, "the file has been deleted or replaced", "restart the process so that it maps the new file"}
-		}
+	case procfs.MapFile, procfs.MapMemfd:
 		return nil
 	case procfs.MapSharedAnon:
+		if !m.Shared {
+			return &refusal{at, "is a private mapping of shared anonymous memory", ""}
+		}
 		return nil
 	case procfs.MapAnonShmem:
 		return &refusal{at, "shared memory with a name of prctl(PR_SET_VMA_ANON_NAME) is not carried by this version", ""}

@@ -17,8 +17,8 @@ import (
 
 // describe reads everything of a stopped process's address space but its
 // contents.
-func describe(p *target.Process, smaps []procfs.SmapsMapping) (*state.AddressSpace, []*state.Mapping, error) {
-	space, err := boundaries(p)
+func (s *Subsystem) describe(p *target.Process, smaps []procfs.SmapsMapping) (*state.AddressSpace, []*state.Mapping, error) {
+	space, err := s.boundaries(p)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -42,7 +42,7 @@ func describe(p *target.Process, smaps []procfs.SmapsMapping) (*state.AddressSpa
 			}
 			continue
 		}
-		if err := details(p, pm, &smaps[i], m); err != nil {
+		if err := s.details(p, pm, &smaps[i], m); err != nil {
 			return nil, nil, err
 		}
 		mappings = append(mappings, m)
@@ -52,7 +52,7 @@ func describe(p *target.Process, smaps []procfs.SmapsMapping) (*state.AddressSpa
 }
 
 // boundaries fills what prctl(PR_SET_MM_MAP) sets again.
-func boundaries(p *target.Process) (*state.AddressSpace, error) {
+func (s *Subsystem) boundaries(p *target.Process) (*state.AddressSpace, error) {
 	st, err := p.Proc.Stat()
 	if err != nil {
 		return nil, err
@@ -61,12 +61,9 @@ func boundaries(p *target.Process) (*state.AddressSpace, error) {
 	if err != nil {
 		return nil, err
 	}
-	exe, err := p.Proc.Exe()
+	exe, object, err := s.executable(p)
 	if err != nil {
 		return nil, err
-	}
-	if exe.Deleted {
-		return nil, fmt.Errorf("its executable %s has been deleted or replaced", exe.Path)
 	}
 	calls := []tracer.Call{tracer.Syscall(unix.SYS_BRK, 0), tracer.Prctl(unix.PR_GET_THP_DISABLE)}
 	if err := p.Traced.Run(p.Traced.Leader(), calls); err != nil {
@@ -79,8 +76,26 @@ func boundaries(p *target.Process) (*state.AddressSpace, error) {
 		StartCode: st.StartCode, EndCode: st.EndCode, StartData: st.StartData, EndData: st.EndData,
 		StartBrk: st.StartBrk, Brk: uint64(calls[0].Ret), StartStack: st.StartStack,
 		ArgStart: st.ArgStart, ArgEnd: st.ArgEnd, EnvStart: st.EnvStart, EnvEnd: st.EnvEnd,
-		Auxv: encodeAuxv(aux), Exe: exe.Path, ThpDisabled: calls[1].Ret == 1,
+		Auxv: encodeAuxv(aux), Exe: exe, ExeObject: object, ThpDisabled: calls[1].Ret == 1,
 	}, nil
+}
+
+// executable is the file that /proc/PID/exe leads to: its path, and the object
+// that it is if the path does not lead there any more.
+func (s *Subsystem) executable(p *target.Process) (path string, object uint64, err error) {
+	f, err := executableOf(p.Proc)
+	if err != nil {
+		return "", 0, err
+	}
+	l, err := s.locate(p.Proc, f)
+	if err != nil {
+		return "", 0, err
+	}
+	if l.object == nil {
+		return l.path, 0, nil
+	}
+	object, err = s.known(l)
+	return f.path, object, err
 }
 
 // encodeAuxv is the kernel's own form: pairs of words, ended by AT_NULL.
@@ -119,25 +134,16 @@ func addVDSO(p *target.Process, space *state.AddressSpace, m *procfs.SmapsMappin
 }
 
 // details fills what smaps does not show.
-func details(p *target.Process, pm *pagemap, s *procfs.SmapsMapping, m *state.Mapping) error {
+func (s *Subsystem) details(p *target.Process, pm *pagemap, shown *procfs.SmapsMapping, m *state.Mapping) error {
 	if m.Backing == state.Backing_BACKING_FILE {
-		var st unix.Stat_t
-		name := p.Proc.Path(fmt.Sprintf("map_files/%x-%x", s.Start, s.End))
-		if err := unix.Stat(name, &st); err != nil {
-			return fmt.Errorf("look at %s, mapped at %#x: %w", s.Path, s.Start, err)
-		}
-		if st.Mode&unix.S_IFMT != unix.S_IFREG {
-			return &refusal{fmt.Sprintf("mapping %#x-%#x of %s", s.Start, s.End, s.Path), "is not of a regular file", ""}
-		}
-		m.FileSize = uint64(st.Size)
-		if err := onOwnTmpfs(p.Proc, s); err != nil {
+		if err := s.place(p.Proc, shown, m); err != nil {
 			return err
 		}
 	}
-	if !s.Flags.Has(procfs.VMGuard) {
+	if !shown.Flags.Has(procfs.VMGuard) {
 		return nil
 	}
-	return pm.scan(s.Start, s.End, selection{all: pageIsGuard}, func(start, end uint64) {
+	return pm.scan(shown.Start, shown.End, selection{all: pageIsGuard}, func(start, end uint64) {
 		m.Guard = append(m.Guard, &state.Range{Start: start, Length: end - start})
 	})
 }

@@ -72,7 +72,12 @@ func (s *Subsystem) exportLayout(ctx context.Context, p *target.Process, out rec
 		return nil, err
 	}
 	smaps = withoutScratch(smaps, p.Traced.ScratchRanges())
-	space, mappings, err := describe(p, smaps)
+	for i := range smaps {
+		if err := recognise(&smaps[i].Mapping); err != nil {
+			return nil, err
+		}
+	}
+	space, mappings, err := s.describe(p, smaps)
 	if err != nil {
 		return nil, err
 	}

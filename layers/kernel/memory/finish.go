@@ -5,6 +5,7 @@ package memory
 import (
 	"encoding/binary"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -24,7 +25,7 @@ const (
 // finish gives the filled mappings their final form. Order: protections,
 // advice, guards, locks, names, boundaries (the executable can be set only now
 // that nothing of the frame's is mapped).
-func finish(t *target.Task, l *layout) error {
+func (s *Subsystem) finish(t *target.Task, l *layout) error {
 	sc, err := t.Traced.Scratch()
 	if err != nil {
 		return err
@@ -68,16 +69,12 @@ func finish(t *target.Task, l *layout) error {
 			return fmt.Errorf("mapping %#x-%#x %s: system call %d: %w", about[i].Start, end(about[i]), about[i].Path, calls[i].Nr, err)
 		}
 	}
-	return setBoundaries(t, l.space)
+	return s.setBoundaries(t, l.space)
 }
 
 // setBoundaries sets the fields of mm_struct and the executable.
-func setBoundaries(t *target.Task, sp *state.AddressSpace) error {
+func (s *Subsystem) setBoundaries(t *target.Task, sp *state.AddressSpace) error {
 	sc, err := t.Traced.Scratch()
-	if err != nil {
-		return err
-	}
-	exe, err := t.PutString(sp.Exe)
 	if err != nil {
 		return err
 	}
@@ -86,9 +83,10 @@ func setBoundaries(t *target.Task, sp *state.AddressSpace) error {
 		return err
 	}
 	plan := t.Plan()
-	plan.NarrowFiles()
-	fd := plan.Open(openCall(exe, false))
-	plan.WidenFiles()
+	fd, err := s.openExecutable(t, plan, sp)
+	if err != nil {
+		return err
+	}
 	arg, err := sc.Put(mmMap(sp, auxv, fd))
 	if err != nil {
 		return err
@@ -102,6 +100,26 @@ func setBoundaries(t *target.Task, sp *state.AddressSpace) error {
 		return fmt.Errorf("set the address space's boundaries and its executable %s: %w", sp.Exe, err)
 	}
 	return nil
+}
+
+// openExecutable gives the task a descriptor of what it executes.
+func (s *Subsystem) openExecutable(t *target.Task, plan *target.Plan, sp *state.AddressSpace) (int, error) {
+	if sp.ExeObject == 0 {
+		plan.NarrowFiles()
+		fd := plan.Open(openCall(plan.PutString(sp.Exe), false))
+		plan.WidenFiles()
+		return fd, nil
+	}
+	f, err := s.env.Frame.OpenObject(sp.ExeObject, false)
+	if err != nil {
+		return -1, err
+	}
+	defer f.Close()
+	fds, err := t.Accept([]*os.File{f})
+	if err != nil {
+		return -1, err
+	}
+	return fds[0], nil
 }
 
 // mmMapSize is the size of struct prctl_mm_map.

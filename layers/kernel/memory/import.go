@@ -4,6 +4,7 @@ package memory
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -25,7 +26,10 @@ func (s *Subsystem) Restart(ctx context.Context, step record.Step, in *record.Re
 		case in != nil:
 			return s.receiveShared(in)
 		case step.Stage == record.StageBuild:
-			return record.Progress{Done: true}, s.closeShared()
+			return record.Progress{Done: true}, errors.Join(s.closeShared(), s.settleExecutables())
+		case step.Stage == record.StageJoin:
+			// By now the subsystem of files has opened those that are open, too.
+			return record.Progress{Done: true}, s.finishFiles()
 		}
 		return record.Progress{Done: true}, nil
 	}
@@ -105,7 +109,7 @@ func (s *Subsystem) build(t *target.Task, l *layout) (record.Progress, error) {
 	if !l.mapped {
 		return record.Progress{}, fmt.Errorf("%w: process %d has no whole memory layout", errLayout, t.ID)
 	}
-	if err := finish(t, l); err != nil {
+	if err := s.finish(t, l); err != nil {
 		return record.Progress{}, fmt.Errorf("memory: process %d: %w", t.ID, err)
 	}
 	l.built = true

@@ -127,6 +127,10 @@ func validMapping(m *state.Mapping) error {
 		if !m.Shared || m.Object == 0 || m.Offset%pageSize != 0 || m.Offset+m.Length < m.Offset || m.GrowsDown {
 			return bad("object or offset of shared memory")
 		}
+	case state.Backing_BACKING_OBJECT:
+		if m.Object == 0 || m.Offset%pageSize != 0 || m.Offset+m.Length < m.Offset || m.GrowsDown {
+			return bad("object or offset of a file")
+		}
 	default:
 		return bad("backing " + m.Backing.String() + " is not known to this version")
 	}

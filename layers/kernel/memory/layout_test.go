@@ -53,6 +53,9 @@ func TestHostileLayoutIsRefused(t *testing.T) {
 		return m
 	}
 	cases := map[string]*state.Mapping{
+		"object without id": {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_OBJECT},
+		"object grows down": {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_OBJECT, Object: 1, GrowsDown: true},
+		"object's offset":   {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_OBJECT, Object: 1, Offset: 1},
 		"zero length":       {Start: 0x10000, Backing: state.Backing_BACKING_ANONYMOUS},
 		"unaligned":         {Start: 0x10001, Length: pageSize, Backing: state.Backing_BACKING_ANONYMOUS},
 		"page zero":         anon(0, 1),

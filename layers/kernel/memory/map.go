@@ -133,8 +133,8 @@ func mapSome(t *target.Task, mappings []*state.Mapping, shared descriptors) (int
 	done := 0
 	for _, m := range mappings {
 		fd := -1
-		if m.Backing == state.Backing_BACKING_SHARED_ANONYMOUS {
-			fd = shared[m.Object]
+		if o, ok := objectOf(m); ok {
+			fd = shared[o]
 		}
 		if m.Backing == state.Backing_BACKING_FILE {
 			key := fmt.Sprintf("%v %s", m.MayWrite, m.Path)

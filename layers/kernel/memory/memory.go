@@ -42,9 +42,12 @@ type Subsystem struct {
 	// objects are the shared ones of an export, by inode; shared those that an
 	// import has made, by id.
 	objects map[uint64]*sharedObject
-	todo    []*sharedObject // whose content was not exported yet
+	todo    []source // whose content was not exported yet
 	listed  bool
 	shared  map[uint64]*sharedCopy
+	// located are the mapped files; files those that an import has made, by id.
+	located located
+	files   []uint64
 }
 
 // New makes the subsystem for one event.

@@ -6,44 +6,54 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
 )
 
 // Preflight names the mappings that cannot be carried. The tasks run: a
 // process that exits meanwhile has nothing left to refuse.
 func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
-	out, err := s.env.Source.Survey(ctx, preflightProcess)
+	out, err := s.env.Source.Survey(ctx, s.preflightProcess)
 	if err != nil {
 		return nil, fmt.Errorf("memory: %w", err)
 	}
 	return out, nil
 }
 
-func preflightProcess(p procfs.Task) ([]record.Finding, error) {
+func (s *Subsystem) preflightProcess(p procfs.Task) ([]record.Finding, error) {
 	smaps, err := p.Smaps()
 	if err != nil {
 		return nil, err
 	}
 	var out []record.Finding
-	for i := range smaps {
-		_, _, err := classify(&smaps[i])
-		if err == nil && smaps[i].Kind == procfs.MapFile {
-			err = onOwnTmpfs(p, &smaps[i])
-		}
+	var failed error
+	note := func(err error) {
 		var r *refusal
-		if errors.As(err, &r) {
+		switch {
+		case errors.As(err, &r):
 			out = append(out, record.Finding{Pid: p.Pid(), FD: -1, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy})
+		case err != nil && !procfs.IsGone(err) && !errors.Is(err, fs.ErrNotExist): // unmapped meanwhile
+			failed = errors.Join(failed, err)
 		}
 	}
-	exe, err := p.Exe()
+	for i := range smaps {
+		if err := recognise(&smaps[i].Mapping); err != nil {
+			return nil, err
+		}
+		_, m, err := classify(&smaps[i])
+		if err == nil && m.GetBacking() == state.Backing_BACKING_FILE {
+			_, err = s.locate(p, fileOf(p, &smaps[i].Mapping))
+		}
+		note(err)
+	}
+	exe, err := executableOf(p)
 	if err != nil {
 		return out, err
 	}
-	if exe.Deleted {
-		out = append(out, record.Finding{Pid: p.Pid(), FD: -1, Subsystem: Name, What: "executable " + exe.Path,
-			Why: "it has been deleted or replaced", Remedy: "restart the process so that it runs the new file"})
-	}
-	return out, nil
+	_, err = s.locate(p, exe)
+	note(err)
+	return out, failed
 }

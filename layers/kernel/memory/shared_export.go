@@ -51,7 +51,7 @@ func (s *Subsystem) exportShared(ctx context.Context, out record.Sink) (record.P
 		if errors.Is(err, io.EOF) {
 			s.todo = s.todo[1:]
 		} else if err != nil {
-			return record.Progress{}, fmt.Errorf("memory: shared memory %s: %w", s.todo[0].path, err)
+			return record.Progress{}, fmt.Errorf("memory: %s: %w", s.todo[0].name(), err)
 		}
 	}
 	return record.Progress{Done: len(s.todo) == 0, Advanced: true, Bytes: copied}, nil
@@ -59,11 +59,18 @@ func (s *Subsystem) exportShared(ctx context.Context, out record.Sink) (record.P
 
 // listShared finds the objects of all processes.
 func (s *Subsystem) listShared(ctx context.Context, out record.Sink) error {
+	s.forgetLocations()
 	for _, p := range s.env.Source.Processes() {
 		if p.Traced == nil {
 			return fmt.Errorf("process %d: %w", p.ID, target.ErrNotStopped)
 		}
 		maps, err := p.Proc.Maps()
+		for i := range maps {
+			err = errors.Join(err, recognise(&maps[i]))
+		}
+		if err == nil {
+			err = s.listFiles(ctx, p.Proc, maps, out)
+		}
 		if err != nil {
 			return fmt.Errorf("pid %d: %w", p.Pid, err)
 		}
@@ -102,6 +109,8 @@ func (s *Subsystem) nameShared(mappings []*state.Mapping) error {
 	}
 	return nil
 }
+
+func (o *sharedObject) name() string { return "shared memory " + o.path }
 
 // copy pushes up to limit bytes of the object; io.EOF behind its last.
 func (o *sharedObject) copy(ctx context.Context, buf []byte, limit uint64, out record.Sink) (n uint64, err error) {

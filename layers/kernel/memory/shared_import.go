@@ -41,6 +41,12 @@ func (s *Subsystem) receiveShared(in *record.Record) (record.Progress, error) {
 	case KindSharedPages:
 		err = s.fillShared(t, in)
 		p.Bytes = uint64(len(in.Payload))
+	case KindObject:
+		s.files = append(s.files, in.Entity)
+		err = s.env.Frame.MakeObject(in)
+	case KindContent:
+		p.Bytes, err = s.env.Frame.FillObject(in)
+		s.bytes.Add(p.Bytes)
 	default:
 		err = fmt.Errorf("%w: it belongs to no process", errLayout)
 	}
@@ -99,27 +105,64 @@ func (s *Subsystem) fillShared(t *target.Task, in *record.Record) error {
 	return nil
 }
 
-// descriptors are a process's own, by the shared objects that they lead to.
-type descriptors map[uint64]int
+// descriptors are a process's own, by what they lead to.
+type descriptors map[mappedObject]int
+
+// mappedObject is shared memory, or a file without a path.
+type mappedObject struct {
+	backing state.Backing
+	id      uint64
+	// write: the mapping may become writable, so the descriptor has to be.
+	write bool
+}
+
+// objectOf names what a mapping that has no path maps; ok is false if there is
+// nothing like that.
+func objectOf(m *state.Mapping) (o mappedObject, ok bool) {
+	switch m.Backing {
+	case state.Backing_BACKING_SHARED_ANONYMOUS:
+		return mappedObject{backing: m.Backing, id: m.Object}, true
+	case state.Backing_BACKING_OBJECT:
+		return mappedObject{m.Backing, m.Object, m.Shared && m.MayWrite}, true
+	}
+	return o, false
+}
 
 // openShared gives a process descriptors of all that it maps.
 func (s *Subsystem) openShared(t *target.Task, mappings []*state.Mapping) (descriptors, error) {
 	d := descriptors{}
 	for _, m := range mappings {
-		if _, has := d[m.Object]; has || m.Backing != state.Backing_BACKING_SHARED_ANONYMOUS {
+		o, ok := objectOf(m)
+		if _, has := d[o]; has || !ok {
 			continue
 		}
-		o := s.shared[m.Object]
-		if o == nil || o.file == nil {
-			return nil, fmt.Errorf("%w: mapping %#x of shared memory %d, which is not in the image", errLayout, m.Start, m.Object)
-		}
-		fds, err := t.Accept([]*os.File{o.file})
+		fd, err := s.openOne(t, m, o)
 		if err != nil {
 			return nil, err
 		}
-		d[m.Object] = fds[0]
+		d[o] = fd
 	}
 	return d, nil
+}
+
+func (s *Subsystem) openOne(t *target.Task, m *state.Mapping, o mappedObject) (int, error) {
+	var f *os.File
+	if o.backing == state.Backing_BACKING_OBJECT {
+		var err error
+		if f, err = s.env.Frame.OpenObject(o.id, o.write); err != nil {
+			return -1, fmt.Errorf("%w: mapping %#x: %w", errLayout, m.Start, err)
+		}
+		defer f.Close()
+	} else if c := s.shared[o.id]; c == nil || c.file == nil {
+		return -1, fmt.Errorf("%w: mapping %#x of shared memory %d, which is not in the image", errLayout, m.Start, o.id)
+	} else {
+		f = c.file
+	}
+	fds, err := t.Accept([]*os.File{f})
+	if err != nil {
+		return -1, err
+	}
+	return fds[0], nil
 }
 
 func (d descriptors) close(t *target.Task) error {
@@ -149,4 +192,26 @@ func (s *Subsystem) closeShared() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// settleExecutables prepares the files without a path that processes execute.
+func (s *Subsystem) settleExecutables() error {
+	for _, l := range s.imports {
+		if id := l.space.GetExeObject(); id != 0 {
+			if err := s.env.Frame.SettleExecutable(id); err != nil {
+				return fmt.Errorf("memory: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// finishFiles gives the mapped files their modes and seals.
+func (s *Subsystem) finishFiles() error {
+	for _, id := range s.files {
+		if err := s.env.Frame.FinishObject(id); err != nil {
+			return fmt.Errorf("memory: %w", err)
+		}
+	}
+	return nil
 }

@@ -97,7 +97,7 @@ func hostDevices() (map[procfs.Dev]bool, error) {
 	return out, nil
 }
 
-// openFiles are those that travel with a description.
+// openFiles are those that travel with a description or a mapping.
 func (s *Subsystem) openFiles() (map[fileID]bool, error) {
 	pids, err := s.env.Source.Pids()
 	if err != nil {
@@ -109,6 +109,9 @@ func (s *Subsystem) openFiles() (map[fileID]bool, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := mappedFiles(procfs.Host().Process(pid), out); err != nil {
+			return nil, err
+		}
 		for _, d := range list {
 			if d.Stat.Mode&unix.S_IFMT == unix.S_IFREG && d.Flags&unix.O_PATH == 0 {
 				out[fileID{d.Stat.Dev, d.Stat.Ino}] = true
@@ -116,6 +119,22 @@ func (s *Subsystem) openFiles() (map[fileID]bool, error) {
 		}
 	}
 	return out, nil
+}
+
+// mappedFiles adds the files that a process maps.
+func mappedFiles(t procfs.Task, out map[fileID]bool) error {
+	maps, err := t.Maps()
+	if procfs.IsGone(err) {
+		return nil
+	}
+	for i := range maps {
+		var st unix.Stat_t
+		link := t.Path(fmt.Sprintf("map_files/%x-%x", maps[i].Start, maps[i].End))
+		if maps[i].Kind == procfs.MapFile && unix.Stat(link, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+			out[fileID{st.Dev, st.Ino}] = true
+		}
+	}
+	return err
 }
 
 // walk collects the names of what would be lost on one file system.

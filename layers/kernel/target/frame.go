@@ -44,7 +44,9 @@ type Frame struct {
 	made []*Task
 	// tracer serves all of them.
 	tracer *tracer.Tracer
-	commit func() error // runs once
+	// objects are the files whose content travels, by their ids.
+	objects map[uint64]*Object
+	commit  func() error // runs once
 
 	// sending is held while descriptors are on their way to a process: all of
 	// them read from one socket.
@@ -322,6 +324,7 @@ func (t *Task) MoveStdio() error {
 	}
 	socket := p.DupAbove(t.socket, t.Table.Aside())
 	t.socket = socket
+	t.moveObjects(p)
 	keep := map[int]bool{socket: true, t.Stdio[0]: true, t.Stdio[1]: true, t.Stdio[2]: true}
 	for _, fd := range sortedKeys(open) {
 		if !keep[fd] && !t.Table.kept[fd] {

@@ -31,8 +31,9 @@ type Source struct {
 	// OwnIPC: the container has an IPC namespace of its own, which ends with it.
 	OwnIPC bool
 
-	proc  procfs.FS
-	files identities
+	proc    procfs.FS
+	files   identities
+	objects objectIDs
 
 	mu        sync.Mutex
 	processes []*Process // in order of id; ids start at 1

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"errors"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// ContentBytes is the payload of one record of a file's content.
+	ContentBytes = 512 << 10
+	// ContentGrain: a record's entity counts offsets in this unit.
+	ContentGrain = 4096
+	// objectShift leaves room for every offset below it.
+	objectShift = 40
+	// MaxObjects is what fits above.
+	MaxObjects = 1<<(64-objectShift) - 1
+	// MaxSize is the largest size or offset of a file that an image may name:
+	// what entities of contents can count.
+	MaxSize = ContentGrain << objectShift
+)
+
+// ContentEntity names the content of an object from an offset on, a multiple of
+// the grain.
+func ContentEntity(object uint64, offset int64) uint64 {
+	return object<<objectShift | uint64(offset)/ContentGrain
+}
+
+// SplitContentEntity is its inverse.
+func SplitContentEntity(e uint64) (object uint64, offset int64) {
+	return e >> objectShift, int64(e&(1<<objectShift-1)) * ContentGrain
+}
+
+// Content reads what a file holds, without its holes, in bounded steps.
+type Content struct {
+	// Path is a magic link that leads to the file. It is opened anew with each
+	// step: no offset of the application's moves.
+	Path   string
+	offset int64 // what is before it was read
+}
+
+var contentBuffers = sync.Pool{New: func() any { b := make([]byte, ContentBytes); return &b }}
+
+// Next hands up to about limit bytes to push, in pieces that begin at multiples
+// of the grain, and returns how many. done: there is nothing behind them. push
+// must not keep the slice.
+func (c *Content) Next(limit uint64, push func(offset int64, b []byte) error) (n uint64, done bool, err error) {
+	fd, err := unix.Open(c.Path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOATIME, 0)
+	if errors.Is(err, unix.EPERM) {
+		fd, err = unix.Open(c.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return 0, false, os.NewSyscallError("open", err)
+	}
+	defer unix.Close(fd)
+	buf := contentBuffers.Get().(*[]byte)
+	defer contentBuffers.Put(buf)
+	for n < limit {
+		start, end, err := nextData(fd, c.offset)
+		if err != nil || start < 0 {
+			return n, err == nil, err
+		}
+		for at := start; at < end && n < limit; {
+			got, err := unix.Pread(fd, (*buf)[:min(ContentBytes, end-at)], at)
+			if err != nil {
+				return n, false, os.NewSyscallError("pread", err)
+			}
+			if got == 0 {
+				return n, false, errors.New("it became shorter while it was read: somebody outside of the container writes to it")
+			}
+			if err := push(at, (*buf)[:got]); err != nil {
+				return n, false, err
+			}
+			at += int64(got)
+			n += uint64(got)
+			// A short read in the middle would leave the grain.
+			if at < end && at%ContentGrain != 0 {
+				n -= uint64(at % ContentGrain)
+				at -= at % ContentGrain
+			}
+			c.offset = at
+		}
+	}
+	return n, false, nil
+}
+
+// nextData finds the next range that is no hole, from a multiple of the grain
+// on; start is -1 behind the last. A file system without SEEK_DATA calls the
+// whole file data.
+func nextData(fd int, from int64) (start, end int64, err error) {
+	start, err = unix.Seek(fd, from, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		return -1, 0, nil
+	}
+	if err != nil {
+		return 0, 0, os.NewSyscallError("lseek(SEEK_DATA)", err)
+	}
+	if end, err = unix.Seek(fd, start, unix.SEEK_HOLE); err != nil {
+		return 0, 0, os.NewSyscallError("lseek(SEEK_HOLE)", err)
+	}
+	return max(from, start&^(ContentGrain-1)), end, nil
+}
