@@ -21,6 +21,10 @@ const (
 	RecordHeaderSize = 80
 	// PageAlign is the alignment, in bytes, of payloads in a pages file.
 	PageAlign = 4096
+	// BigAlign is the alignment, in bytes, of payloads whose length is a multiple
+	// of it: the size of a huge page, which a file system that has them (tmpfs
+	// with huge=, for example) fills with one write, without clearing it first.
+	BigAlign = 2 << 20
 	// MaxLanes is the number of pages files that an image may have.
 	MaxLanes = 64
 	// MaxManifest bounds the manifest's body, in bytes.

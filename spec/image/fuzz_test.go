@@ -129,7 +129,7 @@ func sumBlocks(b []byte) ([]byte, []int64) {
 	}
 	var sizes []int64
 	for lane := 1; lane <= used; lane++ {
-		sizes = append(sizes, l.next(lane))
+		sizes = append(sizes, l.end(lane))
 	}
 	return b, sizes
 }

@@ -108,6 +108,7 @@ func TestHostileStreams(t *testing.T) {
 	lane.Place = Place{Lane: 1, Offset: PageAlign}
 	gap := lane
 	gap.Place.Offset = 2*PageAlign + 1<<20
+	huge := Entry{Header: big.Header, Length: BigAlign, Place: Place{Lane: 1, Offset: PageAlign}}
 	end := End{}.Append(nil)
 	for _, test := range []struct {
 		name   string
@@ -120,6 +121,7 @@ func TestHostileStreams(t *testing.T) {
 		{"past its lane", lane.Append(nil), Options{Lanes: []int64{PageAlign + 1<<20 - 1}}, ErrTruncated},
 		{"overlapping", append(lane.Append(nil), lane.Append(nil)...), Options{Lanes: []int64{1 << 30}}, ErrFormat},
 		{"gap in a lane", append(lane.Append(nil), gap.Append(nil)...), Options{Lanes: []int64{1 << 30}}, ErrFormat},
+		{"huge page across two", huge.Append(nil), Options{Lanes: []int64{1 << 30}}, ErrFormat},
 		{"unlisted subsystem", lane.Append(nil), Options{Lanes: []int64{1 << 30}, Subsystems: []string{"cpu"}}, ErrFormat},
 		{"wrong count", append(lane.Append(nil), end...), Options{Lanes: []int64{1 << 30}}, ErrFormat},
 		{"unused bytes in a lane", end, Options{Lanes: []int64{1 << 30}}, ErrFormat},
@@ -130,6 +132,29 @@ func TestHostileStreams(t *testing.T) {
 		var place *Error
 		if !errors.Is(err, test.want) || !errors.As(err, &place) || place.Offset < FileHeaderSize {
 			t.Errorf("%s: %v, want %v with its place", test.name, err, test.want)
+		}
+	}
+}
+
+// TestStart: payloads follow each other, and those that fill huge pages begin
+// where one begins.
+func TestStart(t *testing.T) {
+	for _, test := range []struct {
+		end    int64
+		length int
+		want   int64
+	}{
+		{0, 5, PageAlign},
+		{PageAlign, 5, PageAlign},
+		{PageAlign + 5, 5, 2 * PageAlign},
+		{PageAlign, BigAlign, BigAlign},
+		{BigAlign, 2 * BigAlign, BigAlign},
+		{BigAlign + 1, BigAlign, 2 * BigAlign},
+		{PageAlign, BigAlign + 96, PageAlign},
+		{2 * BigAlign, 0, 2 * BigAlign},
+	} {
+		if got := Start(test.end, test.length); got != test.want {
+			t.Errorf("%d bytes behind %d start at %d, want %d", test.length, test.end, got, test.want)
 		}
 	}
 }

@@ -163,7 +163,7 @@ func (d *Reader) finish(end End, at int64) error {
 		return d.fail(-1, d.pos, fmt.Errorf("%w: %d bytes after the end marker", ErrFormat, d.o.Size-d.pos))
 	}
 	for i, size := range d.o.Lanes {
-		if want := d.lanes.next(i + 1); size != want {
+		if want := d.lanes.end(i + 1); size != want {
 			return d.fail(-1, at, fmt.Errorf("%w: lane %d has %d bytes, its records end at %d", ErrFormat, i+1, size, want))
 		}
 	}

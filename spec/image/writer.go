@@ -91,21 +91,32 @@ func (e *End) add(block []byte, length int) {
 }
 
 // lanes holds, for every lane, the offset at which its next payload belongs.
-// Lanes are dense: payloads follow each other in stream order, each start
-// rounded up to PageAlign. So no two records can share bytes, and a whole
+// Lanes are dense but for alignment: payloads follow each other in stream
+// order, each at its Start. So no two records can share bytes, and a whole
 // image is bounded by the sizes of its files.
 type lanes [MaxLanes + 1]int64
 
 // Align rounds a position in a pages file up to where a payload may start.
 func Align(n int64) int64 { return (n + PageAlign - 1) &^ (PageAlign - 1) }
 
-func (l *lanes) next(lane int) int64 { return max(l[lane], PageAlign) }
+// Start is where a payload of length bytes starts in a pages file whose
+// payloads so far end at n.
+func Start(n int64, length int) int64 {
+	n = max(Align(n), PageAlign)
+	if length > 0 && length%BigAlign == 0 {
+		n = (n + BigAlign - 1) &^ (BigAlign - 1)
+	}
+	return n
+}
+
+// end is where a lane's file ends.
+func (l *lanes) end(lane int) int64 { return max(l[lane], PageAlign) }
 
 func (l *lanes) take(e *Entry) error {
 	if e.Place.Lane == 0 {
 		return nil
 	}
-	if want := l.next(e.Place.Lane); e.Place.Offset != want {
+	if want := Start(l[e.Place.Lane], e.Length); e.Place.Offset != want {
 		return fmt.Errorf("%w: %s: offset %d of lane %d, expected %d", ErrFormat, e.Header, e.Place.Offset, e.Place.Lane, want)
 	}
 	l[e.Place.Lane] = Align(e.Place.Offset + int64(e.Length))

@@ -5,6 +5,7 @@ package memory
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // Kinds of the subsystem's records.
@@ -29,10 +30,12 @@ const (
 	KindContent = 17
 )
 
-// chunkBytes is the payload that one record of pages aims at. It fits the
-// second-level cache of the processors of the last ten years, so that the copy
-// into the medium and the checksum read from the cache.
-const chunkBytes = 512 << 10
+// chunkBytes is the payload that one record of pages aims at: a huge page, so
+// that a medium that keeps its data in huge pages fills one with every write
+// and need not clear it first. Checksum and copy read it from the third-level
+// cache; a payload that fits the second level makes them faster by less than
+// the clearing costs.
+const chunkBytes = 2 << 20
 
 // maxRuns bounds the runs of one scattered record: its index fits one page, and
 // process_vm_readv(2) takes up to 1,024 ranges (IOV_MAX) in one call.
@@ -58,14 +61,42 @@ type planner struct {
 // add appends a run; runs ascend and are page aligned.
 func (p *planner) add(start, end uint64) {
 	for start < end {
-		n := min(end-start, chunkBytes-p.open.bytes)
+		n := min(end-start, p.room())
+		if n == 0 {
+			p.close()
+			continue
+		}
 		p.open.runs = append(p.open.runs, run{start, start + n})
 		p.open.bytes += n
 		start += n
-		if p.open.bytes == chunkBytes || len(p.open.runs) == maxRuns {
+		if p.room() == 0 {
 			p.close()
 		}
 	}
+}
+
+// room is how many bytes another run may add to the open chunk: with a second
+// run it gets an index.
+func (p *planner) room() uint64 {
+	switch len(p.open.runs) {
+	case 0:
+		return chunkBytes
+	case maxRuns:
+		return 0
+	}
+	return chunkBytes - min(chunkBytes, p.open.bytes+pageSize)
+}
+
+// fullFirst puts the records whose payload is exactly chunkBytes before the
+// others: a medium aligns them, and need leave a gap only once.
+func fullFirst(chunks []chunk) {
+	part := func(c chunk) int {
+		if uint64(c.header())+c.bytes == chunkBytes {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(chunks, func(a, b chunk) int { return part(a) - part(b) })
 }
 
 // close ends the open chunk.

@@ -37,11 +37,11 @@ func TestPlannerCoversEveryPageOnce(t *testing.T) {
 				got = append(got, a)
 			}
 		}
-		if n != c.bytes || n > chunkBytes || len(c.runs) > maxRuns || n == 0 {
+		if n != c.bytes || len(c.runs) > maxRuns || n == 0 {
 			t.Fatalf("chunk of %d runs says %d bytes and has %d", len(c.runs), c.bytes, n)
 		}
-		if c.header()+int(c.bytes) > record.MaxPayload {
-			t.Fatalf("chunk of %d bytes does not fit a record", c.bytes)
+		if payload := c.header() + int(c.bytes); payload > chunkBytes || payload > record.MaxPayload {
+			t.Fatalf("chunk of %d bytes does not fit a record or a buffer", c.bytes)
 		}
 	}
 	if len(got) != len(want) {
@@ -51,6 +51,35 @@ func TestPlannerCoversEveryPageOnce(t *testing.T) {
 		if got[i] != want[i] {
 			t.Fatalf("page %d is %#x, want %#x", i, got[i], want[i])
 		}
+	}
+}
+
+// TestFullFirst: records that fill a huge page come first, all others keep
+// their order.
+func TestFullFirst(t *testing.T) {
+	var p planner
+	const far = 1 << 30
+	p.add(far, far+pageSize)                    // with the next one
+	p.add(2*far, 2*far+chunkBytes)              // split: it has no room for all
+	p.add(4*far, 4*far+3*chunkBytes+3*pageSize) // several full ones
+	p.add(6*far, 6*far+chunkBytes-4*pageSize)   // behind the rest of it: full, with an index
+	p.close()
+	fullFirst(p.chunks)
+	full, rest, last := 0, 0, uint64(0)
+	for _, c := range p.chunks {
+		switch payload := uint64(c.header()) + c.bytes; {
+		case payload == chunkBytes && rest == 0:
+			full++
+		case payload == chunkBytes:
+			t.Errorf("a full record behind %d others", rest)
+		case c.runs[0].start < last:
+			t.Errorf("%#x comes behind %#x", c.runs[0].start, last)
+		default:
+			rest, last = rest+1, c.runs[0].start
+		}
+	}
+	if full < 4 || rest == 0 {
+		t.Errorf("%d full records and %d others", full, rest)
 	}
 }
 

@@ -37,11 +37,16 @@ func readRuns(pid int, mem *os.File, runs []run, dst []byte) error {
 }
 
 // writeRuns is the way back.
-func writeRuns(pid int, mem *os.File, runs []run, src []byte) error {
+func writeRuns(pid int, runs []run, src []byte) error {
 	err := copyVectors(unix.SYS_PROCESS_VM_WRITEV, pid, runs, src)
 	if !errors.Is(err, unix.EFAULT) && !errors.Is(err, errPartial) {
 		return err
 	}
+	mem, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("open its memory: %w", err)
+	}
+	defer mem.Close()
 	for _, r := range runs {
 		n := r.bytes()
 		if _, err := mem.WriteAt(src[:n], int64(r.start)); err != nil {

@@ -157,6 +157,7 @@ func planPages(pid int, mappings []*state.Mapping) ([]chunk, error) {
 		}
 	}
 	pl.close()
+	fullFirst(pl.chunks)
 	return pl.chunks, nil
 }
 

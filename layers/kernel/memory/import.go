@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/record"
@@ -77,7 +76,7 @@ func (s *Subsystem) receive(ctx context.Context, t *target.Task, l *layout, in *
 		if err != nil {
 			return p, err
 		}
-		if err := s.writePages(t, runs, data); err != nil {
+		if err := s.writePages(t, l, runs, data); err != nil {
 			return p, fmt.Errorf("memory: process %d: %w", t.ID, err)
 		}
 		p.Bytes = uint64(len(data))
@@ -87,13 +86,13 @@ func (s *Subsystem) receive(ctx context.Context, t *target.Task, l *layout, in *
 }
 
 // writePages fills pages of the task.
-func (s *Subsystem) writePages(t *target.Task, runs []run, data []byte) error {
-	mem, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", t.Pid), os.O_WRONLY, 0)
-	if err != nil {
-		return fmt.Errorf("open its memory: %w", err)
+func (s *Subsystem) writePages(t *target.Task, l *layout, runs []run, data []byte) error {
+	if len(data) >= fastFrom {
+		if err := l.fill.open(t, l); err != nil {
+			return err
+		}
 	}
-	defer mem.Close()
-	if err := writeRuns(t.Pid, mem, runs, data); err != nil {
+	if err := l.fill.write(t.Pid, runs, data); err != nil {
 		return err
 	}
 	s.bytes.Add(uint64(len(data)))
@@ -108,6 +107,9 @@ func (s *Subsystem) build(t *target.Task, l *layout) (record.Progress, error) {
 	}
 	if !l.mapped {
 		return record.Progress{}, fmt.Errorf("%w: process %d has no whole memory layout", errLayout, t.ID)
+	}
+	if err := l.fill.close(); err != nil {
+		return record.Progress{}, fmt.Errorf("memory: process %d: end its fill: %w", t.ID, err)
 	}
 	if err := s.finish(t, l); err != nil {
 		return record.Progress{}, fmt.Errorf("memory: process %d: %w", t.ID, err)

@@ -34,6 +34,8 @@ type layout struct {
 	// mapped: the task has the image's mappings, pages may be written.
 	mapped bool
 	built  bool
+	// fill writes its pages.
+	fill fill
 }
 
 // errLayout marks an image that contradicts itself.

@@ -20,6 +20,10 @@ import (
 // sharedShift leaves room for every page below it.
 const sharedShift = 40
 
+// sharedChunk is the payload of one record of a shared object: the import has
+// it in the task's scratch memory, which is to stay small.
+const sharedChunk = 512 << 10
+
 // sharedEntity names the content of an object from an offset on, a multiple of
 // the page size.
 func sharedEntity(id, offset uint64) uint64 { return id<<sharedShift | offset/pageSize }
@@ -131,7 +135,7 @@ func (o *sharedObject) copy(ctx context.Context, buf []byte, limit uint64, out r
 		if err != nil {
 			return n, os.NewSyscallError("lseek(SEEK_HOLE)", err)
 		}
-		part := buf[:min(stop-start, chunkBytes)]
+		part := buf[:min(stop-start, sharedChunk)]
 		if _, err := f.ReadAt(part, start); err != nil {
 			return n, err
 		}

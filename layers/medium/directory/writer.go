@@ -112,7 +112,7 @@ func (w *Writer) pushLane(l *lane, r *record.Record) error {
 	if err := w.open(l); err != nil {
 		return w.fail(err)
 	}
-	at := image.Place{Lane: l.number, Offset: l.next}
+	at := image.Place{Lane: l.number, Offset: image.Start(l.next, len(r.Payload))}
 	if err := l.file.write(r.Payload, at.Offset); err != nil {
 		return w.fail(err)
 	}
