@@ -15,7 +15,6 @@ import (
 	"strings"
 
 	"github.com/io-mig/mig/integration/bench/driver"
-	"github.com/io-mig/mig/integration/bench/machine"
 	"github.com/io-mig/mig/integration/bench/report"
 	"github.com/io-mig/mig/integration/bench/victim"
 	"github.com/io-mig/mig/integration/internal/repo"
@@ -37,7 +36,10 @@ type bench struct {
 	report  *report.Report
 	tree    repo.Tree
 	scope   scope.Scope
-	images  string // directory on a tmpfs
+	images  string // directory for images: plain, unless a section says otherwise
+	plain   string // a tmpfs of 4 KiB pages
+	huge    string // a tmpfs of huge pages; empty: this kernel has none
+	mounts  []string
 	program string // the workload
 	bundles driver.Bundles
 	mig     *driver.Mig
@@ -47,17 +49,10 @@ type bench struct {
 	printed int // sections
 }
 
-// shm is where images go. It is a tmpfs on every Linux that has POSIX shared
-// memory.
-const shm = "/dev/shm"
-
 // path is the PATH of everything that is started.
 const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 func newBench(ctx context.Context, r *report.Report, o options) (_ *bench, err error) {
-	if !machine.IsTmpfs(shm) {
-		return nil, fmt.Errorf("%s is no tmpfs: images on a disk would measure the disk", shm)
-	}
 	b := &bench{options: o, report: r}
 	if b.tree, err = repo.Find(); err != nil {
 		return nil, err
@@ -70,10 +65,7 @@ func newBench(ctx context.Context, r *report.Report, o options) (_ *bench, err e
 			err = errors.Join(err, b.close())
 		}
 	}()
-	if err := sweepImages(); err != nil {
-		return nil, err
-	}
-	if b.images, err = os.MkdirTemp(shm, b.scope.Name+"-"); err != nil {
+	if err := b.openImages(); err != nil {
 		return nil, err
 	}
 	if b.program, err = victim.Build(b.scope.Dir); err != nil {
@@ -95,18 +87,16 @@ func newBench(ctx context.Context, r *report.Report, o options) (_ *bench, err e
 	return b, b.findPeer(ctx)
 }
 
-// sweepImages removes the images of benchmarks that were killed: scope.New has
-// removed their directories already.
-func sweepImages() error {
-	dirs, err := filepath.Glob(filepath.Join(shm, "migtest-*-*-*-*"))
-	for _, dir := range dirs {
-		name := filepath.Base(dir)
-		owner := filepath.Join("/tmp", name[:strings.LastIndexByte(name, '-')])
-		if _, statErr := os.Stat(owner); os.IsNotExist(statErr) {
-			err = errors.Join(err, os.RemoveAll(dir))
-		}
+// openImages makes the places for images, for all contestants alike.
+func (b *bench) openImages() (err error) {
+	if b.plain, err = b.mountTmpfs(hugeNever); err != nil {
+		return err
 	}
-	return err
+	if b.huge, err = b.mountTmpfs(hugeWithinSize); err != nil {
+		b.note(fmt.Sprintf("There is no tmpfs of huge pages (%v): its sections are left out.", err))
+	}
+	b.images = b.plain
+	return nil
 }
 
 // flush prints the sections that are complete and saves the report, so that a
@@ -197,11 +187,9 @@ func (b *bench) close() error {
 	if b.mig != nil {
 		errs = append(errs, b.mig.Close())
 	}
+	errs = append(errs, b.unmount())
 	for _, leak := range b.scope.Leaks() {
 		errs = append(errs, errors.New("leaked: "+leak))
-	}
-	if b.images != "" {
-		errs = append(errs, os.RemoveAll(b.images))
 	}
 	return errors.Join(append(errs, b.scope.Destroy())...)
 }

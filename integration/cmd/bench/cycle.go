@@ -50,6 +50,16 @@ func (c *cycles) spend(what string, values ...float64) {
 	c.shares[at].values = append(c.shares[at].values, values...)
 }
 
+// share returns the measurements of one.
+func (c *cycles) share(what string) stats.Series {
+	for _, s := range c.shares {
+		if s.what == what {
+			return s.values
+		}
+	}
+	return nil
+}
+
 // total is checkpoint and restore.
 func (c *cycles) total() stats.Series { return c.checkpoint.Plus(c.restore) }
 

@@ -46,6 +46,9 @@ func main() {
 	shim := flag.String("shim", "", "another `build` of containerd-shim-mig-v1, one with symbols for example")
 	noPeer := flag.Bool("no-peer", false, "leave runc + CRIU out")
 	flag.Parse()
+	if outside, status := withOwnMounts(); outside {
+		os.Exit(status)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	r := &report.Report{Started: time.Now().UTC(), Runs: *runs, Machine: machine.Describe(), Versions: map[string]string{}}
