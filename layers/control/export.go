@@ -55,7 +55,7 @@ func (x *Exporter) Run(ctx context.Context) (Result, error) {
 
 // towards is everything up to the last record.
 func (x *Exporter) towards(ctx context.Context) error {
-	for _, part := range []func(context.Context) error{x.preflight, x.early, x.hold, x.residual} {
+	for _, part := range []func(context.Context) error{x.preflight, x.prepare, x.early, x.hold, x.residual} {
 		if err := part(ctx); err != nil {
 			return err
 		}
@@ -110,16 +110,28 @@ func (x *Exporter) check() error {
 	return nil
 }
 
+// prepare waits until the destination can take the container: nothing is
+// stopped for a peer that is still building.
+func (x *Exporter) prepare(ctx context.Context) error {
+	if x.opts.Prepare == nil {
+		return nil
+	}
+	return x.call(ctx, Place{Call: "prepare"}, x.opts.Prepare)
+}
+
 // residual exports what is left of the stopped tasks, subsystem by subsystem.
 func (x *Exporter) residual(ctx context.Context) error {
 	if err := x.to(StateResidual); err != nil {
 		return err
 	}
-	if err := x.stage(ctx, record.StageResidual); err != nil || !x.leave {
+	err := x.stage(ctx, record.StageResidual)
+	if err != nil || !x.leave && x.opts.Switch == nil {
 		return err
 	}
+	// A live peer cannot wait for the end of the stream, which comes after the
+	// decision.
 	return x.call(ctx, Place{Call: "push switch mark"}, func(ctx context.Context) error {
-		m := switchMark()
+		m := switchMark(x.leave)
 		if err := m.Seal(); err != nil {
 			return err
 		}

@@ -91,7 +91,10 @@ func (m *Importer) setup(ctx context.Context) error {
 	if len(m.held) == 0 {
 		return errors.New("the frame has no process")
 	}
-	return nil
+	if m.opts.Prepared == nil {
+		return nil
+	}
+	return m.call(ctx, Place{Call: "prepared"}, m.opts.Prepared)
 }
 
 // takeNew takes over the processes that have appeared since the last look:

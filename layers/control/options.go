@@ -73,6 +73,9 @@ type ExportOptions struct {
 	// Leave lets the container run on afterwards. It excludes Switch and a
 	// strategy that leaves state behind.
 	Leave bool
+	// Prepare returns when the destination can take the container. It is called
+	// after the pre-flight, while the tasks run. nil: nothing to wait for.
+	Prepare func(ctx context.Context) error
 	// Switch is the point of decision of a move, called when everything is
 	// flushed and the container is sealed. nil decides for the image as soon as
 	// it is flushed. If it panics or never returns, the verdict is
@@ -91,6 +94,9 @@ type ImportOptions struct {
 	// holds. It is asked before anything is built. nil leaves the discovery to
 	// the first record of an unknown subsystem.
 	Manifest func(ctx context.Context) ([]string, error)
+	// Prepared is called when the frame was taken over: the source may stop its
+	// container now. May be nil.
+	Prepared func(ctx context.Context) error
 	// Ready is called when only the permission to run is missing. It returns
 	// nil when the copy is the container from here on (COMMIT was received and
 	// written down). nil means at once: a local restore.

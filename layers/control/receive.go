@@ -65,7 +65,7 @@ type reader struct {
 	turn   chan struct{}
 	order  *order // guarded by turn
 	ended  bool   // guarded by turn
-	marked bool   // guarded by turn; read after the workers
+	marked bool   // more follows; guarded by turn, read after the workers
 }
 
 // next takes one record and imports it. more is false after the last. After a
@@ -152,10 +152,10 @@ func (r *reader) mark(rec *record.Record) error {
 	if err := rec.Verify(); err != nil {
 		return err
 	}
-	if rec.Kind != kindSwitch || r.m.more {
+	if rec.Kind != kindSwitch || len(rec.Payload) != 1 || rec.Payload[0] > 1 || r.m.more {
 		return fmt.Errorf("record %s has no meaning here", rec.Header)
 	}
-	r.marked = true
+	r.marked = rec.Payload[0] == 1
 	return nil
 }
 

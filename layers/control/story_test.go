@@ -67,15 +67,17 @@ func runFile(t *testing.T, file string) {
 
 // teller builds a world from a story's lines.
 type teller struct {
-	w       *world
-	subs    []Subsystem
-	tune    Tuning
-	exp     ExportOptions
-	side    string
-	dumps   bytes.Buffer
-	names   []string
-	refuse  bool
-	elapsed bool
+	w      *world
+	subs   []Subsystem
+	tune   Tuning
+	exp    ExportOptions
+	side   string
+	dumps  bytes.Buffer
+	names  []string
+	refuse bool
+	// prepared: the import tells when its frame stands.
+	prepared bool
+	elapsed  bool
 }
 
 func tell(t *testing.T, story string) string {
@@ -159,6 +161,10 @@ func (s *teller) line(f []string) error {
 		s.exp.Leave = true
 	case "switch":
 		s.exp.Switch = s.verdict(args[0])
+	case "prepare":
+		s.exp.Prepare = func(ctx context.Context) error { return s.w.call(ctx, "prepare", nil) }
+	case "prepared":
+		s.prepared = true
 	case "manifest":
 		s.names = args
 	case "refused":
@@ -241,6 +247,9 @@ func (s *teller) runImport(ctx context.Context) (Result, error) {
 	i := ImportOptions{Tuning: s.tune, Container: w, Medium: w, Subsystems: s.subs}
 	if s.names != nil {
 		i.Manifest = func(ctx context.Context) ([]string, error) { return s.names, w.call(ctx, "manifest", nil) }
+	}
+	if s.prepared {
+		i.Prepared = func(ctx context.Context) error { return w.call(ctx, "tell prepared", nil) }
 	}
 	i.Ready = func(ctx context.Context) error {
 		if err := w.call(ctx, "ready", nil); err != nil || !s.refuse {

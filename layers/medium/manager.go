@@ -125,6 +125,9 @@ type counted struct {
 	leave func()
 }
 
+// Unwrap returns the instance.
+func (c *counted) Unwrap() Medium { return c.Medium }
+
 func (c *counted) Close() error {
 	defer c.leave()
 	return c.Medium.Close()

@@ -10,3 +10,14 @@ type Command struct {
 	Verb string
 	Body []byte
 }
+
+// Pull asks the exporter for a piece of state out of turn: a page that a copy
+// has touched before it came.
+type Pull struct {
+	Subsystem string
+	Process   ProcessID
+	// Entity and Length say what is wanted, as the subsystem counts: for memory
+	// the address and a number of bytes.
+	Entity uint64
+	Length uint32
+}

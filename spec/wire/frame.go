@@ -2,8 +2,10 @@
 
 // Package wire is the format of what passes between two hosts: frames.
 //
-// A stream has one or more connections with the same two ends. The side that
-// exports sends records on any of them; everything else goes over the first.
+// A TCP connection starts with a Preamble in the clear, behind it comes TLS,
+// and in TLS come frames. A stream has one or more data connections with the
+// same two ends. The side that exports sends records on any of them; everything
+// else goes over the first.
 //
 //	exporter                                importer
 //	Hello on every connection      ->
@@ -12,10 +14,25 @@
 //	                               <-       Credit, as records are released
 //	Flush                          ->
 //	                               <-       Ack, when all before it are released
+//	Command                       <->       Command
+//	Answer                        <->       Answer
 //	Bye                            ->
 //	                               <-       Bye
 //
 // A connection that ends without Bye was cut off.
+//
+// An urgent connection carries what a copy that runs already waits for. It may
+// be replaced by a new one at any time; what was not answered is asked again.
+//
+//	exporter                                importer
+//	Hello                          ->
+//	                               <-       Pull, any number at a time
+//	Pulled or Answer (a failure)   ->
+//
+// A move talks through one-way commands to "control", see package handover:
+//
+//	importer: PREPARED (its frame stands), READY, RUNNING, ABORTED, LOST
+//	exporter: COMMIT, ABORT
 package wire
 
 import (
@@ -33,13 +50,15 @@ type Type uint8
 
 // The frames.
 const (
-	// Hello starts every connection. 16 bytes:
+	// Hello starts every connection. 32 bytes:
 	//	 0  4  "MIGW"
 	//	 4  2  major version
 	//	 6  2  minor version
 	//	 8  2  number of this connection, from 0
 	//	10  2  number of connections
-	//	12  4  zero
+	//	12  1  purpose, Data or Urgent
+	//	13  3  zero
+	//	16 16  token of the move
 	Hello Type = 1
 	// Manifest is the stream's manifest, image.Manifest's JSON.
 	Manifest Type = 2
@@ -62,6 +81,33 @@ const (
 	Bye Type = 7
 	// Failure is UTF-8 text of at most MaxText bytes: why the sender gives up.
 	Failure Type = 8
+	// Command is for the other side's peer of a subsystem, or for its control:
+	//	 0  8  number that the answer names, 0: none is wanted
+	//	 8  1  length of the receiver's name
+	//	 9  1  length of the verb
+	//	10  2  zero
+	//	12     receiver, verb, body
+	Command Type = 9
+	// Answer is the answer to a Command, or a failed Pull:
+	//	 0  8  number
+	//	 8  1  1 if it failed: then the body is UTF-8 text
+	//	 9  3  zero
+	//	12     body
+	Answer Type = 10
+	// Pull asks for a piece of state out of turn:
+	//	 0  8  number that the answer names
+	//	 8  4  process
+	//	12  4  length that is wanted, in the subsystem's units
+	//	16  8  entity
+	//	24     name of the subsystem
+	Pull Type = 11
+	// Pulled is a record as in Record, with the number of the Pull in the place of
+	// the sequence number.
+	Pulled Type = 12
+	// Compressed is a record as in Record, but that the payload is one zstd frame
+	// (RFC 8878) which gives the length that the record header names. It counts
+	// against the window as if it was not compressed.
+	Compressed Type = 13
 )
 
 // Sizes and limits, in bytes.
@@ -72,7 +118,7 @@ const (
 	//	 4  4  length of what follows the header
 	//	 8  4  CRC-32C of bytes 0 to 7
 	HeaderSize = 12
-	HelloSize  = 16
+	HelloSize  = 32
 	// RecordHead is what a Record frame holds before the payload.
 	RecordHead = 8 + image.RecordHeaderSize
 	// RecordOverhead is what a record costs of the window beside its payload.
@@ -83,6 +129,14 @@ const (
 	MaxText = 4096
 	// MaxConnections of one stream.
 	MaxConnections = 64
+	// CommandHead is what a Command or an Answer holds at least, MaxBody bounds
+	// their bodies.
+	CommandHead = 12
+	MaxBody     = 1 << 20
+	// maxName bounds a receiver and a verb.
+	maxName = 64
+	// PullHead is what a Pull holds before the name.
+	PullHead = 24
 )
 
 // The version of the protocol. Peers must agree on the major version.
@@ -90,8 +144,6 @@ const (
 	Major = 1
 	Minor = 0
 )
-
-const helloMagic = "MIGW"
 
 // ErrProtocol is what every error of a decoder wraps.
 var ErrProtocol = errors.New("protocol error")
@@ -145,52 +197,16 @@ func limits(t Type) (low, high int) {
 		return 0, 0
 	case Failure:
 		return 0, MaxText
+	case Command:
+		return CommandHead, CommandHead + 2*maxName + MaxBody
+	case Answer:
+		return CommandHead, CommandHead + MaxBody
+	case Pull:
+		return PullHead + 1, PullHead + record.MaxSubsystem
+	case Pulled:
+		return RecordHead, RecordHead + record.MaxPayload
+	case Compressed:
+		return RecordHead + 1, RecordHead + record.MaxPayload
 	}
 	return 0, -1
-}
-
-// AppendHello appends a whole Hello frame.
-func AppendHello(b []byte, index, count int) []byte {
-	b = append(AppendHeader(b, Hello, HelloSize), helloMagic...)
-	b = binary.LittleEndian.AppendUint16(b, Major)
-	b = binary.LittleEndian.AppendUint16(b, Minor)
-	b = binary.LittleEndian.AppendUint16(b, uint16(index))
-	b = binary.LittleEndian.AppendUint16(b, uint16(count))
-	return append(b, 0, 0, 0, 0)
-}
-
-// DecodeHello reads the 16 bytes of a Hello.
-func DecodeHello(b []byte) (index, count int, err error) {
-	if len(b) != HelloSize || string(b[:4]) != helloMagic {
-		return 0, 0, fmt.Errorf("%w: no hello: % x", ErrProtocol, b[:min(len(b), HelloSize)])
-	}
-	if major := binary.LittleEndian.Uint16(b[4:]); major != Major {
-		return 0, 0, fmt.Errorf("%w: the peer speaks version %d.%d, this mig %d.%d: use releases of the same major version",
-			ErrProtocol, major, binary.LittleEndian.Uint16(b[6:]), Major, Minor)
-	}
-	index, count = int(binary.LittleEndian.Uint16(b[8:])), int(binary.LittleEndian.Uint16(b[10:]))
-	if count < 1 || count > MaxConnections || index >= count || binary.LittleEndian.Uint32(b[12:]) != 0 {
-		return 0, 0, fmt.Errorf("%w: hello of connection %d of %d", ErrProtocol, index, count)
-	}
-	return index, count, nil
-}
-
-// AppendRecord appends a Record frame up to where the payload follows.
-func AppendRecord(b []byte, seq uint64, r *record.Record) []byte {
-	b = AppendHeader(b, Record, RecordHead+len(r.Payload))
-	b = binary.LittleEndian.AppendUint64(b, seq)
-	e := image.Entry{Header: r.Header, Sum: r.Sum, Length: len(r.Payload)}
-	return e.Append(b)
-}
-
-// DecodeRecord reads the RecordHead bytes of a Record frame with n bytes.
-func DecodeRecord(b []byte, n int) (seq uint64, e image.Entry, err error) {
-	e, end, err := image.DecodeBlock(b[8:RecordHead])
-	if err == nil && (end != nil || e.Place.Lane != 0 || e.Length != n-RecordHead) {
-		err = fmt.Errorf("a frame of %d bytes with %s of %d bytes in lane %d", n, e.Header, e.Length, e.Place.Lane)
-	}
-	if err != nil {
-		return 0, e, fmt.Errorf("%w: record: %w", ErrProtocol, err)
-	}
-	return binary.LittleEndian.Uint64(b), e, nil
 }

@@ -46,7 +46,7 @@ func TestPreamble(t *testing.T) {
 			t.Errorf("token %q was taken", bad)
 		}
 	}
-	if NewToken() == NewToken() {
+	if a, b := NewToken(), NewToken(); a == b {
 		t.Error("two tokens are equal")
 	}
 }

@@ -2,6 +2,12 @@
 
 package target
 
+import (
+	"context"
+
+	"github.com/io-mig/mig/spec/record"
+)
+
 // Env is what a subsystem of one event works on. Exactly one of Source and
 // Frame is set.
 type Env struct {
@@ -13,4 +19,18 @@ type Env struct {
 	// subsystem documents those it knows and ignores the others: see its Option
 	// constants. May be nil.
 	Options map[string]string
+	// Peer is the other side of a live move, nil for an image.
+	Peer Peer
+}
+
+// Peer is a subsystem's way to the other host, beside the records.
+type Peer interface {
+	// Command asks the peer of a subsystem (kernel.Commander) and returns its
+	// answer.
+	Command(ctx context.Context, c record.Command) (record.Command, error)
+	// Pull asks the source's subsystem (kernel.Puller) for a piece of state out of
+	// turn, on a connection of its own. It waits, as long as ctx allows, for a
+	// connection that is gone to be made again. The caller verifies the record
+	// and calls release once. On the source it is an error.
+	Pull(ctx context.Context, want record.Pull) (r *record.Record, release func(), err error)
 }

@@ -33,6 +33,9 @@ type Medium struct {
 // New makes m fail by plans. It closes m when it is closed.
 func New(m medium.Medium, plans Plans) *Medium { return &Medium{Medium: m, plans: plans} }
 
+// Unwrap returns the medium inside.
+func (m *Medium) Unwrap() medium.Medium { return m.Medium }
+
 // PushData pushes unless the plan says otherwise.
 func (m *Medium) PushData(ctx context.Context, r *record.Record) error {
 	if err := ctx.Err(); err != nil {

@@ -32,6 +32,9 @@ func New(m medium.Medium, rate int64) (*Limiter, error) {
 	return &Limiter{Medium: m, rate: float64(rate)}, nil
 }
 
+// Unwrap returns the medium that is limited.
+func (l *Limiter) Unwrap() medium.Medium { return l.Medium }
+
 // PushData waits for its turn, then pushes.
 func (l *Limiter) PushData(ctx context.Context, r *record.Record) error {
 	if err := l.wait(ctx); err != nil {

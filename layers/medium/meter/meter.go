@@ -57,6 +57,9 @@ func newMeter(m medium.Medium, now func() time.Time) *Meter {
 	return &Meter{Medium: m, now: now, subsystems: map[string]Count{}, start: start, last: start, windowStart: start}
 }
 
+// Unwrap returns the medium inside.
+func (m *Meter) Unwrap() medium.Medium { return m.Medium }
+
 // PushData counts the records that the medium took.
 func (m *Meter) PushData(ctx context.Context, r *record.Record) error {
 	err := m.Medium.PushData(ctx, r)

@@ -6,7 +6,11 @@
 //
 // The importer grants a window and gives it back as records are released: a
 // push waits for window before its first byte is sent, so a wait can be
-// cancelled without breaking a frame, and the importer's memory is bounded.
+// cancelled without breaking a frame, and the importer's memory is bounded. The
+// exporter holds nothing but the frames that are just being written.
+//
+// Beside the records, commands go both ways (Peer), and an urgent connection
+// serves what a running copy waits for (Puller, ServePulls).
 package stream
 
 import (
@@ -18,17 +22,29 @@ import (
 	"time"
 
 	"github.com/io-mig/mig/layers/medium"
-	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/wire"
 )
 
 // farewell bounds how long Close waits for the peer's Bye.
 const farewell = 5 * time.Second
 
+// Options of both ends. Its zero value is usable.
+type Options struct {
+	// Token of the move, which both ends must name.
+	Token wire.Token
+	// Compress is the exporter's policy. An importer takes either.
+	Compress Compression
+}
+
 // core is what both ends share.
 type core struct {
+	opts  Options
 	conns []net.Conn
 	work  sync.WaitGroup
+	talk  talk
+	// live ends when the stream fails or is closed.
+	live context.Context
+	end  context.CancelCauseFunc
 
 	mu sync.Mutex
 	// changed is closed and replaced at every change that somebody may wait for.
@@ -38,19 +54,38 @@ type core struct {
 	closed   bool
 	// bye: the peer said Bye.
 	bye bool
+	// over is closed when nothing more can come from the peer.
+	over     chan struct{}
+	overOnce sync.Once
 }
 
-func (c *core) init(conns []net.Conn) error {
+func (c *core) init(o Options, conns []net.Conn) error {
 	if len(conns) < 1 || len(conns) > wire.MaxConnections {
 		return fmt.Errorf("stream over %d connections: want 1 to %d", len(conns), wire.MaxConnections)
 	}
-	c.conns, c.changed = conns, make(chan struct{})
+	c.opts, c.conns, c.changed, c.over = o, conns, make(chan struct{}), make(chan struct{})
+	c.live, c.end = context.WithCancelCause(context.Background())
+	c.talk.init()
 	return nil
 }
 
 func (c *core) broadcast() {
 	close(c.changed)
 	c.changed = make(chan struct{})
+}
+
+// finish is called when nothing more can come from the peer.
+func (c *core) finish() { c.overOnce.Do(func() { close(c.over) }) }
+
+// Over is closed when nothing more will come from the peer: it said Bye, or the
+// stream is broken or closed.
+func (c *core) Over() <-chan struct{} { return c.over }
+
+// Err is what has broken the stream, nil while it is whole.
+func (c *core) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
 }
 
 // fail makes err final, with the lock not held. It ends every connection, so
@@ -61,11 +96,27 @@ func (c *core) fail(err error) error {
 	if c.err == nil {
 		c.err = err
 		c.broadcast()
+		c.end(err)
 		for _, conn := range c.conns {
 			_ = conn.Close()
 		}
 	}
+	c.finish()
 	return c.err
+}
+
+// close ends the connections and waits for every goroutine.
+func (c *core) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.broadcast()
+	c.mu.Unlock()
+	c.end(medium.ErrClosed)
+	for _, conn := range c.conns {
+		_ = conn.Close()
+	}
+	c.finish()
+	c.work.Wait()
 }
 
 // wait sleeps until ready, called with the lock held, says so, the stream
@@ -103,7 +154,32 @@ func readFrame(r io.Reader) (wire.Type, int, error) {
 	return wire.DecodeHeader(head[:])
 }
 
-// unsupported answers a command that a stream does not know.
-func unsupported(c record.Command) (record.Command, error) {
-	return record.Command{}, medium.Unsupported("stream", c)
+// readBody reads what follows a header. It allocates as it reads, so that a
+// length alone makes nobody hold memory.
+func readBody(r io.Reader, n int) ([]byte, error) {
+	const step = 64 << 10
+	b := make([]byte, 0, min(n, step))
+	for len(b) < n {
+		more := min(n-len(b), step)
+		b = append(b, make([]byte, more)...)
+		if _, err := io.ReadFull(r, b[len(b)-more:]); err != nil {
+			return nil, unexpected(err)
+		}
+	}
+	return b, nil
+}
+
+// writeCut writes to a connection so that the end of ctx cuts the write short,
+// after which the connection is of no use.
+func writeCut(ctx context.Context, conn net.Conn, parts ...[]byte) error {
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetWriteDeadline(time.Unix(1, 0)) })
+	buffers := net.Buffers(parts)
+	_, err := buffers.WriteTo(conn)
+	if !stop() && err == nil {
+		err = conn.SetWriteDeadline(time.Time{}) // it ended too late to matter
+	}
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
 }

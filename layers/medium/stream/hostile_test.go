@@ -19,7 +19,7 @@ import (
 // TestHostileExporter: whatever comes, the importer ends with an error that
 // says so, and never with EOF.
 func TestHostileExporter(t *testing.T) {
-	hello := wire.AppendHello(nil, 0, 1)
+	hello := wire.Greeting{Count: 1, Purpose: wire.Data}.Append(nil)
 	rec := mediumtest.Record(1, 100)
 	frame := func(seq uint64) []byte { return append(wire.AppendRecord(nil, seq, rec), rec.Payload...) }
 	flipped := frame(0)
@@ -36,7 +36,7 @@ func TestHostileExporter(t *testing.T) {
 		"nothing":             {nil, false},
 		"not a mig":           {[]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), true},
 		"no hello":            {frame(0), true},
-		"another count":       {wire.AppendHello(nil, 1, 2), true},
+		"another count":       {wire.Greeting{Index: 1, Count: 2, Purpose: wire.Data}.Append(nil), true},
 		"hello twice":         {append(hello[:len(hello):len(hello)], hello...), true},
 		"cut in a header":     {append(hello[:len(hello):len(hello)], frame(0)[:40]...), false},
 		"cut in a payload":    {append(hello[:len(hello):len(hello)], frame(0)[:150]...), false},
@@ -49,7 +49,7 @@ func TestHostileExporter(t *testing.T) {
 		"failure is reported": {append(append(hello[:len(hello):len(hello)], wire.AppendHeader(nil, wire.Failure, 4)...), "oops"...), false},
 	} {
 		a, b := dial(t, 1)
-		r, err := NewReader(b...)
+		r, err := NewReader(Options{}, b...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,11 +87,11 @@ func TestHostileExporter(t *testing.T) {
 func TestCutConnection(t *testing.T) {
 	for cut := range 3 {
 		a, b := dial(t, 3)
-		w, err := NewWriter(a...)
+		w, err := NewWriter(Options{}, a...)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := NewReader(b...)
+		r, err := NewReader(Options{}, b...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,7 +131,7 @@ func TestCutConnection(t *testing.T) {
 // TestStalledPeer: a network that takes nothing does not hold a cancelled push.
 func TestStalledPeer(t *testing.T) {
 	a, b := dial(t, 1)
-	w, err := NewWriter(a...)
+	w, err := NewWriter(Options{}, a...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,11 +152,11 @@ func BenchmarkLoopback(b *testing.B) {
 	for _, n := range []int{1, 2} {
 		b.Run(map[int]string{1: "1conn", 2: "2conns"}[n], func(b *testing.B) {
 			x, y := dial(b, n)
-			w, err := NewWriter(x...)
+			w, err := NewWriter(Options{}, x...)
 			if err != nil {
 				b.Fatal(err)
 			}
-			r, err := NewReader(y...)
+			r, err := NewReader(Options{}, y...)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -20,8 +20,11 @@ import (
 type Reader struct {
 	core
 	buffers medium.Buffers
+	unpack  unpacker
 	// first is connection 0, known after its Hello.
 	first net.Conn
+	// out is held while something is written to first.
+	out chan struct{}
 	// hello[i]: connection number i has come.
 	hello []bool
 
@@ -42,21 +45,50 @@ type arrival struct {
 
 // NewReader takes the other ends of a Writer's connections, in any order. It
 // owns them.
-func NewReader(conns ...net.Conn) (*Reader, error) {
-	r := &Reader{hello: make([]bool, len(conns)), ready: map[uint64]*arrival{}, early: map[uint64]bool{}, flush: -1}
-	if err := r.init(conns); err != nil {
+func NewReader(o Options, conns ...net.Conn) (*Reader, error) {
+	r, err := newReader(o, conns)
+	if err != nil {
 		return nil, err
 	}
 	for _, conn := range conns {
-		r.work.Go(func() { r.receive(conn) })
+		r.work.Go(func() {
+			g, err := ReadGreeting(conn)
+			if err == nil {
+				err = r.greet(conn, g)
+			}
+			r.receive(conn, g.Index, err)
+		})
+	}
+	return r, nil
+}
+
+// NewGreetedReader takes connections whose Hello was read (see Gather).
+func NewGreetedReader(o Options, conns []net.Conn, greetings []wire.Greeting) (*Reader, error) {
+	r, err := newReader(o, conns)
+	if err != nil {
+		return nil, err
+	}
+	for i, conn := range conns {
+		err := r.greet(conn, greetings[i])
+		r.work.Go(func() { r.receive(conn, greetings[i].Index, err) })
+	}
+	return r, nil
+}
+
+func newReader(o Options, conns []net.Conn) (*Reader, error) {
+	r := &Reader{hello: make([]bool, len(conns)), ready: map[uint64]*arrival{}, early: map[uint64]bool{}, flush: -1, out: make(chan struct{}, 1)}
+	if err := r.init(o, conns); err != nil {
+		return nil, err
 	}
 	r.work.Go(r.report)
 	return r, nil
 }
 
 // receive takes the frames of one connection until it ends.
-func (r *Reader) receive(conn net.Conn) {
-	index, err := r.greet(conn)
+func (r *Reader) receive(conn net.Conn, index int, err error) {
+	if index == 0 {
+		defer r.finish()
+	}
 	for err == nil {
 		err = r.frame(conn, index)
 	}
@@ -74,33 +106,22 @@ func (r *Reader) receive(conn net.Conn) {
 	}
 }
 
-func (r *Reader) greet(conn net.Conn) (int, error) {
-	t, n, err := readFrame(conn)
-	if err != nil {
-		return 0, err
-	}
-	if t != wire.Hello {
-		return 0, fmt.Errorf("%w: frame %d where a hello belongs", wire.ErrProtocol, t)
-	}
-	body := make([]byte, n)
-	if _, err := io.ReadFull(conn, body); err != nil {
-		return 0, err
-	}
-	index, count, err := wire.DecodeHello(body)
-	if err != nil {
-		return 0, err
-	}
+// greet takes a connection into the stream.
+func (r *Reader) greet(conn net.Conn, g wire.Greeting) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if count != len(r.conns) || r.hello[index] {
-		return index, fmt.Errorf("%w: connection %d of %d, here are %d or it came twice", wire.ErrProtocol, index, count, len(r.conns))
+	switch {
+	case g.Purpose != wire.Data || g.Token != r.opts.Token:
+		return fmt.Errorf("%w: %s connection of move %s, here is move %s", wire.ErrProtocol, g.Purpose, g.Token, r.opts.Token)
+	case g.Count != len(r.conns) || r.hello[g.Index]:
+		return fmt.Errorf("%w: connection %d of %d, here are %d or it came twice", wire.ErrProtocol, g.Index, g.Count, len(r.conns))
 	}
-	r.hello[index] = true
-	if index == 0 {
+	r.hello[g.Index] = true
+	if g.Index == 0 {
 		r.first = conn
 	}
 	r.broadcast()
-	return index, nil
+	return nil
 }
 
 // frame takes one frame.
@@ -109,15 +130,18 @@ func (r *Reader) frame(conn net.Conn, index int) error {
 	if err != nil {
 		return err
 	}
-	if t == wire.Record {
-		return r.record(conn, n)
+	if t == wire.Record || t == wire.Compressed {
+		return r.record(conn, t, n)
 	}
-	if index != 0 || t == wire.Hello || t == wire.Credit || t == wire.Ack {
+	if index != 0 || t == wire.Hello || t == wire.Credit || t == wire.Ack || t == wire.Pull || t == wire.Pulled {
 		return fmt.Errorf("%w: frame %d on connection %d", wire.ErrProtocol, t, index)
 	}
-	body := make([]byte, n) // at most image.MaxManifest
-	if _, err := io.ReadFull(conn, body); err != nil {
-		return unexpected(err)
+	body, err := readBody(conn, n)
+	if err != nil {
+		return err
+	}
+	if t == wire.Command || t == wire.Answer {
+		return r.heard(t, body, r.sendFirst)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -136,12 +160,16 @@ func (r *Reader) frame(conn net.Conn, index int) error {
 	return nil
 }
 
-func (r *Reader) record(conn net.Conn, n int) error {
+func (r *Reader) record(conn net.Conn, t wire.Type, n int) error {
 	var head [wire.RecordHead]byte
 	if _, err := io.ReadFull(conn, head[:]); err != nil {
 		return unexpected(err)
 	}
-	seq, e, err := wire.DecodeRecord(head[:], n)
+	decode := wire.DecodeRecord
+	if t == wire.Compressed {
+		decode = wire.DecodeCompressed
+	}
+	seq, e, err := decode(head[:], n)
 	if err != nil {
 		return err
 	}
@@ -157,9 +185,9 @@ func (r *Reader) record(conn net.Conn, n int) error {
 		return err
 	}
 	buf, release := r.buffers.Get(e.Length)
-	if _, err := io.ReadFull(conn, buf); err != nil {
+	if err := r.payload(conn, t, n-wire.RecordHead, buf); err != nil {
 		release()
-		return unexpected(err)
+		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -169,6 +197,40 @@ func (r *Reader) record(conn net.Conn, n int) error {
 	}
 	r.ready[seq] = &arrival{rec: *e.Record(buf), release: release}
 	r.broadcast()
+	return nil
+}
+
+// payload reads the n bytes of a record's payload into buf.
+func (r *Reader) payload(conn net.Conn, t wire.Type, n int, buf []byte) error {
+	if t == wire.Record {
+		_, err := io.ReadFull(conn, buf)
+		return unexpected(err)
+	}
+	packed, release := r.buffers.Get(n)
+	defer release()
+	if _, err := io.ReadFull(conn, packed); err != nil {
+		return unexpected(err)
+	}
+	return r.unpack.unpack(packed, buf)
+}
+
+// sendFirst writes to the first connection, as soon as that is known.
+func (r *Reader) sendFirst(ctx context.Context, frames []byte) error {
+	r.mu.Lock()
+	err := r.wait(ctx, func() bool { return r.first != nil && r.err == nil })
+	r.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	select {
+	case r.out <- struct{}{}:
+		defer func() { <-r.out }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := writeCut(ctx, r.first, frames); err != nil {
+		return r.fail(fmt.Errorf("stream: answer the exporter: %w: %w", medium.ErrIncomplete, err))
+	}
 	return nil
 }
 
@@ -197,15 +259,22 @@ func (r *Reader) report() {
 			frames = wire.AppendHeader(frames, wire.Bye, 0)
 		}
 		r.mu.Unlock()
-		_, err = r.first.Write(frames)
 		if bye {
+			r.farewell(frames)
 			return
 		}
-		if err != nil {
-			_ = r.fail(fmt.Errorf("stream: answer the exporter: %w: %w", medium.ErrIncomplete, err))
+		if r.sendFirst(context.Background(), frames) != nil {
 			return
 		}
 	}
+}
+
+// farewell says Bye. Whether it arrives is the exporter's concern: all records
+// are here.
+func (r *Reader) farewell(frames []byte) {
+	r.out <- struct{}{}
+	defer func() { <-r.out }()
+	_, _ = r.first.Write(frames)
 }
 
 // PopData returns the next record; its window is given back at release.
@@ -242,10 +311,23 @@ func (r *Reader) PopData(ctx context.Context) (*record.Record, func(), error) {
 	}, nil
 }
 
-// Command answers the manifest, once it has come.
+// Tell is Peer's.
+func (r *Reader) Tell(ctx context.Context, c record.Command) error {
+	frame, err := wire.AppendCommand(nil, 0, c)
+	if err != nil {
+		return err
+	}
+	return r.sendFirst(ctx, frame)
+}
+
+// Command answers the manifest, once it has come. One with a receiver goes to
+// the peer.
 func (r *Reader) Command(ctx context.Context, c record.Command) (record.Command, error) {
-	if c.To != "" || c.Verb != medium.VerbManifest {
-		return unsupported(c)
+	switch {
+	case c.To != "":
+		return r.call(ctx, c, r.sendFirst)
+	case c.Verb != medium.VerbManifest:
+		return record.Command{}, medium.Unsupported("stream", c)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -270,13 +352,9 @@ func (r *Reader) Close() error {
 		r.mu.Unlock()
 		return medium.ErrClosed
 	}
-	r.closed = true
-	r.broadcast()
 	r.mu.Unlock()
-	for _, conn := range r.conns {
-		_ = conn.Close()
-	}
-	r.work.Wait()
+	r.close()
+	r.unpack.close()
 	return nil
 }
 

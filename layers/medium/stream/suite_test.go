@@ -41,8 +41,8 @@ func TestSuite(t *testing.T) {
 			mediumtest.Run(t, func(t *testing.T) *mediumtest.Target {
 				a, b := dial(t, n)
 				return &mediumtest.Target{
-					Writer: func() (medium.Medium, error) { return NewWriter(a...) },
-					Reader: func() (medium.Medium, error) { return NewReader(b...) },
+					Writer: func() (medium.Medium, error) { return NewWriter(Options{}, a...) },
+					Reader: func() (medium.Medium, error) { return NewReader(Options{}, b...) },
 					Live:   true, Bound: wire.Window,
 				}
 			})

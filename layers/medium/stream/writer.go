@@ -21,6 +21,7 @@ import (
 // Writer is the exporter's end. It is a medium.Medium.
 type Writer struct {
 	core
+	pack compressor
 	// free connections; who has received a number may write to that one.
 	free     chan int
 	next     uint64 // sequence number of the next record
@@ -33,13 +34,15 @@ type Writer struct {
 
 // NewWriter begins a stream. It owns the connections, whose other ends are
 // given to NewReader in any order.
-func NewWriter(conns ...net.Conn) (*Writer, error) {
+func NewWriter(o Options, conns ...net.Conn) (*Writer, error) {
 	w := &Writer{free: make(chan int, len(conns))}
-	if err := w.init(conns); err != nil {
+	if err := w.init(o, conns); err != nil {
 		return nil, err
 	}
+	w.pack.policy = o.Compress
 	for i, conn := range conns {
-		if _, err := conn.Write(wire.AppendHello(nil, i, len(conns))); err != nil {
+		g := wire.Greeting{Index: i, Count: len(conns), Purpose: wire.Data, Token: o.Token}
+		if _, err := conn.Write(g.Append(nil)); err != nil {
 			return nil, w.fail(fmt.Errorf("stream: hello: %w", err))
 		}
 		w.free <- i
@@ -65,6 +68,8 @@ func (w *Writer) PushData(ctx context.Context, r *record.Record) error {
 	w.flushed = false
 	w.mu.Unlock()
 
+	packed, done := w.pack.pack(r.Payload)
+	defer done()
 	i, err := w.take(ctx)
 	if err != nil {
 		w.mu.Lock()
@@ -79,7 +84,15 @@ func (w *Writer) PushData(ctx context.Context, r *record.Record) error {
 	seq := w.next
 	w.next++
 	w.mu.Unlock()
-	return w.send(ctx, i, wire.AppendRecord(nil, seq, r), r.Payload)
+	start := time.Now()
+	if packed == nil {
+		packed = r.Payload
+		err = w.send(ctx, i, wire.AppendRecord(nil, seq, r), packed)
+	} else {
+		err = w.send(ctx, i, wire.AppendCompressed(nil, seq, r, len(packed)), packed)
+	}
+	w.pack.wrote(len(packed), time.Since(start))
+	return err
 }
 
 func (w *Writer) take(ctx context.Context) (int, error) {
@@ -94,17 +107,9 @@ func (w *Writer) take(ctx context.Context) (int, error) {
 // send writes parts as one. A frame that was cut short by ctx breaks the stream.
 func (w *Writer) send(ctx context.Context, i int, parts ...[]byte) error {
 	conn := w.conns[i]
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetWriteDeadline(time.Unix(1, 0)) })
-	buffers := net.Buffers(parts)
-	_, err := buffers.WriteTo(conn)
-	if !stop() && err == nil {
-		err = conn.SetWriteDeadline(time.Time{}) // it ended too late to matter
-	}
+	err := writeCut(ctx, conn, parts...)
 	if err == nil {
 		return nil
-	}
-	if cause := ctx.Err(); cause != nil {
-		err = cause
 	}
 	return w.fail(fmt.Errorf("stream: send on connection %d to %s: %w", i, conn.RemoteAddr(), err))
 }
@@ -153,10 +158,22 @@ func (w *Writer) Flush(ctx context.Context) error {
 	return nil
 }
 
-// Command takes the manifest and sends it.
+// Tell is Peer's.
+func (w *Writer) Tell(ctx context.Context, c record.Command) error {
+	frame, err := wire.AppendCommand(nil, 0, c)
+	if err != nil {
+		return err
+	}
+	return w.sendFirst(ctx, frame)
+}
+
+// Command takes the manifest and sends it. One with a receiver goes to the peer.
 func (w *Writer) Command(ctx context.Context, c record.Command) (record.Command, error) {
-	if c.To != "" || c.Verb != medium.VerbManifest {
-		return unsupported(c)
+	switch {
+	case c.To != "":
+		return w.call(ctx, c, w.sendFirst)
+	case c.Verb != medium.VerbManifest:
+		return record.Command{}, medium.Unsupported("stream", c)
 	}
 	if len(c.Body) > image.MaxManifest {
 		return record.Command{}, fmt.Errorf("stream: a manifest of %d bytes, the limit is %d", len(c.Body), image.MaxManifest)
@@ -197,14 +214,7 @@ func (w *Writer) Close() error {
 			w.mu.Unlock()
 		}
 	}
-	w.mu.Lock()
-	w.closed = true
-	w.broadcast()
-	w.mu.Unlock()
-	for _, conn := range w.conns {
-		_ = conn.Close()
-	}
-	w.work.Wait()
+	w.close()
 	if err != nil {
 		return fmt.Errorf("stream: close: %w", err)
 	}
@@ -213,6 +223,7 @@ func (w *Writer) Close() error {
 
 // listen takes the importer's frames.
 func (w *Writer) listen() {
+	defer w.finish()
 	for {
 		done, err := w.hear(w.conns[0])
 		if err != nil {
@@ -232,12 +243,17 @@ func (w *Writer) hear(conn net.Conn) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	body := make([]byte, min(n, wire.MaxText))
-	if t != wire.Credit && t != wire.Ack && t != wire.Bye && t != wire.Failure {
+	switch t {
+	case wire.Credit, wire.Ack, wire.Bye, wire.Failure, wire.Command, wire.Answer:
+	default:
 		return false, fmt.Errorf("%w: frame %d from the importer", wire.ErrProtocol, t)
 	}
-	if _, err := io.ReadFull(conn, body); err != nil {
+	body, err := readBody(conn, n)
+	if err != nil {
 		return false, err
+	}
+	if t == wire.Command || t == wire.Answer {
+		return false, w.heard(t, body, w.sendFirst)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"context"
+
+	"github.com/io-mig/mig/spec/record"
+)
+
+// Commander is a Subsystem that answers commands of its peer on the other host
+// (target.Env.Peer). Commands come at any time between the opening of the medium
+// and its end, several at once, from goroutines of their own.
+type Commander interface {
+	Command(ctx context.Context, c record.Command) (record.Command, error)
+}
+
+// Puller is a Subsystem that gives out pieces of a source's state to a copy that
+// runs already. Pulls come from StageLeft on, several at once, from goroutines
+// of their own. The record is sealed by the caller; its payload must stay as it
+// is until done is called (which may be nil).
+type Puller interface {
+	Pull(ctx context.Context, want record.Pull) (r *record.Record, done func(), err error)
+}
