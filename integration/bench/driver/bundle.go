@@ -19,6 +19,8 @@ type Bundles struct {
 	Runc    string // path of runc, whose default spec is the base
 	Program string // static, becomes /victim
 	Cgroup  string // parent of the containers' cgroups, for example "/bench"
+	// Edit changes a bundle's spec last. May be nil.
+	Edit func(*specs.Spec)
 }
 
 // ProgramPath is where the program is in a container.
@@ -67,6 +69,9 @@ func (b Bundles) fill(dir, id string, args []string) error {
 		}
 	}
 	spec.Linux.Namespaces = namespaces
+	if b.Edit != nil {
+		b.Edit(&spec)
+	}
 	if raw, err = json.Marshal(&spec); err != nil {
 		return err
 	}

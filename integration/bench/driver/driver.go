@@ -44,6 +44,9 @@ func (r Restored) Total() time.Duration { return r.Shim + r.Create + r.Fill }
 type Container struct {
 	ID     string
 	Bundle string // OCI bundle: a directory with config.json and rootfs
+	// Stdout is where its standard output and error go, a URI as containerd
+	// has them ("file:///path"); empty: nowhere. Mig only.
+	Stdout string
 	// Pid of its first process, set by Run and Restore.
 	Pid int
 

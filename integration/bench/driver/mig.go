@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v2"
@@ -62,7 +63,7 @@ func (m *Mig) Run(ctx context.Context, c *Container) error {
 // create creates the container, or a frame for an image. If it fails, the shim
 // has ended.
 func (c *Container) create(ctx context.Context, image string) error {
-	created, err := c.shim.task.Create(ctx, &task.CreateTaskRequest{ID: c.ID, Bundle: c.Bundle, Checkpoint: image})
+	created, err := c.shim.task.Create(ctx, &task.CreateTaskRequest{ID: c.ID, Bundle: c.Bundle, Checkpoint: image, Stdout: c.Stdout, Stderr: c.Stdout})
 	if err != nil {
 		return errors.Join(fmt.Errorf("create %s: %w", c.ID, err), c.stopShim(ctx))
 	}
@@ -122,4 +123,22 @@ func (m *Mig) Remove(ctx context.Context, c *Container) error {
 		err = fmt.Errorf("remove %s: %w", c.ID, err)
 	}
 	return errors.Join(err, c.stopShim(ctx))
+}
+
+// Signal sends a signal to a container's first process.
+func (m *Mig) Signal(ctx context.Context, c *Container, signal syscall.Signal) error {
+	if _, err := c.shim.task.Kill(ctx, &task.KillRequest{ID: c.ID, Signal: uint32(signal)}); err != nil {
+		return fmt.Errorf("signal %d to %s: %w", signal, c.ID, err)
+	}
+	return nil
+}
+
+// Wait waits for the end of a container's first process and returns its exit
+// status, 128 and the signal's number for one that a signal has ended.
+func (m *Mig) Wait(ctx context.Context, c *Container) (uint32, error) {
+	answer, err := c.shim.task.Wait(ctx, &task.WaitRequest{ID: c.ID})
+	if err != nil {
+		return 0, fmt.Errorf("wait for %s: %w", c.ID, err)
+	}
+	return answer.ExitStatus, nil
 }

@@ -64,7 +64,7 @@ func (c *Container) ShimPid() int {
 }
 
 // shimEnd bounds the wait for a shim's exit.
-const shimEnd = 5 * time.Second
+const shimEnd = 20 * time.Second
 
 // stopShim asks the shim to end and waits for it: it must not run into the
 // next measurement.

@@ -46,6 +46,11 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 }
 
 func (s *Subsystem) export(ctx context.Context, p *target.Process, d *target.Descriptor, out record.Sink) error {
+	if isTimer(d) {
+		if err := count(p, d); err != nil {
+			return err
+		}
+	}
 	kind, msg, err := classify(d)
 	if err != nil {
 		return err

@@ -217,10 +217,12 @@ func (a *arrival) refill(t *target.Task) error {
 	}
 	p = t.Plan()
 	cwd := int64(unix.AT_FDCWD)
+	p.NarrowFiles() // the FIFO may be its user's alone
 	w := p.Open(tracer.Syscall(unix.SYS_OPENAT, uint64(cwd), p.PutString(fmt.Sprint(target.SelfFD, fd)), unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC))
 	if a.msg.Capacity != 0 {
 		p.Quiet(tracer.Syscall(unix.SYS_FCNTL, uint64(w), unix.F_SETPIPE_SZ, uint64(a.msg.Capacity)))
 	}
+	p.WidenFiles()
 	a.fill(p, w)
 	p.Close(w)
 	return p.Run()
