@@ -83,9 +83,20 @@ func (c *Container) stopShim(ctx context.Context) error {
 		return err
 	}
 	for end := time.Now().Add(shimEnd); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if _, statErr := os.Stat(fmt.Sprintf("/proc/%d", s.pid)); statErr != nil {
+		if hasEnded(s.pid) {
 			return err
 		}
 	}
 	return errors.Join(err, fmt.Errorf("the shim %d of %s did not end within %v", s.pid, c.ID, shimEnd))
+}
+
+// hasEnded: the process is gone, or a zombie that its new parent, the machine's
+// init, has yet to reap: some look only every few seconds.
+func hasEnded(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	_, state, _ := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
+	return strings.HasPrefix(state, "Z")
 }
