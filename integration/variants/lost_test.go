@@ -5,6 +5,8 @@ package variants
 import (
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -13,21 +15,26 @@ import (
 	"github.com/io-mig/mig/integration/internal/daemon"
 )
 
-// TestNamespaceState: what a new container's namespaces would lack is refused
-// by name, never lost without a word.
+// TestNamespaceState: what a container keeps in its IPC namespace is there after
+// a restore, and what cannot be carried is refused by name.
 func TestNamespaceState(t *testing.T) {
 	h := startHost(t, daemon.V24)
+	look := "cd /proc/sysvipc && cat shm msg sem; ls -l /dev/mqueue"
 	for kind, want := range map[string]string{
-		"shm": `shared memory.*0x5111, 4096 bytes`,
-		"msg": `System V message queue.*0x5222`,
-		"sem": `semaphore set.*0x5333`,
-		"mq":  `POSIX message queue /witness`,
+		"shm": strconv.Itoa(0x5111), "msg": strconv.Itoa(0x5222), "sem": strconv.Itoa(0x5333), "mq": "witness",
 	} {
 		t.Run(kind, func(t *testing.T) {
-			b := h.run(t, "ipc-"+kind, variant{args: []string{kind}})
+			v := variant{args: []string{kind}}
+			b := h.run(t, "ipc-"+kind, v)
 			b.lives("at first")
-			b.refused(want)
+			dir := b.checkpointExit()
 			b.remove()
+			r := h.restore(t, "ipc-"+kind+"-again", v, dir)
+			r.lives("after the restore")
+			if got := r.exec("sh", "-c", look); !strings.Contains(got, want) {
+				t.Errorf("%s is not there any more:\n%s", want, got)
+			}
+			r.remove()
 		})
 	}
 	// The host's are not the container's to lose.

@@ -23,7 +23,7 @@ import (
 
 // Subsystems returns the kernel subsystems of this version, in the order in
 // which they export and import: processes before all that is theirs, file
-// systems before what opens them, mappings before what lies in them, tables
+// systems and IPC objects before what opens and maps them, mappings before what lies in them, tables
 // before what they name, targets before the epoll that watches them, credentials
 // after all that needs a privilege, registers last.
 func Subsystems() (*kernel.Manager, error) {
@@ -31,12 +31,12 @@ func Subsystems() (*kernel.Manager, error) {
 	for _, e := range []kernel.Entry{
 		{Name: task.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return task.New(env) }},
 		{Name: rootfs.Name, Version: 1, NoRecords: true, New: func(env target.Env) kernel.Subsystem { return rootfs.New(env) }},
+		{Name: ipc.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return ipc.New(env) }},
 		{Name: memory.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return memory.New(env) }},
 		{Name: file.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return file.New(env) }},
 		{Name: pipe.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return pipe.New(env) }},
 		{Name: socket.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return socket.New(env) }},
 		{Name: event.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return event.New(env) }},
-		{Name: ipc.Name, Version: 1, NoRecords: true, New: func(env target.Env) kernel.Subsystem { return ipc.New(env) }},
 		{Name: signal.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return signal.New(env) }},
 		{Name: timer.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return timer.New(env) }},
 		{Name: credential.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return credential.New(env) }},

@@ -66,6 +66,7 @@ func openFrame(j *job.Job, spec *specs.Spec, files []*os.File) (*target.Frame, e
 	}
 	return &target.Frame{
 		Init: j.InitPid, Socket: int(files[socket].Fd()), Allowed: a,
+		OwnIPC: ownNamespace(spec, specs.IPCNamespace),
 		Started: func(context.Context) error {
 			if _, err := files[seized].Write([]byte{1}); err != nil {
 				return fmt.Errorf("tell the shim that the frame is seized: %w", err)

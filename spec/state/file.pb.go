@@ -36,6 +36,8 @@ const (
 	FileType_FILE_TYPE_STDIO FileType = 6
 	// A file without a name: see FileObject.
 	FileType_FILE_TYPE_OBJECT FileType = 7
+	// A POSIX message queue: path is its name, with the slash.
+	FileType_FILE_TYPE_QUEUE FileType = 8
 )
 
 // Enum value maps for FileType.
@@ -49,6 +51,7 @@ var (
 		5: "FILE_TYPE_PATH",
 		6: "FILE_TYPE_STDIO",
 		7: "FILE_TYPE_OBJECT",
+		8: "FILE_TYPE_QUEUE",
 	}
 	FileType_value = map[string]int32{
 		"FILE_TYPE_UNSPECIFIED": 0,
@@ -59,6 +62,7 @@ var (
 		"FILE_TYPE_PATH":        5,
 		"FILE_TYPE_STDIO":       6,
 		"FILE_TYPE_OBJECT":      7,
+		"FILE_TYPE_QUEUE":       8,
 	}
 )
 
@@ -661,7 +665,7 @@ const file_spec_state_file_proto_rawDesc = "" +
 	"\x03uid\x18\x05 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x06 \x01(\rR\x03gid\x12\x14\n" +
 	"\x05seals\x18\a \x01(\rR\x05seals\x12\x14\n" +
-	"\x05named\x18\b \x01(\bR\x05named*\xc1\x01\n" +
+	"\x05named\x18\b \x01(\bR\x05named*\xd6\x01\n" +
 	"\bFileType\x12\x19\n" +
 	"\x15FILE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11FILE_TYPE_REGULAR\x10\x01\x12\x17\n" +
@@ -670,7 +674,8 @@ const file_spec_state_file_proto_rawDesc = "" +
 	"\x0eFILE_TYPE_FIFO\x10\x04\x12\x12\n" +
 	"\x0eFILE_TYPE_PATH\x10\x05\x12\x13\n" +
 	"\x0fFILE_TYPE_STDIO\x10\x06\x12\x14\n" +
-	"\x10FILE_TYPE_OBJECT\x10\aB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
+	"\x10FILE_TYPE_OBJECT\x10\a\x12\x13\n" +
+	"\x0fFILE_TYPE_QUEUE\x10\bB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
 
 var (
 	file_spec_state_file_proto_rawDescOnce sync.Once

@@ -168,6 +168,10 @@ func (o *opening) add(desc uint64, f *state.OpenFile) error {
 		return o.addStdio(desc, f)
 	case state.FileType_FILE_TYPE_FIFO:
 		return o.addFIFO(desc, f)
+	case state.FileType_FILE_TYPE_QUEUE:
+		flags := int(f.Flags) & (unix.O_ACCMODE | unix.O_NONBLOCK)
+		fd := o.Open(tracer.Syscall(unix.SYS_MQ_OPEN, o.PutString(f.Path[1:]), uint64(flags|unix.O_CLOEXEC)))
+		return o.Place(desc, fd)
 	case state.FileType_FILE_TYPE_PATH:
 		fd := o.Open(openat(o.PutString(f.Path), int(f.Flags&target.OpenFlags), 0))
 		return o.Place(desc, fd)
@@ -303,7 +307,7 @@ func verify(t *target.Task, desc uint64, f *state.OpenFile) error {
 // checked, not from the mode, which is only believed for O_PATH.
 func typeBits(f *state.OpenFile) uint32 {
 	switch f.Type {
-	case state.FileType_FILE_TYPE_REGULAR, state.FileType_FILE_TYPE_OBJECT:
+	case state.FileType_FILE_TYPE_REGULAR, state.FileType_FILE_TYPE_OBJECT, state.FileType_FILE_TYPE_QUEUE:
 		return unix.S_IFREG
 	case state.FileType_FILE_TYPE_DIRECTORY:
 		return unix.S_IFDIR

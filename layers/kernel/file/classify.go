@@ -75,6 +75,9 @@ func (l *looker) classify(d *target.Descriptor) (form, error) {
 
 // named classifies what the link calls by a path.
 func (l *looker) named(d *target.Descriptor, msg *state.OpenFile) (form, error) {
+	if d.Flags&unix.O_PATH == 0 && d.Stat.Mode&unix.S_IFMT == unix.S_IFREG && l.fsType(d) == mqueueMagic {
+		return queue(d, msg)
+	}
 	path, gone, err := l.pathOf(d)
 	if err != nil {
 		return form{}, err
@@ -109,6 +112,21 @@ func (l *looker) named(d *target.Descriptor, msg *state.OpenFile) (form, error) 
 	default:
 		return form{}, &refusal{what, fmt.Sprintf("files of type %#o are not carried", d.Stat.Mode&unix.S_IFMT), ""}
 	}
+	return form{msg: msg}, nil
+}
+
+// mqueueMagic is the file system of POSIX message queues, MQUEUE_MAGIC of
+// ipc/mqueue.c.
+const mqueueMagic = 0x19800202
+
+// queue classifies a POSIX message queue, which the subsystem ipc makes again.
+func queue(d *target.Descriptor, msg *state.OpenFile) (form, error) {
+	if d.Stat.Nlink == 0 {
+		return form{}, &refusal{"POSIX message queue " + d.Link.Path, "it has been removed (mq_unlink(3)), and queues without a name are not carried", "close it"}
+	}
+	// A descriptor of the file system's own root shows the path, of a mount
+	// another one in front of it.
+	msg.Type, msg.Path, msg.Offset, msg.Size = state.FileType_FILE_TYPE_QUEUE, "/"+filepath.Base(d.Link.Path), 0, 0
 	return form{msg: msg}, nil
 }
 

@@ -5,6 +5,7 @@ package file
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -85,6 +86,11 @@ func checkType(f *state.OpenFile) error {
 			return fmt.Errorf("device %d:%d is not one that can be opened again", unix.Major(f.Device), unix.Minor(f.Device))
 		}
 		return target.CheckPath("path", f.Path)
+	case state.FileType_FILE_TYPE_QUEUE:
+		if name, ok := strings.CutPrefix(f.Path, "/"); !ok || name == "" || strings.ContainsAny(name, "/\x00") || len(name) > unix.NAME_MAX {
+			return fmt.Errorf("message queue %q", f.Path)
+		}
+		return nil
 	case state.FileType_FILE_TYPE_STDIO:
 		if f.Stdio > 2 {
 			return fmt.Errorf("standard stream %d", f.Stdio)

@@ -112,6 +112,8 @@ func typeName(t state.FileType) string {
 		return "standard stream"
 	case state.FileType_FILE_TYPE_OBJECT:
 		return "file without a name"
+	case state.FileType_FILE_TYPE_QUEUE:
+		return "message queue"
 	}
 	return "file of an unknown type"
 }

@@ -112,6 +112,9 @@ func newContainer(t testing.TB, p *Program, files []*os.File, uid, gid int, args
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = theirs[0], theirs[1], theirs[2]
 	c.cmd.ExtraFiles = append(append([]*os.File{}, files...), gate)
 	c.cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}
+	if p.IPC {
+		c.cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWIPC
+	}
 	if p.UserNamespace {
 		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: firstID, Size: 65536}}
 		c.cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER

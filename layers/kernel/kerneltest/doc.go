@@ -48,6 +48,6 @@ func NeedRoot(t testing.TB) {
 
 // order in which subsystems export and import, whatever the caller's.
 var order = map[string]int{
-	"task": 1, "memory": 2, "file": 3, "pipe": 4, "socket": 5, "event": 6,
-	"signal": 7, "timer": 8, "credential": 9, "cpu": 10,
+	"task": 1, "ipc": 2, "memory": 3, "file": 4, "pipe": 5, "socket": 6, "event": 7,
+	"signal": 8, "timer": 9, "credential": 10, "cpu": 11,
 }

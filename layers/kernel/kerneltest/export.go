@@ -44,6 +44,7 @@ func (c *Container) Export(leaveRunning bool, constructors ...Constructor) (*Ima
 	if err != nil {
 		return nil, err
 	}
+	source.OwnIPC = c.program.IPC
 	source.SeccompFilters = c.program.SeccompFilters
 	if c.program.Filtered {
 		source.SeccompFilters++

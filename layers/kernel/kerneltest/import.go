@@ -43,7 +43,7 @@ func (c *Container) Import(image *Image, constructors ...Constructor) (*Containe
 		allowed = Root()
 	}
 	frame := &target.Frame{
-		Init: n.Pid, Socket: int(mine.Fd()), Allowed: *allowed,
+		Init: n.Pid, Socket: int(mine.Fd()), Allowed: *allowed, OwnIPC: c.program.IPC,
 		Started: func(context.Context) error { return n.letGo() },
 	}
 	if err := importInto(ctx, frame, image, instances(target.Env{Frame: frame, Workers: 2}, constructors)); err != nil {

@@ -38,6 +38,8 @@ type Program struct {
 	// Tmpfs is a directory on which the container, and each of its frames,
 	// mounts a tmpfs of its own, as a runtime does for a spec that says so.
 	Tmpfs string
+	// IPC gives it, and its frames, an IPC namespace of their own.
+	IPC bool
 	// Allowed is what imports may ask for; nil means Root().
 	Allowed *Allowed
 }

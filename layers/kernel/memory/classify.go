@@ -71,6 +71,8 @@ func classify(m *procfs.SmapsMapping) (part, *state.Mapping, error) {
 	case m.Kind == procfs.MapSharedAnon:
 		// The inode becomes an id when the mapping is exported.
 		out.Backing, out.Object, out.Offset = state.Backing_BACKING_SHARED_ANONYMOUS, m.Inode, m.Offset
+	case m.Kind == procfs.MapSysV:
+		out.Backing, out.Object, out.Offset = state.Backing_BACKING_SYSV, m.Inode, m.Offset
 	default:
 		out.Backing = state.Backing_BACKING_ANONYMOUS
 	}
@@ -122,9 +124,9 @@ func refuse(m *procfs.SmapsMapping) *refusal {
 		return nil
 	case procfs.MapFile, procfs.MapMemfd:
 		return nil
-	case procfs.MapSharedAnon:
+	case procfs.MapSharedAnon, procfs.MapSysV:
 		if !m.Shared {
-			return &refusal{at, "is a private mapping of shared anonymous memory", ""}
+			return &refusal{at, "is a private mapping of shared memory", ""}
 		}
 		return nil
 	case procfs.MapAnonShmem:

@@ -135,10 +135,15 @@ func addVDSO(p *target.Process, space *state.AddressSpace, m *procfs.SmapsMappin
 
 // details fills what smaps does not show.
 func (s *Subsystem) details(p *target.Process, pm *pagemap, shown *procfs.SmapsMapping, m *state.Mapping) error {
-	if m.Backing == state.Backing_BACKING_FILE {
-		if err := s.place(p.Proc, shown, m); err != nil {
-			return err
-		}
+	var err error
+	switch m.Backing {
+	case state.Backing_BACKING_FILE:
+		err = s.place(p.Proc, shown, m)
+	case state.Backing_BACKING_SYSV:
+		err = s.mayAttach(shown)
+	}
+	if err != nil {
+		return err
 	}
 	if !shown.Flags.Has(procfs.VMGuard) {
 		return nil

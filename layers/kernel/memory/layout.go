@@ -5,6 +5,7 @@ package memory
 import (
 	"errors"
 	"fmt"
+	"math"
 	"path"
 	"sort"
 	"strings"
@@ -132,6 +133,10 @@ func validMapping(m *state.Mapping) error {
 	case state.Backing_BACKING_OBJECT:
 		if m.Object == 0 || m.Offset%pageSize != 0 || m.Offset+m.Length < m.Offset || m.GrowsDown {
 			return bad("object or offset of a file")
+		}
+	case state.Backing_BACKING_SYSV:
+		if !m.Shared || m.Object > math.MaxInt32 || m.Offset%pageSize != 0 || m.Offset > m.Start || m.Offset+m.Length < m.Offset || m.GrowsDown {
+			return bad("id or offset of a System V segment")
 		}
 	default:
 		return bad("backing " + m.Backing.String() + " is not known to this version")

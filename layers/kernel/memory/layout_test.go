@@ -53,6 +53,9 @@ func TestHostileLayoutIsRefused(t *testing.T) {
 		return m
 	}
 	cases := map[string]*state.Mapping{
+		"private segment":   {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_SYSV},
+		"segment's offset":  {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_SYSV, Shared: true, Offset: 0x20000},
+		"segment's id":      {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_SYSV, Shared: true, Object: 1 << 31},
 		"object without id": {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_OBJECT},
 		"object grows down": {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_OBJECT, Object: 1, GrowsDown: true},
 		"object's offset":   {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_OBJECT, Object: 1, Offset: 1},

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 
@@ -215,21 +214,6 @@ func (s *Subsystem) onOwnTmpfs(t procfs.Task, f *mappedFile, l *location) error 
 	return l.travels(t, &state.FileObject{Path: l.path, Named: true})
 }
 
-// shmDevice is the device of the kernel's own file system of shared memory: that
-// of memfds, shared anonymous memory and System V segments.
-var shmDevice = sync.OnceValues(func() (procfs.Dev, error) {
-	fd, err := unix.MemfdCreate("mig", unix.MFD_CLOEXEC)
-	if err != nil {
-		return procfs.Dev{}, os.NewSyscallError("memfd_create", err)
-	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return procfs.Dev{}, os.NewSyscallError("fstat", err)
-	}
-	return procfs.Dev{Major: unix.Major(st.Dev), Minor: unix.Minor(st.Dev)}, nil
-})
-
 // recognise corrects what the name alone made of a mapping: a removed file of
 // the root directory may be called like one of the kernel's own.
 func recognise(m *procfs.Mapping) error {
@@ -238,7 +222,7 @@ func recognise(m *procfs.Mapping) error {
 	default:
 		return nil
 	}
-	dev, err := shmDevice()
+	dev, err := target.ShmDevice()
 	if err == nil && m.Dev != dev {
 		m.Kind = procfs.MapFile
 	}

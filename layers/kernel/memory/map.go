@@ -51,6 +51,9 @@ func (s *Subsystem) mapAll(t *target.Task, l *layout) error {
 	if err := shared.close(t); err != nil {
 		return err
 	}
+	if err := s.attachSegments(t, l.mappings); err != nil {
+		return err
+	}
 	if err := t.Run(adviseHuge(l.mappings)); err != nil {
 		return fmt.Errorf("advise about huge pages: %w", err)
 	}
@@ -132,6 +135,10 @@ func mapSome(t *target.Task, mappings []*state.Mapping, shared descriptors) (int
 	at := map[int]*state.Mapping{} // by index of its mmap
 	done := 0
 	for _, m := range mappings {
+		if m.Backing == state.Backing_BACKING_SYSV { // see attachSegments
+			done++
+			continue
+		}
 		fd := -1
 		if o, ok := objectOf(m); ok {
 			fd = shared[o]
@@ -219,9 +226,15 @@ func mmapCall(m *state.Mapping, fd int) tracer.Call {
 // mapDroppable is MAP_DROPPABLE of include/uapi/linux/mman.h (Linux 6.11).
 const mapDroppable = 0x08
 
-// fillProtection is the final one, made writable where pages may come.
+// fillProtection is the final one, made writable where pages may come. That of
+// shmat(2) is its own.
 func fillProtection(m *state.Mapping) int {
 	p := int(m.Protection)
+	if m.Backing == state.Backing_BACKING_SYSV {
+		if p = unix.PROT_READ; m.MayWrite {
+			p |= unix.PROT_WRITE
+		}
+	}
 	if hasPages(m) {
 		p |= unix.PROT_READ | unix.PROT_WRITE
 	}

@@ -44,8 +44,12 @@ func (s *Subsystem) preflightProcess(p procfs.Task) ([]record.Finding, error) {
 			return nil, err
 		}
 		_, m, err := classify(&smaps[i])
-		if err == nil && m.GetBacking() == state.Backing_BACKING_FILE {
+		switch {
+		case err != nil:
+		case m.GetBacking() == state.Backing_BACKING_FILE:
 			_, err = s.locate(p, fileOf(p, &smaps[i].Mapping))
+		case m.GetBacking() == state.Backing_BACKING_SYSV:
+			err = s.mayAttach(&smaps[i])
 		}
 		note(err)
 	}

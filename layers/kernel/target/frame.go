@@ -36,6 +36,8 @@ type Frame struct {
 	Started func(context.Context) error
 	// Limits is what the live request allows: see Allowed.
 	Allowed Allowed
+	// OwnIPC: the container has an IPC namespace of its own.
+	OwnIPC bool
 
 	mu    sync.Mutex
 	tasks map[record.ProcessID]*Task
@@ -46,7 +48,9 @@ type Frame struct {
 	tracer *tracer.Tracer
 	// objects are the files whose content travels, by their ids.
 	objects map[uint64]*Object
-	commit  func() error // runs once
+	// segments are the sizes of the System V shared memory that was made.
+	segments map[int32]uint64
+	commit   func() error // runs once
 
 	// sending is held while descriptors are on their way to a process: all of
 	// them read from one socket.

@@ -129,6 +129,32 @@ func Owner(t procfs.Task, st *unix.Stat_t) (uid, gid uint32, err error) {
 	return inner(uids, st.Uid), inner(gids, st.Gid), nil
 }
 
+// HostOwner is the inverse of Owner. ok is false if the user namespace lacks one
+// of them.
+func HostOwner(t procfs.Task, uid, gid uint32) (hostUID, hostGID uint32, ok bool, err error) {
+	uids, err := t.UIDMap()
+	if err != nil {
+		return 0, 0, false, fmt.Errorf("pid %d: %w", t.Pid(), err)
+	}
+	gids, err := t.GIDMap()
+	if err != nil {
+		return 0, 0, false, fmt.Errorf("pid %d: %w", t.Pid(), err)
+	}
+	hostUID, ok1 := outer(uids, uid)
+	hostGID, ok2 := outer(gids, gid)
+	return hostUID, hostGID, ok1 && ok2, nil
+}
+
+// outer finds the id outside of a user namespace.
+func outer(maps []procfs.IDMap, inner uint32) (uint32, bool) {
+	for _, m := range maps {
+		if inner >= m.Inside && inner-m.Inside < m.Count {
+			return m.Outside + (inner - m.Inside), true
+		}
+	}
+	return 0, false
+}
+
 // overflowID is what the kernel shows for an id that a user namespace lacks.
 const overflowID = 65534
 
