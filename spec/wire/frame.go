@@ -56,7 +56,7 @@ const (
 	//	 6  2  minor version
 	//	 8  2  number of this connection, from 0
 	//	10  2  number of connections
-	//	12  1  purpose, Data or Urgent
+	//	12  1  purpose: Data, Urgent or Resolve
 	//	13  3  zero
 	//	16 16  token of the move
 	Hello Type = 1

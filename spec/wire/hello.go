@@ -11,7 +11,7 @@ const helloMagic = "MIGW"
 
 // Greeting is what a Hello says.
 type Greeting struct {
-	// Index is the number of this connection of Count. An urgent connection is
+	// Index is the number of this connection of Count. One that is not for data is
 	// number 0 of 1.
 	Index, Count int
 	Purpose      Purpose
@@ -42,7 +42,7 @@ func DecodeHello(b []byte) (g Greeting, err error) {
 	g.Purpose = Purpose(b[12])
 	copy(g.Token[:], b[16:])
 	if g.Count < 1 || g.Count > MaxConnections || g.Index >= g.Count || b[13]|b[14]|b[15] != 0 ||
-		g.Purpose != Data && (g.Purpose != Urgent || g.Count != 1) {
+		g.Purpose != Data && (g.Purpose != Urgent && g.Purpose != Resolve || g.Count != 1) {
 		return g, fmt.Errorf("%w: hello of %s connection %d of %d", ErrProtocol, g.Purpose, g.Index, g.Count)
 	}
 	return g, nil

@@ -123,6 +123,8 @@ func (g *Gatherer) greet(ctx context.Context, bare net.Conn) error {
 	case hello.Purpose == wire.Urgent:
 		g.Urgent(conn)
 		return nil
+	case hello.Purpose != wire.Data:
+		return fmt.Errorf("%w: a %s connection", wire.ErrProtocol, hello.Purpose)
 	}
 	return g.take(conn, hello)
 }

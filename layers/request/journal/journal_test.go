@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package journal
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/io-mig/mig/layers/control/handover"
+	"github.com/io-mig/mig/spec/wire"
+)
+
+func TestRoundTrip(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "journal")
+	s := State{Token: wire.NewToken(), Side: Source, Container: "web", Image: "mig://b?x", Engine: Process{1, 2}, Tasks: 3}
+	if err := Create(dir, s); err != nil {
+		t.Fatal(err)
+	}
+	if err := Create(dir, s); !errors.Is(err, ErrExists) {
+		t.Errorf("a token twice: %v", err)
+	}
+	s.Entry = handover.EntryCommitted
+	if err := Write(dir, s); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Read(dir, s.Token, Source)
+	s.Updated = got.Updated
+	if err != nil || got != s {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := Read(dir, s.Token, Destination); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the other side: %v", err)
+	}
+	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
+	if Forced(dir, s.Token) {
+		t.Error("forced")
+	}
+	if err := Force(dir, s.Token); err != nil || !Forced(dir, s.Token) {
+		t.Errorf("force: %v", err)
+	}
+	if err := Force(dir, wire.NewToken()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("force of an unknown move: %v", err)
+	}
+	if err := os.WriteFile(Path(dir, s.Token, Source), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Read(dir, s.Token, Source); err == nil {
+		t.Error("half a journal was read")
+	}
+}
+
+// child is a process that lives until it is killed.
+func child(t *testing.T) (Process, func()) {
+	t.Helper()
+	c := exec.Command("sleep", "1000")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end := func() { _ = c.Process.Kill(); _ = c.Wait() }
+	t.Cleanup(end)
+	p, err := ProcessOf(c.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, end
+}
+
+// TestAnswer: what a destination says depends on the last entry and on who
+// lives, and is written down before it is said.
+func TestAnswer(t *testing.T) {
+	alive, _ := child(t)
+	dead, kill := child(t)
+	kill()
+	cgroup := t.TempDir()
+	if err := os.WriteFile(filepath.Join(cgroup, "cgroup.procs"), []byte(strconv.Itoa(alive.Pid)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name         string
+		entry        handover.Entry
+		engine, init Process
+		tasks        int
+		want         handover.Message
+		after        handover.Entry
+	}{
+		{"under way", handover.EntryNone, alive, alive, 0, handover.Ready, handover.EntryNone},
+		{"running it now", handover.EntryCommitted, alive, alive, 1, handover.Ready, handover.EntryCommitted},
+		{"died before COMMIT", handover.EntryNone, dead, dead, 0, handover.Aborted, handover.EntryAborted},
+		{"died before COMMIT, the frame was never seized", handover.EntryNone, dead, alive, 0, handover.Aborted, handover.EntryAborted},
+		{"died when the copy ran", handover.EntryCommitted, dead, alive, 1, handover.Running, handover.EntryRunning},
+		{"died when a part ran", handover.EntryCommitted, dead, alive, 2, handover.Lost, handover.EntryLost},
+		{"died in between", handover.EntryCommitted, dead, dead, 1, handover.Lost, handover.EntryLost},
+		{"its pid belongs to another", handover.EntryCommitted, Process{alive.Pid, alive.Start + 1}, dead, 1, handover.Lost, handover.EntryLost},
+		{"ran", handover.EntryRunning, dead, dead, 1, handover.Running, handover.EntryRunning},
+		{"aborted", handover.EntryAborted, alive, alive, 1, handover.Aborted, handover.EntryAborted},
+		{"lost", handover.EntryLost, dead, alive, 1, handover.Lost, handover.EntryLost},
+	} {
+		dir := t.TempDir()
+		s := State{Token: wire.NewToken(), Side: Destination, Entry: test.entry, Engine: test.engine, Init: test.init, Tasks: test.tasks, Freezer: cgroup}
+		if err := Create(dir, s); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // asking twice is asking once
+			got, err := Answer(dir, s.Token)
+			if err != nil || got != test.want {
+				t.Errorf("%s: %s, %v", test.name, got, err)
+			}
+			if s, err = Read(dir, s.Token, Destination); err != nil || s.Entry != test.after {
+				t.Errorf("%s: the journal says %q, %v", test.name, s.Entry, err)
+			}
+		}
+	}
+	for _, dir := range []string{t.TempDir(), filepath.Join(t.TempDir(), "none")} {
+		if m, err := Answer(dir, wire.NewToken()); !errors.Is(err, ErrUnknown) || m != 0 {
+			t.Errorf("unknown: %s, %v", m, err)
+		}
+	}
+}
+
+// TestPrune forgets what has ended long ago and nothing that is open.
+func TestPrune(t *testing.T) {
+	alive, _ := child(t)
+	dir := t.TempDir()
+	make := func(side Side, entry handover.Entry, init Process) wire.Token {
+		s := State{Token: wire.NewToken(), Side: side, Entry: entry, Init: init}
+		if err := Create(dir, s); err != nil {
+			t.Fatal(err)
+		}
+		return s.Token
+	}
+	ended, open := make(Source, handover.EntryMoved, alive), make(Source, handover.EntryCommitted, alive)
+	prune(dir, time.Now().Add(keep/2))
+	if _, err := Read(dir, ended, Source); err != nil {
+		t.Errorf("too early: %v", err)
+	}
+	prune(dir, time.Now().Add(2*keep))
+	if _, err := Read(dir, ended, Source); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("ended long ago: %v", err)
+	}
+	if _, err := Read(dir, open, Source); err != nil {
+		t.Errorf("an open one is forgotten: %v", err)
+	}
+}

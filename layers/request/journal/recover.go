@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/io-mig/mig/layers/control/handover"
+	"github.com/io-mig/mig/spec/wire"
+)
+
+// ErrUnknown is wrapped where this host knows nothing of a move: it may have
+// been started anew since, so that nothing follows for the copy.
+var ErrUnknown = errors.New("this host does not know the move")
+
+// settleTime bounds how long a dead engine's tasks may take to follow it.
+const settleTime = 2 * time.Second
+
+// Answer is what the destination says about a move now, for a source that asks:
+// Ready while its engine is at it, else Running, Aborted or Lost. If the engine
+// has died it is recovered first, here: the frame of an engine dies with it
+// (EXITKILL) as long as no task was let go, which COMMITTED announces.
+//
+// Errors: ErrUnknown; or the journal cannot be read or written, which says
+// nothing about the copy.
+func Answer(dir string, token wire.Token) (handover.Message, error) {
+	unlock, err := Lock(dir, token, Destination)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, errors.Join(ErrUnknown, err)
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	s, err := Read(dir, token, Destination)
+	if errors.Is(err, fs.ErrNotExist) {
+		_ = os.Remove(Path(dir, token, Destination) + lockSuffix)
+		return 0, errors.Join(ErrUnknown, err)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if (s.Entry == handover.EntryNone || s.Entry == handover.EntryCommitted) && s.Engine.Alive() {
+		return handover.Ready, nil
+	}
+	_, actions := handover.RecoverDestination(s.Entry, s.whole())
+	said := handover.Message(0)
+	for _, a := range actions {
+		switch a.Verb {
+		case handover.Journal:
+			s.Entry = a.Entry
+			if err := Write(dir, s); err != nil {
+				return 0, err
+			}
+		case handover.Send:
+			said = a.Message
+		}
+	}
+	return said, nil
+}
+
+// whole reports whether the copy of a dead engine runs: its first process lives,
+// untraced and not about to die, and none of the others is missing. It waits for
+// those that die with their engine.
+func (s State) whole() bool {
+	if s.Entry != handover.EntryCommitted {
+		return false
+	}
+	for end := time.Now().Add(settleTime); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if !s.Init.Alive() {
+			return false
+		}
+		if traced, killed := s.Init.doomed(); traced || killed {
+			continue
+		}
+		return s.count() >= s.Tasks
+	}
+	return false
+}
+
+// count is the number of processes in the copy's cgroup.
+func (s State) count() int {
+	b, err := os.ReadFile(filepath.Join(s.Freezer, "cgroup.procs"))
+	if err != nil {
+		return 0
+	}
+	return len(bytes.Fields(b))
+}
