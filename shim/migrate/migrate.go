@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/io-mig/mig/layers/kernel/tcprepair"
 	"github.com/io-mig/mig/layers/medium/directory"
 	"github.com/io-mig/mig/layers/request"
 	"github.com/io-mig/mig/layers/request/job"
@@ -116,6 +117,7 @@ const thawGrace = 5 * time.Second
 func settle(r shim.CheckpointRequest) error {
 	ctx, cancel := context.WithTimeout(context.Background(), thawGrace)
 	defer cancel()
+	unstick(r.Container)
 	s, err := r.Container.Status()
 	for err == nil && ctx.Err() == nil {
 		switch {
@@ -136,6 +138,19 @@ func settle(r shim.CheckpointRequest) error {
 		return fmt.Errorf("container %s could not be put back as it was: %w", r.ID, err)
 	}
 	return nil
+}
+
+// unstick gives back to the program the TCP connections that an engine was
+// reading, or had silenced, when it died. The container is still frozen then.
+func unstick(c *runtime.Container) {
+	pids, err := c.Pids()
+	n := 0
+	if err == nil {
+		n, err = tcprepair.Undo(pids)
+	}
+	if n > 0 || err != nil {
+		slog.Warn("TCP connections were in repair mode when the engine ended", "container", c.ID(), "connections", n, "error", err)
+	}
 }
 
 // clearImage removes what a killed engine may have left of a half-published

@@ -37,6 +37,11 @@ const (
 	// A connection that has ended, or that the policy ends: it reads the end of
 	// the stream and cannot be written to.
 	SocketState_SOCKET_STATE_CLOSED SocketState = 5
+	// A TCP connection of which at least one direction is open.
+	SocketState_SOCKET_STATE_CONNECTION SocketState = 6
+	// A TCP socket whose connect(2) has not ended, or whose connection nobody
+	// has accepted: it connects anew.
+	SocketState_SOCKET_STATE_CONNECTING SocketState = 7
 )
 
 // Enum value maps for SocketState.
@@ -48,6 +53,8 @@ var (
 		3: "SOCKET_STATE_PAIR",
 		4: "SOCKET_STATE_CONNECTED",
 		5: "SOCKET_STATE_CLOSED",
+		6: "SOCKET_STATE_CONNECTION",
+		7: "SOCKET_STATE_CONNECTING",
 	}
 	SocketState_value = map[string]int32{
 		"SOCKET_STATE_UNSPECIFIED": 0,
@@ -56,6 +63,8 @@ var (
 		"SOCKET_STATE_PAIR":        3,
 		"SOCKET_STATE_CONNECTED":   4,
 		"SOCKET_STATE_CLOSED":      5,
+		"SOCKET_STATE_CONNECTION":  6,
+		"SOCKET_STATE_CONNECTING":  7,
 	}
 )
 
@@ -99,13 +108,15 @@ type Socket struct {
 	Flags uint32 `protobuf:"varint,5,opt,name=flags,proto3" json:"flags,omitempty"`
 	// The raw address of bind(2), behind sa_family; empty if there is none.
 	Local []byte `protobuf:"bytes,6,opt,name=local,proto3" json:"local,omitempty"`
-	// The address of connect(2) of a datagram socket.
+	// The address of connect(2): of a datagram socket, a CONNECTION or one that
+	// is CONNECTING.
 	Remote []byte `protobuf:"bytes,7,opt,name=remote,proto3" json:"remote,omitempty"`
 	// listen(2).
 	Backlog uint32 `protobuf:"varint,8,opt,name=backlog,proto3" json:"backlog,omitempty"`
 	// Bits as shutdown(2)'s how + 1: 1 receiving, 2 sending.
 	Shutdown uint32 `protobuf:"varint,9,opt,name=shutdown,proto3" json:"shutdown,omitempty"`
-	// The description at the other end; 0 if it is closed (PAIR).
+	// The description at the other end; 0 if it is closed (PAIR), or closed or
+	// outside of the container (CONNECTION).
 	Peer uint64 `protobuf:"varint,10,opt,name=peer,proto3" json:"peer,omitempty"`
 	// Options that differ from a new socket's.
 	Option []*SocketOption `protobuf:"bytes,11,rep,name=option,proto3" json:"option,omitempty"`
@@ -116,7 +127,9 @@ type Socket struct {
 	Uid uint32 `protobuf:"varint,13,opt,name=uid,proto3" json:"uid,omitempty"`
 	Gid uint32 `protobuf:"varint,14,opt,name=gid,proto3" json:"gid,omitempty"`
 	// Membership in netlink groups, numbers from 1.
-	Group         []uint32 `protobuf:"varint,15,rep,packed,name=group,proto3" json:"group,omitempty"`
+	Group []uint32 `protobuf:"varint,15,rep,packed,name=group,proto3" json:"group,omitempty"`
+	// Of a CONNECTION.
+	Tcp           *TcpConnection `protobuf:"bytes,16,opt,name=tcp,proto3" json:"tcp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -256,6 +269,257 @@ func (x *Socket) GetGroup() []uint32 {
 	return nil
 }
 
+func (x *Socket) GetTcp() *TcpConnection {
+	if x != nil {
+		return x.Tcp
+	}
+	return nil
+}
+
+// TcpConnection is the state of a TCP connection. Sequence numbers are those of
+// the segments on the wire, and do not count the ends of the streams (FIN).
+type TcpConnection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Behind the last byte that the program has written, and behind the last one
+	// that the kernel has received.
+	SendNext    uint32 `protobuf:"varint,1,opt,name=send_next,json=sendNext,proto3" json:"send_next,omitempty"`
+	ReceiveNext uint32 `protobuf:"varint,2,opt,name=receive_next,json=receiveNext,proto3" json:"receive_next,omitempty"`
+	// How much of the end of what was written was never transmitted, in bytes.
+	Unsent uint32 `protobuf:"varint,3,opt,name=unsent,proto3" json:"unsent,omitempty"`
+	// The program has ended its stream; the other end has.
+	SendEnded    bool `protobuf:"varint,4,opt,name=send_ended,json=sendEnded,proto3" json:"send_ended,omitempty"`
+	ReceiveEnded bool `protobuf:"varint,5,opt,name=receive_ended,json=receiveEnded,proto3" json:"receive_ended,omitempty"`
+	// shutdown(SHUT_RD).
+	ReceiveShut bool `protobuf:"varint,6,opt,name=receive_shut,json=receiveShut,proto3" json:"receive_shut,omitempty"`
+	// What the ends agreed upon: the largest segment in bytes, and options.
+	Mss          uint32 `protobuf:"varint,7,opt,name=mss,proto3" json:"mss,omitempty"`
+	Sack         bool   `protobuf:"varint,8,opt,name=sack,proto3" json:"sack,omitempty"`
+	Timestamps   bool   `protobuf:"varint,9,opt,name=timestamps,proto3" json:"timestamps,omitempty"`
+	SendScale    uint32 `protobuf:"varint,10,opt,name=send_scale,json=sendScale,proto3" json:"send_scale,omitempty"`
+	ReceiveScale uint32 `protobuf:"varint,11,opt,name=receive_scale,json=receiveScale,proto3" json:"receive_scale,omitempty"`
+	// TCP_TIMESTAMP.
+	Timestamp uint32     `protobuf:"varint,12,opt,name=timestamp,proto3" json:"timestamp,omitempty"`
+	Window    *TcpWindow `protobuf:"bytes,13,opt,name=window,proto3" json:"window,omitempty"`
+	// Sizes of the buffers as the kernel had chosen them, in bytes
+	// (getsockopt(SO_SNDBUF, SO_RCVBUF)).
+	SendBuffer    uint32 `protobuf:"varint,14,opt,name=send_buffer,json=sendBuffer,proto3" json:"send_buffer,omitempty"`
+	ReceiveBuffer uint32 `protobuf:"varint,15,opt,name=receive_buffer,json=receiveBuffer,proto3" json:"receive_buffer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TcpConnection) Reset() {
+	*x = TcpConnection{}
+	mi := &file_spec_state_socket_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TcpConnection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TcpConnection) ProtoMessage() {}
+
+func (x *TcpConnection) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_socket_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TcpConnection.ProtoReflect.Descriptor instead.
+func (*TcpConnection) Descriptor() ([]byte, []int) {
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TcpConnection) GetSendNext() uint32 {
+	if x != nil {
+		return x.SendNext
+	}
+	return 0
+}
+
+func (x *TcpConnection) GetReceiveNext() uint32 {
+	if x != nil {
+		return x.ReceiveNext
+	}
+	return 0
+}
+
+func (x *TcpConnection) GetUnsent() uint32 {
+	if x != nil {
+		return x.Unsent
+	}
+	return 0
+}
+
+func (x *TcpConnection) GetSendEnded() bool {
+	if x != nil {
+		return x.SendEnded
+	}
+	return false
+}
+
+func (x *TcpConnection) GetReceiveEnded() bool {
+	if x != nil {
+		return x.ReceiveEnded
+	}
+	return false
+}
+
+func (x *TcpConnection) GetReceiveShut() bool {
+	if x != nil {
+		return x.ReceiveShut
+	}
+	return false
+}
+
+func (x *TcpConnection) GetMss() uint32 {
+	if x != nil {
+		return x.Mss
+	}
+	return 0
+}
+
+func (x *TcpConnection) GetSack() bool {
+	if x != nil {
+		return x.Sack
+	}
+	return false
+}
+
+func (x *TcpConnection) GetTimestamps() bool {
+	if x != nil {
+		return x.Timestamps
+	}
+	return false
+}
+
+func (x *TcpConnection) GetSendScale() uint32 {
+	if x != nil {
+		return x.SendScale
+	}
+	return 0
+}
+
+func (x *TcpConnection) GetReceiveScale() uint32 {
+	if x != nil {
+		return x.ReceiveScale
+	}
+	return 0
+}
+
+func (x *TcpConnection) GetTimestamp() uint32 {
+	if x != nil {
+		return x.Timestamp
+	}
+	return 0
+}
+
+func (x *TcpConnection) GetWindow() *TcpWindow {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *TcpConnection) GetSendBuffer() uint32 {
+	if x != nil {
+		return x.SendBuffer
+	}
+	return 0
+}
+
+func (x *TcpConnection) GetReceiveBuffer() uint32 {
+	if x != nil {
+		return x.ReceiveBuffer
+	}
+	return 0
+}
+
+// TcpWindow is struct tcp_repair_window of include/uapi/linux/tcp.h.
+type TcpWindow struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SendUpdate    uint32                 `protobuf:"varint,1,opt,name=send_update,json=sendUpdate,proto3" json:"send_update,omitempty"`
+	Send          uint32                 `protobuf:"varint,2,opt,name=send,proto3" json:"send,omitempty"`
+	LargestSend   uint32                 `protobuf:"varint,3,opt,name=largest_send,json=largestSend,proto3" json:"largest_send,omitempty"`
+	Receive       uint32                 `protobuf:"varint,4,opt,name=receive,proto3" json:"receive,omitempty"`
+	ReceiveFrom   uint32                 `protobuf:"varint,5,opt,name=receive_from,json=receiveFrom,proto3" json:"receive_from,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TcpWindow) Reset() {
+	*x = TcpWindow{}
+	mi := &file_spec_state_socket_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TcpWindow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TcpWindow) ProtoMessage() {}
+
+func (x *TcpWindow) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_socket_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TcpWindow.ProtoReflect.Descriptor instead.
+func (*TcpWindow) Descriptor() ([]byte, []int) {
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *TcpWindow) GetSendUpdate() uint32 {
+	if x != nil {
+		return x.SendUpdate
+	}
+	return 0
+}
+
+func (x *TcpWindow) GetSend() uint32 {
+	if x != nil {
+		return x.Send
+	}
+	return 0
+}
+
+func (x *TcpWindow) GetLargestSend() uint32 {
+	if x != nil {
+		return x.LargestSend
+	}
+	return 0
+}
+
+func (x *TcpWindow) GetReceive() uint32 {
+	if x != nil {
+		return x.Receive
+	}
+	return 0
+}
+
+func (x *TcpWindow) GetReceiveFrom() uint32 {
+	if x != nil {
+		return x.ReceiveFrom
+	}
+	return 0
+}
+
 type SocketOption struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Level         uint32                 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
@@ -267,7 +531,7 @@ type SocketOption struct {
 
 func (x *SocketOption) Reset() {
 	*x = SocketOption{}
-	mi := &file_spec_state_socket_proto_msgTypes[1]
+	mi := &file_spec_state_socket_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -279,7 +543,7 @@ func (x *SocketOption) String() string {
 func (*SocketOption) ProtoMessage() {}
 
 func (x *SocketOption) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[1]
+	mi := &file_spec_state_socket_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -292,7 +556,7 @@ func (x *SocketOption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketOption.ProtoReflect.Descriptor instead.
 func (*SocketOption) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{1}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SocketOption) GetLevel() uint32 {
@@ -332,7 +596,7 @@ type SocketFile struct {
 
 func (x *SocketFile) Reset() {
 	*x = SocketFile{}
-	mi := &file_spec_state_socket_proto_msgTypes[2]
+	mi := &file_spec_state_socket_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -344,7 +608,7 @@ func (x *SocketFile) String() string {
 func (*SocketFile) ProtoMessage() {}
 
 func (x *SocketFile) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[2]
+	mi := &file_spec_state_socket_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -357,7 +621,7 @@ func (x *SocketFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketFile.ProtoReflect.Descriptor instead.
 func (*SocketFile) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{2}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SocketFile) GetDirectory() string {
@@ -395,8 +659,9 @@ func (x *SocketFile) GetUnlinked() bool {
 	return false
 }
 
-// SocketQueue is a part of what a unix socket has received and not read (kind
-// 2, entity: description << 16 | number of the part).
+// SocketQueue is a part of what a unix socket or a TCP connection has received
+// and not read (kind 2), or of what a TCP connection has to send or may have to
+// send again (kind 3); entity: description << 16 | number of the part.
 type SocketQueue struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Description uint64                 `protobuf:"varint,1,opt,name=description,proto3" json:"description,omitempty"`
@@ -409,7 +674,7 @@ type SocketQueue struct {
 
 func (x *SocketQueue) Reset() {
 	*x = SocketQueue{}
-	mi := &file_spec_state_socket_proto_msgTypes[3]
+	mi := &file_spec_state_socket_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -421,7 +686,7 @@ func (x *SocketQueue) String() string {
 func (*SocketQueue) ProtoMessage() {}
 
 func (x *SocketQueue) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[3]
+	mi := &file_spec_state_socket_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -434,7 +699,7 @@ func (x *SocketQueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketQueue.ProtoReflect.Descriptor instead.
 func (*SocketQueue) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{3}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SocketQueue) GetDescription() uint64 {
@@ -462,7 +727,7 @@ var File_spec_state_socket_proto protoreflect.FileDescriptor
 
 const file_spec_state_socket_proto_rawDesc = "" +
 	"\n" +
-	"\x17spec/state/socket.proto\x12\tmig.state\"\xa2\x03\n" +
+	"\x17spec/state/socket.proto\x12\tmig.state\"\xce\x03\n" +
 	"\x06Socket\x12\x16\n" +
 	"\x06family\x18\x01 \x01(\rR\x06family\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\rR\x04type\x12\x1a\n" +
@@ -479,7 +744,37 @@ const file_spec_state_socket_proto_rawDesc = "" +
 	"\x04file\x18\f \x01(\v2\x15.mig.state.SocketFileR\x04file\x12\x10\n" +
 	"\x03uid\x18\r \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x0e \x01(\rR\x03gid\x12\x14\n" +
-	"\x05group\x18\x0f \x03(\rR\x05group\"N\n" +
+	"\x05group\x18\x0f \x03(\rR\x05group\x12*\n" +
+	"\x03tcp\x18\x10 \x01(\v2\x18.mig.state.TcpConnectionR\x03tcp\"\xec\x03\n" +
+	"\rTcpConnection\x12\x1b\n" +
+	"\tsend_next\x18\x01 \x01(\rR\bsendNext\x12!\n" +
+	"\freceive_next\x18\x02 \x01(\rR\vreceiveNext\x12\x16\n" +
+	"\x06unsent\x18\x03 \x01(\rR\x06unsent\x12\x1d\n" +
+	"\n" +
+	"send_ended\x18\x04 \x01(\bR\tsendEnded\x12#\n" +
+	"\rreceive_ended\x18\x05 \x01(\bR\freceiveEnded\x12!\n" +
+	"\freceive_shut\x18\x06 \x01(\bR\vreceiveShut\x12\x10\n" +
+	"\x03mss\x18\a \x01(\rR\x03mss\x12\x12\n" +
+	"\x04sack\x18\b \x01(\bR\x04sack\x12\x1e\n" +
+	"\n" +
+	"timestamps\x18\t \x01(\bR\n" +
+	"timestamps\x12\x1d\n" +
+	"\n" +
+	"send_scale\x18\n" +
+	" \x01(\rR\tsendScale\x12#\n" +
+	"\rreceive_scale\x18\v \x01(\rR\freceiveScale\x12\x1c\n" +
+	"\ttimestamp\x18\f \x01(\rR\ttimestamp\x12,\n" +
+	"\x06window\x18\r \x01(\v2\x14.mig.state.TcpWindowR\x06window\x12\x1f\n" +
+	"\vsend_buffer\x18\x0e \x01(\rR\n" +
+	"sendBuffer\x12%\n" +
+	"\x0ereceive_buffer\x18\x0f \x01(\rR\rreceiveBuffer\"\xa0\x01\n" +
+	"\tTcpWindow\x12\x1f\n" +
+	"\vsend_update\x18\x01 \x01(\rR\n" +
+	"sendUpdate\x12\x12\n" +
+	"\x04send\x18\x02 \x01(\rR\x04send\x12!\n" +
+	"\flargest_send\x18\x03 \x01(\rR\vlargestSend\x12\x18\n" +
+	"\areceive\x18\x04 \x01(\rR\areceive\x12!\n" +
+	"\freceive_from\x18\x05 \x01(\rR\vreceiveFrom\"N\n" +
 	"\fSocketOption\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\rR\x05level\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\rR\x04name\x12\x14\n" +
@@ -494,14 +789,16 @@ const file_spec_state_socket_proto_rawDesc = "" +
 	"\vSocketQueue\x12 \n" +
 	"\vdescription\x18\x01 \x01(\x04R\vdescription\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\fR\x06stream\x12\x18\n" +
-	"\amessage\x18\x03 \x03(\fR\amessage*\xaa\x01\n" +
+	"\amessage\x18\x03 \x03(\fR\amessage*\xe4\x01\n" +
 	"\vSocketState\x12\x1c\n" +
 	"\x18SOCKET_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SOCKET_STATE_OPEN\x10\x01\x12\x1a\n" +
 	"\x16SOCKET_STATE_LISTENING\x10\x02\x12\x15\n" +
 	"\x11SOCKET_STATE_PAIR\x10\x03\x12\x1a\n" +
 	"\x16SOCKET_STATE_CONNECTED\x10\x04\x12\x17\n" +
-	"\x13SOCKET_STATE_CLOSED\x10\x05B\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
+	"\x13SOCKET_STATE_CLOSED\x10\x05\x12\x1b\n" +
+	"\x17SOCKET_STATE_CONNECTION\x10\x06\x12\x1b\n" +
+	"\x17SOCKET_STATE_CONNECTING\x10\aB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
 
 var (
 	file_spec_state_socket_proto_rawDescOnce sync.Once
@@ -516,23 +813,27 @@ func file_spec_state_socket_proto_rawDescGZIP() []byte {
 }
 
 var file_spec_state_socket_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_spec_state_socket_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_spec_state_socket_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_spec_state_socket_proto_goTypes = []any{
-	(SocketState)(0),     // 0: mig.state.SocketState
-	(*Socket)(nil),       // 1: mig.state.Socket
-	(*SocketOption)(nil), // 2: mig.state.SocketOption
-	(*SocketFile)(nil),   // 3: mig.state.SocketFile
-	(*SocketQueue)(nil),  // 4: mig.state.SocketQueue
+	(SocketState)(0),      // 0: mig.state.SocketState
+	(*Socket)(nil),        // 1: mig.state.Socket
+	(*TcpConnection)(nil), // 2: mig.state.TcpConnection
+	(*TcpWindow)(nil),     // 3: mig.state.TcpWindow
+	(*SocketOption)(nil),  // 4: mig.state.SocketOption
+	(*SocketFile)(nil),    // 5: mig.state.SocketFile
+	(*SocketQueue)(nil),   // 6: mig.state.SocketQueue
 }
 var file_spec_state_socket_proto_depIdxs = []int32{
 	0, // 0: mig.state.Socket.state:type_name -> mig.state.SocketState
-	2, // 1: mig.state.Socket.option:type_name -> mig.state.SocketOption
-	3, // 2: mig.state.Socket.file:type_name -> mig.state.SocketFile
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	4, // 1: mig.state.Socket.option:type_name -> mig.state.SocketOption
+	5, // 2: mig.state.Socket.file:type_name -> mig.state.SocketFile
+	2, // 3: mig.state.Socket.tcp:type_name -> mig.state.TcpConnection
+	3, // 4: mig.state.TcpConnection.window:type_name -> mig.state.TcpWindow
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_spec_state_socket_proto_init() }
@@ -546,7 +847,7 @@ func file_spec_state_socket_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_socket_proto_rawDesc), len(file_spec_state_socket_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

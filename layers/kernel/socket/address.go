@@ -21,6 +21,18 @@ func wildcard(addr []byte) []byte {
 	return out
 }
 
+// endpoint is the address and port of a raw address without sa_family, as
+// addrPort makes them; the zero value for other families.
+func endpoint(family uint32, addr []byte) netip.AddrPort {
+	switch {
+	case family == unix.AF_INET && len(addr) >= 6:
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(addr[2:6])), binary.BigEndian.Uint16(addr))
+	case family == unix.AF_INET6 && len(addr) >= 22:
+		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(addr[6:22])).Unmap(), binary.BigEndian.Uint16(addr))
+	}
+	return netip.AddrPort{}
+}
+
 // addressText shows an address without sa_family; empty for none.
 func addressText(family uint32, addr []byte) string {
 	switch {

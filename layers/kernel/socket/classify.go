@@ -27,11 +27,12 @@ type network struct {
 	ours     map[uint64]bool // inodes
 	closeTCP bool
 	groups   *memberships // nil until somebody asks
+	tcp      *tcpTable
 }
 
 // look reads the namespace of a process.
-func look(t procfs.Task, closeTCP bool) (*network, error) {
-	n := &network{netlink: map[uint64]procfs.NetlinkSocket{}, ours: map[uint64]bool{}, closeTCP: closeTCP}
+func look(t procfs.Task, closeTCP bool, ours map[uint64]bool, tcp *tcpTable) (*network, error) {
+	n := &network{netlink: map[uint64]procfs.NetlinkSocket{}, closeTCP: closeTCP, ours: ours, tcp: tcp}
 	err := target.InNamespace(t.Path("ns/net"), func() (err error) { n.unix, err = listUnix(); return err })
 	if err != nil {
 		return nil, err
@@ -90,22 +91,51 @@ func (n *network) classifyTCP(t procfs.Task, d *target.Descriptor) (state.Socket
 	switch {
 	case err != nil:
 		return 0, err
-	case c.state == stateListen && c.pending > 0 && !n.closeTCP:
-		return 0, &refusal{
-			fmt.Sprintf("TCP listener %s", c.local), fmt.Sprintf("%d connections wait to be accepted", c.pending),
-			"try again in a moment, or choose " + OptionTCP + "=" + TCPClose + ": their clients find them reset and connect again",
-		}
 	case c.state == stateListen:
-		return state.SocketState_SOCKET_STATE_LISTENING, nil
+		return n.classifyListener(t, &c)
 	case c.state == stateClose: // not connected, or ended
 		return state.SocketState_SOCKET_STATE_OPEN, nil
-	case n.closeTCP:
-		return state.SocketState_SOCKET_STATE_CLOSED, nil
 	}
-	return 0, &refusal{
-		fmt.Sprintf("TCP connection %s to %s", c.local, c.remote), "connections are not carried by this version",
-		"let the clients disconnect, or choose " + OptionTCP + "=" + TCPClose + ": they find it closed and connect again",
+	return n.classifyConnection(t, &c)
+}
+
+// classifyListener: what waits to be accepted is carried where the client is in
+// the container, too: it connects anew.
+func (n *network) classifyListener(t procfs.Task, c *connection) (state.SocketState, error) {
+	lost, err := n.unaccepted(t, c)
+	if err != nil {
+		return 0, err
 	}
+	if lost > 0 && !n.closeTCP {
+		return 0, &refusal{
+			fmt.Sprintf("TCP listener %s", c.local), fmt.Sprintf("%d connections wait to be accepted", lost),
+			"try again in a moment, or choose " + OptionTCP + "=" + TCPClose + ": their clients find them reset and connect again",
+		}
+	}
+	return state.SocketState_SOCKET_STATE_LISTENING, nil
+}
+
+// unaccepted counts the connections that wait for a listener and whose clients
+// do not connect anew. Listeners that share a port are looked at together: who
+// waits for which of them the kernel does not tell.
+func (n *network) unaccepted(t procfs.Task, c *connection) (int, error) {
+	if c.pending == 0 {
+		return 0, nil
+	}
+	lost := n.tcp.pending[c.local.Port()]
+	for e := range n.tcp.ends {
+		if e.remote.Port() != c.local.Port() {
+			continue
+		}
+		at, err := n.other(t, &connection{state: stateEstablished, local: e.local, remote: e.remote})
+		if err != nil {
+			return 0, err
+		}
+		if at == waiting || at == waitingFull { // the latter is refused by itself
+			lost--
+		}
+	}
+	return max(lost, 0), nil
 }
 
 func (n *network) classifyNetlink(d *target.Descriptor) (state.SocketState, error) {

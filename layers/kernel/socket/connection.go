@@ -14,6 +14,8 @@ type connection struct {
 	pending       uint32 // of a listener: connections that nobody has accepted
 	state         uint8  // include/net/tcp_states.h
 	local, remote netip.AddrPort
+	ulp           string // see ulpOf
+	sending       bool   // what was written is not all acknowledged
 }
 
 // connectionOf asks the socket itself, through a descriptor of our own for a
@@ -26,6 +28,7 @@ func connectionOf(pid, fd int) (c connection, err error) {
 			return fmt.Errorf("getsockopt(TCP_INFO): %w", err)
 		}
 		c.state = info.State
+		c.sending = info.Unacked > 0 || info.Notsent_bytes > 0
 		if info.State == stateListen {
 			c.pending = info.Unacked // sk_ack_backlog (net/ipv4/tcp.c, tcp_get_info)
 		}
@@ -35,6 +38,7 @@ func connectionOf(pid, fd int) (c connection, err error) {
 		if a, err := unix.Getpeername(own); err == nil {
 			c.remote = addrPort(a)
 		}
+		c.ulp = ulpOf(own)
 		return nil
 	})
 	return c, err

@@ -53,7 +53,7 @@ func decodeSocket(r *record.Record) (*state.Socket, error) {
 	if m.Flags&^uint32(socketFlags) != 0 || m.Shutdown > 3 || m.Backlog > math.MaxInt32 {
 		return nil, fmt.Errorf("flags %#o, shutdown %d, backlog %d", m.Flags, m.Shutdown, m.Backlog)
 	}
-	return m, errors.Join(checkState(m), checkFile(m), checkOptions(m))
+	return m, errors.Join(checkState(m), checkTCP(m), checkFile(m), checkOptions(m))
 }
 
 func protocolAllowed(m *state.Socket) bool {
@@ -72,6 +72,7 @@ func protocolAllowed(m *state.Socket) bool {
 // checkState: not every kind of socket has every state.
 func checkState(m *state.Socket) error {
 	isUnix, stream := m.Family == unix.AF_UNIX, m.Type == unix.SOCK_STREAM
+	isTCP := stream && (m.Family == unix.AF_INET || m.Family == unix.AF_INET6)
 	ok := false
 	switch m.State {
 	case state.SocketState_SOCKET_STATE_OPEN:
@@ -83,13 +84,36 @@ func checkState(m *state.Socket) error {
 	case state.SocketState_SOCKET_STATE_CONNECTED:
 		ok = m.Type == unix.SOCK_DGRAM && m.Family != unix.AF_NETLINK && len(m.Remote) > 0
 	case state.SocketState_SOCKET_STATE_CLOSED:
-		ok = stream && !isUnix
+		ok = isTCP
+	case state.SocketState_SOCKET_STATE_CONNECTION:
+		ok = isTCP && len(m.Local) > 0 && len(m.Remote) > 0
+	case state.SocketState_SOCKET_STATE_CONNECTING:
+		ok = isTCP && len(m.Remote) > 0
 	}
 	if !ok {
 		return fmt.Errorf("a socket of family %d, type %d cannot be %s", m.Family, m.Type, m.State)
 	}
 	if len(m.Group) > 0 && m.Family != unix.AF_NETLINK || len(m.Group) > 512 {
 		return fmt.Errorf("%d groups for family %d", len(m.Group), m.Family)
+	}
+	return nil
+}
+
+// maxScale is the largest shift of a window (RFC 7323).
+const maxScale = 14
+
+// checkTCP: a connection, and nothing else, has the state of one.
+func checkTCP(m *state.Socket) error {
+	t := m.Tcp
+	if (t != nil) != (m.State == state.SocketState_SOCKET_STATE_CONNECTION) {
+		return errors.New("a socket and its state of TCP do not fit each other")
+	}
+	if t == nil {
+		return nil
+	}
+	if t.Mss == 0 || t.Mss > math.MaxUint16 || t.SendScale > maxScale || t.ReceiveScale > maxScale || t.Window == nil ||
+		t.SendBuffer > math.MaxInt32 || t.ReceiveBuffer > math.MaxInt32 || t.ReceiveEnded && t.ReceiveShut {
+		return fmt.Errorf("TCP connection with %v", t)
 	}
 	return nil
 }
@@ -133,6 +157,12 @@ func checkOptions(m *state.Socket) error {
 	return nil
 }
 
+// mayHold: pairs and connections have unread data, connections also what was not
+// acknowledged.
+func mayHold(s state.SocketState, kind uint32) bool {
+	return s == state.SocketState_SOCKET_STATE_CONNECTION || s == state.SocketState_SOCKET_STATE_PAIR && kind == KindQueue
+}
+
 // decodeQueue reads a part of what is unread.
 func decodeQueue(r *record.Record, of func(uint64) *arrival) (*arrival, *state.SocketQueue, error) {
 	q := &state.SocketQueue{}
@@ -140,8 +170,8 @@ func decodeQueue(r *record.Record, of func(uint64) *arrival) (*arrival, *state.S
 		return nil, nil, err
 	}
 	a := of(q.Description)
-	if a == nil || r.Entity>>queueShift != q.Description || a.msg.State != state.SocketState_SOCKET_STATE_PAIR {
-		return nil, nil, fmt.Errorf("unread data of description %d, which is not one of a pair", q.Description)
+	if a == nil || r.Entity>>queueShift != q.Description || !mayHold(a.msg.State, r.Kind) {
+		return nil, nil, fmt.Errorf("data of description %d, which is nothing that holds data of kind %d", q.Description, r.Kind)
 	}
 	if stream := a.msg.Type == unix.SOCK_STREAM; stream && len(q.Message) > 0 || !stream && len(q.Stream) > 0 {
 		return nil, nil, errors.New("unread data of the wrong kind")

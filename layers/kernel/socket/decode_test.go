@@ -35,6 +35,45 @@ func half() *state.Socket {
 	return &state.Socket{Family: unix.AF_UNIX, Type: unix.SOCK_STREAM, State: state.SocketState_SOCKET_STATE_PAIR}
 }
 
+// tcpConnection is one as the export describes it.
+func tcpConnection() *state.Socket {
+	return &state.Socket{
+		Family: unix.AF_INET, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP,
+		State: state.SocketState_SOCKET_STATE_CONNECTION, Local: make([]byte, 14), Remote: make([]byte, 14),
+		Tcp: &state.TcpConnection{Mss: 1460, Window: &state.TcpWindow{}},
+	}
+}
+
+func TestHostileConnectionsAreRefused(t *testing.T) {
+	if _, err := decodeSocket(encode(t, KindSocket, 1, tcpConnection())); err != nil {
+		t.Errorf("a connection as the export describes it: %v", err)
+	}
+	for name, fn := range map[string]func(*state.Socket){
+		"no state of TCP":        func(m *state.Socket) { m.Tcp = nil },
+		"state of TCP and UDP":   func(m *state.Socket) { m.Type, m.Protocol = unix.SOCK_DGRAM, unix.IPPROTO_UDP },
+		"of a listener":          func(m *state.Socket) { m.State = state.SocketState_SOCKET_STATE_LISTENING },
+		"no address":             func(m *state.Socket) { m.Local = nil },
+		"no other address":       func(m *state.Socket) { m.Remote = nil },
+		"short address":          func(m *state.Socket) { m.Remote = make([]byte, 3) },
+		"no window":              func(m *state.Socket) { m.Tcp.Window = nil },
+		"segments of nothing":    func(m *state.Socket) { m.Tcp.Mss = 0 },
+		"large segments":         func(m *state.Socket) { m.Tcp.Mss = 1 << 16 },
+		"scale":                  func(m *state.Socket) { m.Tcp.SendScale = 15 },
+		"other scale":            func(m *state.Socket) { m.Tcp.ReceiveScale = 1 << 20 },
+		"buffer":                 func(m *state.Socket) { m.Tcp.SendBuffer = 1 << 31 },
+		"ended and shut":         func(m *state.Socket) { m.Tcp.ReceiveEnded, m.Tcp.ReceiveShut = true, true },
+		"connects to nowhere":    func(m *state.Socket) { m.State, m.Tcp, m.Remote = state.SocketState_SOCKET_STATE_CONNECTING, nil, nil },
+		"connects and is":        func(m *state.Socket) { m.State = state.SocketState_SOCKET_STATE_CONNECTING },
+		"unix that is connected": func(m *state.Socket) { m.Family, m.Protocol = unix.AF_UNIX, 0 },
+	} {
+		m := tcpConnection()
+		fn(m)
+		if _, err := decodeSocket(encode(t, KindSocket, 1, m)); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
 func TestHostileSocketsAreRefused(t *testing.T) {
 	if _, err := decodeSocket(encode(t, KindSocket, 1, listener())); err != nil {
 		t.Errorf("a listener as the export describes it: %v", err)
@@ -73,7 +112,7 @@ func TestHostileSocketsAreRefused(t *testing.T) {
 
 func TestHostileQueuesAreRefused(t *testing.T) {
 	s := New(target.Env{})
-	for id, m := range map[uint64]*state.Socket{1: half(), 2: listener()} {
+	for id, m := range map[uint64]*state.Socket{1: half(), 2: listener(), 4: tcpConnection()} {
 		if err := s.receive(encode(t, KindSocket, id, m)); err != nil {
 			t.Fatal(err)
 		}
@@ -82,6 +121,8 @@ func TestHostileQueuesAreRefused(t *testing.T) {
 		"of a listener":  encode(t, KindQueue, 2<<queueShift, &state.SocketQueue{Description: 2, Stream: []byte("x")}),
 		"of nobody":      encode(t, KindQueue, 3<<queueShift, &state.SocketQueue{Description: 3, Stream: []byte("x")}),
 		"messages":       encode(t, KindQueue, 1<<queueShift, &state.SocketQueue{Description: 1, Message: [][]byte{{1}}}),
+		"sent by a pair": encode(t, KindSendQueue, 1<<queueShift, &state.SocketQueue{Description: 1, Stream: []byte("x")}),
+		"of TCP":         encode(t, KindSendQueue, 4<<queueShift, &state.SocketQueue{Description: 4, Message: [][]byte{{1}}}),
 		"another entity": encode(t, KindQueue, 2<<queueShift, &state.SocketQueue{Description: 1, Stream: []byte("x")}),
 		"a socket again": encode(t, KindSocket, 1, half()),
 	} {
@@ -123,9 +164,16 @@ func FuzzParseDump(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) { _, _ = parseDump(b, map[uint32]*unixSocket{}) })
 }
 
+func FuzzParseInet(f *testing.F) {
+	f.Add(make([]byte, 16))
+	f.Add(append([]byte{88, 0, 0, 0, 20, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0}, make([]byte, 72)...))
+	f.Fuzz(func(t *testing.T, b []byte) { _, _ = parseInet(b, func(*inetSocket) {}) })
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add(uint32(KindSocket), encode(f, KindSocket, 1, listener()).Payload)
 	f.Add(uint32(KindSocket), encode(f, KindSocket, 1, half()).Payload)
+	f.Add(uint32(KindSocket), encode(f, KindSocket, 1, tcpConnection()).Payload)
 	f.Fuzz(func(t *testing.T, kind uint32, payload []byte) {
 		m, err := decodeSocket(&record.Record{Header: record.Header{Kind: kind, Entity: 1}, Payload: payload})
 		if err != nil {

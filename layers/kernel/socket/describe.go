@@ -4,6 +4,7 @@ package socket
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"strings"
@@ -123,22 +124,54 @@ func (g *getter) addresses(msg *state.Socket) error {
 		msg.Local = local
 	}
 	udp := msg.Type == unix.SOCK_DGRAM && (msg.Family == unix.AF_INET || msg.Family == unix.AF_INET6)
-	if !udp && msg.State != state.SocketState_SOCKET_STATE_CONNECTED {
+	if !udp && !hasRemote(msg.State) {
 		return nil
 	}
 	if msg.Remote, err = g.address(unix.SYS_GETPEERNAME); err != nil {
 		return err
 	}
-	if len(msg.Remote) > 0 {
+	if len(msg.Remote) == 0 && msg.State == state.SocketState_SOCKET_STATE_CONNECTING {
+		msg.Remote, err = g.target(msg.Family)
+		return err
+	}
+	if udp && len(msg.Remote) > 0 {
 		msg.State = state.SocketState_SOCKET_STATE_CONNECTED
 	}
 	return nil
 }
 
+// target is where a socket connects to, as the address behind sa_family.
+func (g *getter) target(family uint32) ([]byte, error) {
+	var found *inetSocket
+	err := target.InNamespace(g.p.Proc.Path("ns/net"), func() (err error) { found, err = findConnecting(uint32(g.d.Link.Inode)); return err })
+	if err != nil {
+		return nil, err
+	}
+	if found == nil {
+		return nil, &refusal{"TCP socket", "it was connecting a moment ago", "try again in a moment"}
+	}
+	port := binary.BigEndian.AppendUint16(nil, found.remote.Port())
+	if family == unix.AF_INET {
+		return append(append(port, found.remote.Addr().AsSlice()...), make([]byte, 8)...), nil
+	}
+	// sin6_port, _flowinfo, _addr, _scope_id.
+	a := found.remote.Addr().As16()
+	return append(append(append(port, 0, 0, 0, 0), a[:]...), 0, 0, 0, 0), nil
+}
+
+// hasRemote: sockets of these states are connected to an address.
+func hasRemote(s state.SocketState) bool {
+	switch s {
+	case state.SocketState_SOCKET_STATE_CONNECTED, state.SocketState_SOCKET_STATE_CONNECTION, state.SocketState_SOCKET_STATE_CONNECTING:
+		return true
+	}
+	return false
+}
+
 // inetState tells a TCP socket that was never connected from one whose
 // connection has ended.
 func (g *getter) inetState(msg *state.Socket) error {
-	if msg.Type != unix.SOCK_STREAM {
+	if msg.Type != unix.SOCK_STREAM || hasRemote(msg.State) {
 		return nil
 	}
 	if msg.State == state.SocketState_SOCKET_STATE_LISTENING {

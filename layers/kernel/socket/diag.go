@@ -29,8 +29,16 @@ type unixSocket struct {
 // Socket states of include/net/tcp_states.h.
 const (
 	stateEstablished = 1
+	stateSynSent     = 2
+	stateSynReceived = 3
+	stateFinWait1    = 4
+	stateFinWait2    = 5
+	stateTimeWait    = 6
 	stateClose       = 7
+	stateCloseWait   = 8
+	stateLastAck     = 9
 	stateListen      = 10
+	stateClosing     = 11
 )
 
 // Constants of include/uapi/linux/sock_diag.h and unix_diag.h.

@@ -22,6 +22,11 @@ type exporter struct {
 	descriptions map[uint64]uint64
 	networks     map[uint64]*network
 	closeTCP     bool
+	ours         map[uint64]bool // inodes
+	tcp          *tcpTable
+	// connections are the TCP connections by their descriptions.
+	connections map[uint64]*connected
+	byEnds      map[ends]uint64
 }
 
 // Checkpoint exports all sockets in one step, for the container as a whole: two
@@ -30,7 +35,11 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	if step.Stage != record.StageResidual || step.Process != record.Shared {
 		return record.Progress{Done: true}, nil
 	}
-	x := &exporter{Subsystem: s, out: out, descriptions: map[uint64]uint64{}, networks: map[uint64]*network{}}
+	x := &exporter{
+		Subsystem: s, out: out, descriptions: map[uint64]uint64{}, networks: map[uint64]*network{},
+		ours: map[uint64]bool{}, tcp: newTCPTable(),
+		connections: map[uint64]*connected{}, byEnds: map[ends]uint64{},
+	}
 	var err error
 	if x.closeTCP, err = policy(s.env); err != nil {
 		return record.Progress{}, fmt.Errorf("socket: %w", err)
@@ -55,9 +64,21 @@ func (x *exporter) all(ctx context.Context) (uint64, error) {
 		for i := range list {
 			if list[i].Owner() == target.OwnerSocket {
 				x.descriptions[list[i].Link.Inode] = list[i].Description
+				x.ours[list[i].Link.Inode] = true
 			}
 		}
+		if err := x.tcp.add(p.Proc, list); err != nil {
+			return 0, fmt.Errorf("pid %d: %w", p.Pid, err)
+		}
 	}
+	defer x.closeConnections()
+	if err := x.findConnections(procs); err != nil {
+		return 0, err
+	}
+	if err := x.readConnections(ctx); err != nil {
+		return 0, err
+	}
+	x.silence()
 	done := map[uint64]bool{}
 	for _, p := range procs {
 		list, err := p.Descriptors()
@@ -88,12 +109,9 @@ func (x *exporter) network(p *target.Process) (*network, error) {
 	if n := x.networks[ns.Inode]; n != nil {
 		return n, nil
 	}
-	n, err := look(p.Proc, x.closeTCP)
+	n, err := look(p.Proc, x.closeTCP, x.ours, x.tcp)
 	if err != nil {
 		return nil, err
-	}
-	for inode := range x.descriptions {
-		n.ours[inode] = true
 	}
 	x.networks[ns.Inode] = n
 	return n, nil
@@ -133,12 +151,25 @@ func (x *exporter) export(ctx context.Context, p *target.Process, d *target.Desc
 			return &refusal{"unix socket", "it has unread messages that carry credentials", "try again when the program has read them"}
 		}
 	}
+	var sent []*state.SocketQueue
+	if c := x.connections[d.Description]; c != nil {
+		msg.Tcp, msg.Peer = c.read.msg, x.byEnds[c.ends.reversed()]
+		parts, sent = split(c.read.receive), split(c.read.send)
+	}
 	if err := x.push(ctx, record.Header{Kind: KindSocket, Entity: d.Description}, msg); err != nil {
 		return err
 	}
+	if err := x.pushQueue(ctx, KindQueue, d.Description, parts); err != nil {
+		return err
+	}
+	return x.pushQueue(ctx, KindSendQueue, d.Description, sent)
+}
+
+// pushQueue pushes the parts of a queue.
+func (x *exporter) pushQueue(ctx context.Context, kind uint32, description uint64, parts []*state.SocketQueue) error {
 	for i, part := range parts {
-		part.Description = d.Description
-		if err := x.push(ctx, record.Header{Kind: KindQueue, Entity: d.Description<<queueShift | uint64(i)}, part); err != nil {
+		part.Description = description
+		if err := x.push(ctx, record.Header{Kind: kind, Entity: description<<queueShift | uint64(i)}, part); err != nil {
 			return err
 		}
 		x.bytes.Add(uint64(queued(part)))

@@ -47,7 +47,7 @@ func (s *Subsystem) receive(r *record.Record) error {
 		s.in[r.Entity] = &arrival{msg: m}
 		s.entities.Add(1)
 		return nil
-	case KindQueue:
+	case KindQueue, KindSendQueue:
 		a, q, err := decodeQueue(r, func(id uint64) *arrival { return s.in[id] })
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.Header, err)
@@ -56,7 +56,11 @@ func (s *Subsystem) receive(r *record.Record) error {
 		if s.held += n; s.held > maxHeld {
 			return fmt.Errorf("sockets hold more than %d unread bytes", maxHeld)
 		}
-		a.stream = append(a.stream, q.Stream...)
+		if r.Kind == KindSendQueue {
+			a.send = append(a.send, q.Stream...)
+		} else {
+			a.stream = append(a.stream, q.Stream...)
+		}
 		a.messages = append(a.messages, q.Message...)
 		s.bytes.Add(uint64(n))
 		return nil
@@ -65,8 +69,9 @@ func (s *Subsystem) receive(r *record.Record) error {
 }
 
 // build makes the sockets, each in the first process that has it. Those that
-// connect by name come last, when every name is bound.
+// connect come last, when every name and port is bound.
 func (s *Subsystem) build() error {
+	s.env.Frame.AtCommit(s.beginAll)
 	for _, last := range []bool{false, true} {
 		for _, t := range s.env.Frame.Tasks() {
 			if t.Traced == nil {
@@ -84,20 +89,29 @@ func (s *Subsystem) buildIn(t *target.Task, last bool) error {
 	b := &builder{task: t, allowed: &s.env.Frame.Allowed}
 	for _, desc := range slices.Sorted(maps.Keys(s.in)) {
 		a := s.in[desc]
-		connects := a.msg.State == state.SocketState_SOCKET_STATE_CONNECTED
-		if connects != last || len(t.Table.Slots(desc)) == 0 || a.builtBy != 0 {
+		if connects := hasRemote(a.msg.State); connects != last || len(t.Table.Slots(desc)) == 0 || a.builtBy != 0 {
 			continue
 		}
 		a.builtBy = t.ID
 		if err := s.buildOne(b, desc, a); err != nil {
 			return fmt.Errorf("socket %d (%s): %w", desc, summary(a.msg), err)
 		}
-		a.stream, a.messages = nil, nil
+		a.stream, a.messages, a.send = nil, nil, nil
 	}
 	return nil
 }
 
 func (s *Subsystem) buildOne(b *builder, desc uint64, a *arrival) error {
+	switch a.msg.State {
+	case state.SocketState_SOCKET_STATE_CONNECTION:
+		return s.buildConnection(b, desc, a)
+	case state.SocketState_SOCKET_STATE_CONNECTING:
+		c, err := b.connectLater(desc, a.msg)
+		if err == nil {
+			s.connecting = append(s.connecting, c)
+		}
+		return err
+	}
 	if a.msg.State != state.SocketState_SOCKET_STATE_PAIR {
 		return b.single(desc, a.msg)
 	}
@@ -109,6 +123,35 @@ func (s *Subsystem) buildOne(b *builder, desc uint64, a *arrival) error {
 		other.builtBy = b.task.ID
 	}
 	return b.pair(desc, a, other)
+}
+
+// buildConnection makes a TCP connection, and its other end if that is closed.
+func (s *Subsystem) buildConnection(b *builder, desc uint64, a *arrival) error {
+	if s.limits == nil {
+		var err error
+		if s.limits, err = bufferLimits(b.task); err != nil {
+			return err
+		}
+	}
+	closed := a.msg.Tcp.ReceiveEnded && a.msg.Peer == 0
+	if err := makeWay(b.task, a.msg); err != nil {
+		return err
+	}
+	r, err := b.connection(desc, a)
+	if err != nil {
+		return err
+	}
+	r.limits = s.limits
+	s.rising = append(s.rising, r)
+	other := s.in[a.msg.Peer]
+	if a.msg.Peer != 0 && (other == nil || other.msg.Peer != desc || other == a || other.msg.State != a.msg.State) {
+		return fmt.Errorf("its other end, %d, is not in the image", a.msg.Peer)
+	}
+	if !closed {
+		return nil
+	}
+	r.standIn, err = newStandIn(b.task, r, a)
+	return err
 }
 
 // summary names a socket in errors.

@@ -45,13 +45,14 @@ func (n *network) losses(t procfs.Task, d *target.Descriptor, how state.SocketSt
 // reset.
 func (n *network) lossesTCP(t procfs.Task, d *target.Descriptor, warn func(what, why, remedy string) []record.Finding) ([]record.Finding, error) {
 	c, err := connectionOf(t.Pid(), d.FD)
-	switch {
-	case err != nil:
+	if err != nil || c.state != stateListen {
 		return nil, err
-	case c.state == stateListen && c.pending > 0:
-		return warn(fmt.Sprintf("TCP listener %s", c.local), fmt.Sprintf("%d connections wait to be accepted and are reset", c.pending), ""), nil
 	}
-	return nil, nil
+	lost, err := n.unaccepted(t, &c)
+	if err != nil || lost == 0 {
+		return nil, err
+	}
+	return warn(fmt.Sprintf("TCP listener %s", c.local), fmt.Sprintf("%d connections wait to be accepted and are reset", lost), ""), nil
 }
 
 // classifyUDP refuses a member of a multicast group: the copy would receive

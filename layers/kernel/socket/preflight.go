@@ -25,7 +25,7 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
 	lists := map[int][]target.Descriptor{}
-	ours := map[uint64]bool{}
+	ours, tcp := map[uint64]bool{}, newTCPTable()
 	for _, pid := range pids {
 		list, err := s.env.Source.Look(pid)
 		if err != nil {
@@ -37,13 +37,16 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 				ours[d.Link.Inode] = true
 			}
 		}
+		if err := tcp.add(procfs.Host().Process(pid), lists[pid]); err != nil && !procfs.IsGone(err) {
+			return nil, fmt.Errorf("socket: pid %d: %w", pid, err)
+		}
 	}
 	var out []record.Finding
 	for _, pid := range pids {
 		if len(lists[pid]) == 0 {
 			continue
 		}
-		found, err := inspect(ctx, pid, lists[pid], ours, closeTCP)
+		found, err := inspect(ctx, pid, lists[pid], ours, tcp, closeTCP)
 		if procfs.IsGone(err) {
 			continue
 		}
@@ -56,16 +59,15 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 }
 
 // inspect looks at one process's sockets.
-func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[uint64]bool, closeTCP bool) ([]record.Finding, error) {
+func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[uint64]bool, tcp *tcpTable, closeTCP bool) ([]record.Finding, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	t := procfs.Host().Process(pid)
-	n, err := look(t, closeTCP)
+	n, err := look(t, closeTCP, ours, tcp)
 	if err != nil {
 		return nil, err
 	}
-	n.ours = ours
 	var out []record.Finding
 	for i := range list {
 		d := &list[i]

@@ -58,13 +58,17 @@ func peekStream(fd, n int) ([]*state.SocketQueue, error) {
 	if got != n {
 		return nil, &refusal{"unix socket", fmt.Sprintf("%d of %d unread bytes cannot be seen: they were sent with credentials or out of band", n-got, n), "try again when the program has read them"}
 	}
-	var parts []*state.SocketQueue
+	return split(buf), nil
+}
+
+// split makes parts of a stream.
+func split(buf []byte) (parts []*state.SocketQueue) {
 	for len(buf) > 0 {
 		part := buf[:min(len(buf), queuePart)]
 		parts = append(parts, &state.SocketQueue{Stream: part})
 		buf = buf[len(part):]
 	}
-	return parts, nil
+	return parts
 }
 
 func peekMessages(fd int) (parts []*state.SocketQueue, err error) {

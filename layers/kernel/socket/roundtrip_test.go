@@ -73,29 +73,6 @@ func TestListeners(t *testing.T) {
 
 func TestDatagrams(t *testing.T) { generations(t, kerneltest.Program{Source: "testdata/datagrams.c"}) }
 
-func TestConnectionIsRefusedByName(t *testing.T) {
-	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/connection.c"})
-	_, err := c.Export(true, with(nil)...)
-	if err == nil || !strings.Contains(err.Error(), "TCP connection 127.0.0.1:") || !strings.Contains(err.Error(), "tcp=close") {
-		t.Fatalf("export says: %v", err)
-	}
-	c.Verify()
-}
-
-func TestConnectionIsClosedByPolicy(t *testing.T) {
-	all := with(map[string]string{socket.OptionTCP: socket.TCPClose})
-	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/connection.c", Args: []string{"closed"}})
-	c.Verify()
-	for range 3 {
-		n, err := c.Next(all...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.Verify()
-		c = n
-	}
-}
-
 func TestRefusedByName(t *testing.T) {
 	for kind, why := range map[string]string{
 		"raw": "RAW", "packet": "PACKET", "pending": "wait to be accepted",

@@ -5,14 +5,21 @@
 // listening TCP sockets, UDP sockets, and route netlink sockets. Options that
 // differ from a new socket's travel with them.
 //
+// TCP connections whose two ends are in the container are carried whole: with
+// their sequence numbers, queues and options, read and made in the kernel's
+// repair mode (package tcprepair). The source is in that mode only while it is
+// frozen. What is made is in that mode until the commit, so that nobody is told
+// of an import that fails. See tcp_read.go, tcp_build.go, tcp_begin.go.
+//
 // What happens to the rest:
-//   - A TCP connection is refused by name, since its peer is elsewhere. With
-//     the option tcp=close it is restored as a connection that has ended:
-//     read(2) returns 0, write(2) fails with EPIPE (and SIGPIPE), poll(2)
-//     reports POLLIN, POLLRDHUP and POLLHUP, getpeername(2) fails with
+//   - A TCP connection to the outside is refused by name, since its peer is
+//     elsewhere. With the option tcp=close it is restored as a connection that
+//     has ended: read(2) returns 0, write(2) fails with EPIPE (and SIGPIPE),
+//     poll(2) reports POLLIN, POLLRDHUP and POLLHUP, getpeername(2) fails with
 //     ENOTCONN. Servers close such a connection and their clients reconnect.
-//   - Connections that a TCP listener has not accepted yet are refused like all
-//     others; with tcp=close they are dropped with a warning: the client is told
+//   - Connections that a TCP listener has not accepted yet are made anew by
+//     their client, if it is in the container and nothing was sent. Others are
+//     refused; with tcp=close they are dropped with a warning: the client is told
 //     by a reset and connects again.
 //   - Members of multicast groups are refused.
 //   - Datagrams that wait in a UDP socket are dropped with a warning, as a
@@ -47,8 +54,9 @@ const Name = "socket"
 
 // Kinds of the subsystem's records, see spec/state/socket.proto.
 const (
-	KindSocket = 1
-	KindQueue  = 2
+	KindSocket    = 1
+	KindQueue     = 2
+	KindSendQueue = 3
 )
 
 // OptionTCP is the policy for TCP connections: TCPRefuse, the default, or
@@ -70,6 +78,11 @@ type Subsystem struct {
 	mu   sync.Mutex // guards what arrives
 	in   map[uint64]*arrival
 	held int // bytes of the queues in memory
+	// rising and connecting are the TCP connections that begin to work, and to
+	// connect, at the commit.
+	rising     []*rising
+	connecting []*connecting
+	limits     map[int]uint32 // see bufferLimits
 }
 
 // arrival is a socket of the image.
@@ -77,6 +90,7 @@ type arrival struct {
 	msg      *state.Socket
 	stream   []byte
 	messages [][]byte
+	send     []byte // of a TCP connection: see KindSendQueue
 	builtBy  record.ProcessID
 }
 

@@ -51,6 +51,8 @@ type Frame struct {
 	// segments are the sizes of the System V shared memory that was made.
 	segments map[int32]uint64
 	commit   func() error // runs once
+	// atCommit are the functions that AtCommit was given.
+	atCommit []func() error
 
 	// sending is held while descriptors are on their way to a process: all of
 	// them read from one socket.
@@ -227,8 +229,17 @@ func (t *Task) Restart(context.Context) error {
 	return t.forget()
 }
 
-// commitAll takes the engine's memory out of every task, and then the threat
-// that they die with the engine.
+// AtCommit has fn called when every task is complete and none of them runs:
+// after it there is no way back. It is for what others outside of the container
+// would see. It should not fail: an error ends the container.
+func (f *Frame) AtCommit(fn func() error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.atCommit = append(f.atCommit, fn)
+}
+
+// commitAll takes the engine's memory out of every task, does what was kept for
+// the commit, and then takes away the threat that they die with the engine.
 func (f *Frame) commitAll() error {
 	tasks := f.Tasks()
 	for _, t := range tasks {
@@ -237,6 +248,11 @@ func (f *Frame) commitAll() error {
 		}
 		if err := t.Traced.Release(); err != nil {
 			return fmt.Errorf("process %d: set the registers: %w", t.ID, err)
+		}
+	}
+	for _, fn := range f.atCommit {
+		if err := fn(); err != nil {
+			return err
 		}
 	}
 	for _, t := range tasks {

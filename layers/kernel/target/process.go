@@ -144,6 +144,9 @@ func (p *Process) Cleanup(context.Context) error {
 	if p.Traced == nil {
 		return nil
 	}
+	if err := p.source.callOnce(&p.source.beforeKill); err != nil {
+		return err
+	}
 	if err := unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill pid %d: %w", p.Pid, err)
 	}

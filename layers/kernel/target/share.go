@@ -135,8 +135,9 @@ func (t *Task) take(descs []uint64, from map[uint64]place) ([]int, error) {
 	return t.Accept(files)
 }
 
-// open duplicates a descriptor of the task into this process.
-func (t *Task) open(fd int) (*os.File, error) {
+// Duplicate is OpenDescriptor for a task under construction. The caller closes
+// it.
+func (t *Task) Duplicate(fd int) (*Duplicate, error) {
 	pidfd, err := unix.PidfdOpen(t.Pid, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open a pidfd of process %d: %w", t.ID, err)
@@ -146,7 +147,16 @@ func (t *Task) open(fd int) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take descriptor %d of process %d: %w", fd, t.ID, err)
 	}
-	return os.NewFile(uintptr(n), "description"), nil
+	return &Duplicate{n}, nil
+}
+
+// open is Duplicate as a file, for what is no socket of the application's yet.
+func (t *Task) open(fd int) (*os.File, error) {
+	d, err := t.Duplicate(fd)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(d.Fd(), "description"), nil
 }
 
 // Accept gives the task descriptors of files that the engine has open, aside of

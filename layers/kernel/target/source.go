@@ -43,6 +43,9 @@ type Source struct {
 	wasFrozen bool
 	sealed    bool
 	asked     int // calls of Hold
+	// beforeKill and afterKill are what BeforeKill and AfterKill were given, nil
+	// once called.
+	beforeKill, afterKill []func() error
 }
 
 // NewSource looks at the container whose first process is init. It touches
@@ -245,6 +248,53 @@ func (s *Source) Seal(ctx context.Context) error {
 	return nil
 }
 
+// WhileFrozen calls fn while the stopped container is frozen besides: what fn
+// does to it in passing its tasks cannot run into, even if the engine dies. No
+// remote call works in fn.
+func (s *Source) WhileFrozen(ctx context.Context, fn func() error) error {
+	s.mu.Lock()
+	sealed := s.sealed
+	s.mu.Unlock()
+	if sealed {
+		return fn()
+	}
+	if err := s.Freezer.Freeze(ctx); err != nil {
+		return err
+	}
+	err := fn()
+	return errors.Join(err, s.Freezer.Thaw())
+}
+
+// BeforeKill has fn called when the container is to be ended, before the first
+// process is killed, if it ever is. The container is frozen then and runs no
+// instruction of its own any more.
+func (s *Source) BeforeKill(fn func() error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.beforeKill = append(s.beforeKill, fn)
+}
+
+// AfterKill has fn called when the container was ended and no process of it is
+// left.
+func (s *Source) AfterKill(fn func() error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.afterKill = append(s.afterKill, fn)
+}
+
+// callOnce calls the functions of a list and empties it.
+func (s *Source) callOnce(list *[]func() error) error {
+	s.mu.Lock()
+	fns := *list
+	*list = nil
+	s.mu.Unlock()
+	var errs []error
+	for _, fn := range fns {
+		errs = append(errs, fn())
+	}
+	return errors.Join(errs...)
+}
+
 // beforeRemote thaws a sealed container: its tasks stay stopped by ptrace.
 func (s *Source) beforeRemote() error {
 	s.mu.Lock()
@@ -277,6 +327,9 @@ func (s *Source) Release(ctx context.Context) error {
 	}
 	wg.Wait()
 	err = errors.Join(err, errors.Join(errs...))
+	if len(killed) > 0 {
+		err = errors.Join(err, s.callOnce(&s.afterKill))
+	}
 	for _, p := range all {
 		if p.Traced != nil && !slices.Contains(killed, p) {
 			err = errors.Join(err, p.letGo())
@@ -284,7 +337,7 @@ func (s *Source) Release(ctx context.Context) error {
 		p.close()
 	}
 	s.mu.Lock()
-	s.sealed, s.asked, s.processes = false, 0, nil
+	s.sealed, s.asked, s.processes, s.beforeKill, s.afterKill = false, 0, nil, nil, nil
 	s.mu.Unlock()
 	return err
 }

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// inetSocket is what inet_diag tells about a TCP socket, also about one that no
+// descriptor leads to: not accepted yet, or closed by its program.
+type inetSocket struct {
+	state    uint8
+	inode    uint32 // 0 without a descriptor
+	received uint32 // and not read, in bytes
+	remote   netip.AddrPort
+	request  []byte // by which it was found
+}
+
+// findInet asks for the TCP socket with these addresses in the thread's network
+// namespace. nil: there is none. See include/uapi/linux/inet_diag.h.
+func findInet(e ends) (found *inetSocket, err error) {
+	families := []byte{unix.AF_INET6}
+	if e.local.Addr().Is4() {
+		families = []byte{unix.AF_INET, unix.AF_INET6}
+	}
+	for _, family := range families {
+		b := inetRequest(family, ^uint32(0), unix.NLM_F_REQUEST)
+		be := binary.BigEndian
+		be.PutUint16(b[24:], e.local.Port())
+		be.PutUint16(b[26:], e.remote.Port())
+		putAddress(b[28:44], family, e.local.Addr())
+		putAddress(b[44:60], family, e.remote.Addr())
+		binary.LittleEndian.PutUint64(b[64:], ^uint64(0)) // no cookie (INET_DIAG_NOCOOKIE)
+		if err := askInet(b, func(s *inetSocket) { found = s }); err != nil {
+			return nil, err
+		}
+		if found != nil {
+			found.request = b
+			return found, nil
+		}
+	}
+	return nil, nil
+}
+
+// evict removes what the kernel keeps of a connection that has ended (TIME_WAIT,
+// or FIN_WAIT2 without a program) and that is in the way of a new one with the
+// same addresses. With ending it also removes one that no program has any more
+// and that still ends. What somebody has is left alone.
+func evict(e ends, ending bool) error {
+	s, err := findInet(e)
+	if err != nil || s == nil || s.inode != 0 {
+		return err
+	}
+	if s.state != stateTimeWait && s.state != stateFinWait2 && !(ending && (s.state == stateFinWait1 || s.state == stateClosing || s.state == stateLastAck)) {
+		return nil
+	}
+	b := s.request
+	binary.LittleEndian.PutUint16(b[4:], sockDestroy)
+	binary.LittleEndian.PutUint16(b[6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK)
+	return askInet(b, func(*inetSocket) {})
+}
+
+// sockDestroy is SOCK_DESTROY of include/uapi/linux/sock_diag.h (Linux 4.5,
+// CONFIG_INET_DIAG_DESTROY).
+const sockDestroy = 21
+
+// findConnecting asks for a socket that connects, by its inode: getpeername(2)
+// does not tell where to.
+func findConnecting(inode uint32) (found *inetSocket, err error) {
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		b := inetRequest(family, 1<<stateSynSent, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+		err := askInet(b, func(s *inetSocket) {
+			if s.inode == inode {
+				found = s
+			}
+		})
+		if err != nil || found != nil {
+			return found, err
+		}
+	}
+	return nil, nil
+}
+
+// inetRequest is struct nlmsghdr and struct inet_diag_req_v2.
+func inetRequest(family byte, states uint32, flags uint16) []byte {
+	b := make([]byte, 16+56)
+	le := binary.LittleEndian
+	le.PutUint32(b, uint32(len(b)))
+	le.PutUint16(b[4:], sockDiagByFamily)
+	le.PutUint16(b[6:], flags)
+	b[16], b[17] = family, unix.IPPROTO_TCP
+	le.PutUint32(b[20:], states)
+	return b
+}
+
+func putAddress(b []byte, family byte, a netip.Addr) {
+	if family == unix.AF_INET {
+		v4 := a.As4()
+		copy(b, v4[:])
+		return
+	}
+	v6 := a.As16()
+	copy(b, v6[:])
+}
+
+// askInet makes one request and calls each for every socket of the answer.
+func askInet(request []byte, each func(*inetSocket)) error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return os.NewSyscallError("socket(NETLINK_SOCK_DIAG)", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return os.NewSyscallError("sendto(NETLINK_SOCK_DIAG)", err)
+	}
+	buf := make([]byte, 64<<10)
+	for {
+		n, _, err := unix.Recvfrom(fd, buf, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return os.NewSyscallError("recvfrom(NETLINK_SOCK_DIAG)", err)
+		}
+		done, err := parseInet(buf[:n], each)
+		if err != nil || done {
+			return err
+		}
+	}
+}
+
+var errInetDiag = errors.New("inet_diag: the kernel's answer has an unknown shape")
+
+// parseInet takes the messages of one answer: struct inet_diag_msg each, or an
+// error. An answer for one socket is one message.
+func parseInet(b []byte, each func(*inetSocket)) (done bool, err error) {
+	le := binary.LittleEndian
+	for len(b) >= 16 {
+		size := le.Uint32(b)
+		if size < 16 || uint64(size) > uint64(len(b)) {
+			return false, errInetDiag
+		}
+		kind, flags, body := le.Uint16(b[4:]), le.Uint16(b[6:]), b[16:size]
+		switch {
+		case kind == unix.NLMSG_DONE:
+			return true, nil
+		case kind == unix.NLMSG_ERROR && len(body) >= 4:
+			if errno := unix.Errno(-int32(le.Uint32(body))); errno != 0 && errno != unix.ENOENT {
+				return false, fmt.Errorf("inet_diag (is the module tcp_diag there?): %w", errno)
+			}
+			return true, nil
+		case kind == sockDiagByFamily && len(body) >= 72:
+			each(newInetSocket(body))
+		default:
+			return false, errInetDiag
+		}
+		if flags&unix.NLM_F_MULTI == 0 {
+			return true, nil
+		}
+		b = b[min(len(b), int(size+3)&^3):]
+	}
+	return false, nil
+}
+
+// newInetSocket reads struct inet_diag_msg: idiag_family, _state, _timer,
+// _retrans; the id (ports, addresses, interface, cookie) of 48 bytes; _expires,
+// _rqueue, _wqueue, _uid, _inode.
+func newInetSocket(b []byte) *inetSocket {
+	le := binary.LittleEndian
+	s := &inetSocket{state: b[1], received: le.Uint32(b[56:]), inode: le.Uint32(b[68:])}
+	a := netip.AddrFrom16([16]byte(b[24:40]))
+	if b[0] == unix.AF_INET {
+		a = netip.AddrFrom4([4]byte(b[24:28]))
+	}
+	s.remote = netip.AddrPortFrom(a, binary.BigEndian.Uint16(b[6:]))
+	return s
+}

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tcprepair"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// beginAll lets the connections work. It runs at the commit, when nothing can
+// fail any more in the tasks and none of them runs yet. All ends exist, so that
+// what one transmits finds the other.
+func (s *Subsystem) beginAll() error {
+	for _, part := range []func(*rising) error{(*rising).begin, (*rising).write, (*rising).end} {
+		for _, r := range s.rising {
+			if err := part(r); err != nil {
+				return fmt.Errorf("socket: %s: %w", r.what, err)
+			}
+		}
+	}
+	for _, c := range s.connecting {
+		if err := c.connect(); err != nil {
+			return fmt.Errorf("socket: %s: %w", summary(c.msg), err)
+		}
+	}
+	s.closeRising()
+	return nil
+}
+
+// closeRising gives up the engine's hold. What is in repair mode still goes
+// without a word to the other end.
+func (s *Subsystem) closeRising() {
+	for _, r := range s.rising {
+		_ = r.own.Close()
+		if r.standIn != nil {
+			_ = unix.Close(r.standIn.fd)
+		}
+	}
+	for _, c := range s.connecting {
+		_ = c.own.Close()
+	}
+	s.rising, s.connecting = nil, nil
+}
+
+// begin ends repair mode. Where nothing is written, the other end is asked how
+// much it has received.
+func (r *rising) begin() error {
+	if r.standIn != nil {
+		if err := tcprepair.Leave(r.standIn.fd, 0, false); err != nil {
+			return err
+		}
+	}
+	idle := len(r.push)+len(r.unsent) == 0 && (r.ended || !r.msg.Tcp.SendEnded)
+	return tcprepair.Leave(r.fd(), reuseAddress(r.msg), idle && r.standIn == nil)
+}
+
+// reuseAddress is the value of SO_REUSEADDR.
+func reuseAddress(m *state.Socket) int {
+	if o := find(m.Option, unix.SOL_SOCKET, unix.SO_REUSEADDR); o != nil {
+		return int(binary.LittleEndian.Uint32(o.Value))
+	}
+	return 0
+}
+
+// write transmits what was on its way, whole and at once (MSG_EOR: the kernel
+// does not wait for more), then sets the options that decide when something is
+// transmitted, and writes the rest.
+func (r *rising) write() error {
+	if err := unix.SetsockoptInt(r.fd(), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return fmt.Errorf("setsockopt(TCP_NODELAY): %w", err)
+	}
+	if err := sendAll(r.fd(), r.push, unix.MSG_EOR); err != nil {
+		return err
+	}
+	for _, name := range []uint32{unix.TCP_CORK, unix.TCP_NODELAY} {
+		o := find(r.msg.Option, unix.IPPROTO_TCP, name)
+		if o == nil {
+			o = &state.SocketOption{Level: unix.IPPROTO_TCP, Name: name, Value: int32Bytes(0)}
+		}
+		if err := setOwn(r.fd(), o); err != nil {
+			return err
+		}
+	}
+	return sendAll(r.fd(), r.unsent, 0)
+}
+
+// end ends the streams that were ended and gives the buffers their sizes.
+func (r *rising) end() error {
+	if r.standIn != nil {
+		// The end of the other stream arrives; what is left of the socket is the
+		// kernel's, as it was.
+		if err := unix.Shutdown(r.standIn.fd, unix.SHUT_RDWR); err != nil {
+			return fmt.Errorf("end the stream of the other end, which is closed: %w", err)
+		}
+	}
+	t := r.msg.Tcp
+	if t.SendEnded && !r.ended {
+		if err := unix.Shutdown(r.fd(), unix.SHUT_WR); err != nil {
+			return fmt.Errorf("shutdown: %w", err)
+		}
+	}
+	if t.ReceiveShut {
+		if err := unix.Shutdown(r.fd(), unix.SHUT_RD); err != nil && !errors.Is(err, unix.ENOTCONN) {
+			return fmt.Errorf("shutdown: %w", err)
+		}
+	}
+	if o := find(r.msg.Option, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT); o != nil {
+		if err := setOwn(r.fd(), o); err != nil {
+			return err
+		}
+	}
+	return r.narrow()
+}
+
+// narrow gives the buffers the sizes that they had, and to the kernel those
+// that it had chosen.
+func (r *rising) narrow() error {
+	lock := 0
+	for _, b := range []struct {
+		name, force, bit int
+		size             uint32
+	}{
+		{unix.SO_SNDBUF, unix.SO_SNDBUFFORCE, 1, r.msg.Tcp.SendBuffer},
+		{unix.SO_RCVBUF, unix.SO_RCVBUFFORCE, 2, r.msg.Tcp.ReceiveBuffer},
+	} {
+		size := int(min(b.size, r.limits[b.bit]) / 2) // the kernel doubles it
+		if find(r.msg.Option, unix.SOL_SOCKET, uint32(b.name)) != nil {
+			lock |= b.bit
+		}
+		if err := unix.SetsockoptInt(r.fd(), unix.SOL_SOCKET, b.force, size); err != nil {
+			return fmt.Errorf("setsockopt(%d): %w", b.force, err)
+		}
+	}
+	err := unix.SetsockoptInt(r.fd(), unix.SOL_SOCKET, soBufLock, lock)
+	if err != nil && !errors.Is(err, unix.ENOPROTOOPT) { // before Linux 5.16
+		return fmt.Errorf("setsockopt(SO_BUF_LOCK): %w", err)
+	}
+	return nil
+}
+
+// setOwn sets an option on a socket of ours.
+func setOwn(fd int, o *state.SocketOption) error {
+	_, _, e := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(o.Level), uintptr(o.Name), uintptr(unsafe.Pointer(&o.Value[0])), uintptr(len(o.Value)), 0)
+	if e != 0 {
+		return fmt.Errorf("setsockopt(%d, %d): %w", o.Level, o.Name, e)
+	}
+	return nil
+}
+
+// rawConnect is connect(2) with an address as bytes.
+func rawConnect(fd int, addr []byte) error { return rawAddress(unix.SYS_CONNECT, fd, addr) }
+
+func rawAddress(nr uintptr, fd int, addr []byte) error {
+	if _, _, e := unix.Syscall(nr, uintptr(fd), uintptr(unsafe.Pointer(&addr[0])), uintptr(len(addr))); e != 0 {
+		return e
+	}
+	return nil
+}
+
+// connecting is a socket that connects anew at the commit.
+type connecting struct {
+	own *target.Duplicate
+	msg *state.Socket
+}
+
+// connect starts a handshake and does not wait for its end. What comes of it is
+// the program's to find out, as it would have been.
+func (c *connecting) connect() error {
+	fd := int(c.own.Fd())
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return err
+	}
+	err := rawConnect(fd, sockaddr(c.msg.Family, c.msg.Remote))
+	switch {
+	case err == nil, errors.Is(err, unix.EINPROGRESS):
+		return unix.SetNonblock(fd, c.msg.Flags&unix.O_NONBLOCK != 0)
+	}
+	return explain(fmt.Errorf("connect: %w", err))
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket_test
+
+import (
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/io-mig/mig/layers/kernel/kerneltest"
+	"github.com/io-mig/mig/layers/kernel/socket"
+)
+
+// TestConnectionsWithin: both ends are in the container, in every state that
+// lasts, with data in all queues. The original goes on, then copies of copies.
+func TestConnectionsWithin(t *testing.T) {
+	t.Run("left running", func(t *testing.T) {
+		c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/tcp.c"})
+		for range 3 {
+			c.Verify()
+			if _, err := c.Export(true, with(nil)...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.Verify()
+	})
+	t.Run("moved", func(t *testing.T) {
+		kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/tcp.c", Generations: 4}, with(nil)...)
+	})
+	t.Run("of an unprivileged user", func(t *testing.T) {
+		kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/tcp.c", UID: 1000, GID: 1000, Generations: 2}, with(nil)...)
+	})
+}
+
+// echo listens on the loopback, sends back what it gets, and returns its port.
+func echo(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _, _ = io.Copy(c, c); c.Close() }()
+		}
+	}()
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+}
+
+func TestConnectionIsRefusedByName(t *testing.T) {
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/connection.c", Args: []string{echo(t)}})
+	_, err := c.Export(true, with(nil)...)
+	if err == nil || !strings.Contains(err.Error(), "TCP connection 127.0.0.1:") || !strings.Contains(err.Error(), "tcp=close") {
+		t.Fatalf("export says: %v", err)
+	}
+	c.Verify()
+}
+
+func TestConnectionIsClosedByPolicy(t *testing.T) {
+	all := with(map[string]string{socket.OptionTCP: socket.TCPClose})
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/connection.c", Args: []string{echo(t), "closed"}})
+	c.Verify()
+	for range 3 {
+		n, err := c.Next(all...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.Verify()
+		c = n
+	}
+}
