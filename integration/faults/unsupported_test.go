@@ -28,7 +28,7 @@ var unsupported = map[string][]string{
 	"io_uring": {`io_uring`},
 	"perf":     {`perf`},
 	"child":    {`descriptor table`},
-	"tcp":      {`(?i)tcp|connect`},
+	"tcp":      {`TCP connection .* out of band`},
 	"all":      {`io_uring`, `perf`, `descriptor table`},
 }
 

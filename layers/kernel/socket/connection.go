@@ -15,6 +15,7 @@ type connection struct {
 	state         uint8  // include/net/tcp_states.h
 	local, remote netip.AddrPort
 	ulp           string // see ulpOf
+	urgent        bool   // see urgent
 	sending       bool   // what was written is not all acknowledged
 }
 
@@ -38,7 +39,7 @@ func connectionOf(pid, fd int) (c connection, err error) {
 		if a, err := unix.Getpeername(own); err == nil {
 			c.remote = addrPort(a)
 		}
-		c.ulp = ulpOf(own)
+		c.ulp, c.urgent = ulpOf(own), urgent(own)
 		return nil
 	})
 	return c, err

@@ -76,7 +76,7 @@ func TestDatagrams(t *testing.T) { generations(t, kerneltest.Program{Source: "te
 func TestRefusedByName(t *testing.T) {
 	for kind, why := range map[string]string{
 		"raw": "RAW", "packet": "PACKET", "pending": "wait to be accepted",
-		"flight": "on their way", "queued": "not read", "backlog": "wait to be accepted",
+		"flight": "on their way", "urgent": "out of band", "queued": "not read", "backlog": "wait to be accepted",
 		"member": "239.1.2.3", "member6": "ff05::77",
 	} {
 		t.Run(kind, func(t *testing.T) {

@@ -31,9 +31,6 @@ const (
 // readTCP reads a connection through a descriptor of our own. The socket is in
 // repair mode meanwhile, so the container must be frozen.
 func readTCP(fd int) (t *tcpState, err error) {
-	if err := refuseUrgent(fd); err != nil {
-		return nil, err
-	}
 	reuse, err := tcprepair.Enter(fd)
 	if err != nil {
 		return nil, err
@@ -162,14 +159,11 @@ func peekTCP(fd, n int) ([]byte, error) {
 // errMoving: a queue changed while it was read, or hides something.
 var errMoving = errors.New("a part of a queue cannot be seen: it may be out of band (MSG_OOB)")
 
-// refuseUrgent looks for data out of band, whose place in the stream cannot be
+// urgent: data out of band were not read, whose place in the stream cannot be
 // restored.
-func refuseUrgent(fd int) error {
+func urgent(fd int) bool {
 	b := make([]byte, 1)
 	_, _, err := unix.Recvfrom(fd, b, unix.MSG_OOB|unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	mark, markErr := unix.IoctlGetInt(fd, unix.SIOCATMARK)
-	if err == nil || errors.Is(err, unix.EAGAIN) || markErr == nil && mark != 0 {
-		return &refusal{"TCP connection", "data out of band (MSG_OOB) were not read, which are not carried", "try again when the program has read them"}
-	}
-	return nil
+	return err == nil || errors.Is(err, unix.EAGAIN) || markErr == nil && mark != 0
 }
