@@ -30,6 +30,7 @@ const (
 	needsRoot needs = 1 << iota
 	needsInitialUserns
 	needsAllCaps
+	changesFiles
 )
 
 // build compiles all programs into one static binary in dir.

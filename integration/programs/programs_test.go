@@ -118,7 +118,7 @@ func (h *harness) carries(t *testing.T, p program, u user) {
 	defer cancel()
 	first := h.run(ctx, t, p, u)
 	one, two := h.image(), h.image()
-	beside := h.checkpoint(ctx, t, first, one, true)
+	beside := h.snapshot(ctx, t, first, one, p.needs&changesFiles != 0)
 	h.good(ctx, t, first)
 	h.restore(ctx, t, beside, one)
 	last := h.checkpoint(ctx, t, beside, two, false)
@@ -169,6 +169,22 @@ func (h *harness) checkpoint(ctx context.Context, t *testing.T, c *driver.Contai
 		t.Fatalf("checkpoint: %v\nthe program says: %s", err, says(t, c))
 	}
 	return h.successor(t, c)
+}
+
+// snapshot is a checkpoint of a container that runs on.
+func (h *harness) snapshot(ctx context.Context, t *testing.T, c *driver.Container, image string, paused bool) *driver.Container {
+	t.Helper()
+	if !paused {
+		return h.checkpoint(ctx, t, c, image, true)
+	}
+	if err := h.mig.Pause(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	next := h.checkpoint(ctx, t, c, image, true)
+	if err := h.mig.Resume(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	return next
 }
 
 func (h *harness) restore(ctx context.Context, t *testing.T, c *driver.Container, image string) {

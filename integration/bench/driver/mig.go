@@ -142,3 +142,19 @@ func (m *Mig) Wait(ctx context.Context, c *Container) (uint32, error) {
 	}
 	return answer.ExitStatus, nil
 }
+
+// Pause freezes a container, Resume lets it go on.
+func (m *Mig) Pause(ctx context.Context, c *Container) error {
+	if _, err := c.shim.task.Pause(ctx, &task.PauseRequest{ID: c.ID}); err != nil {
+		return fmt.Errorf("pause %s: %w", c.ID, err)
+	}
+	return nil
+}
+
+// Resume undoes Pause.
+func (m *Mig) Resume(ctx context.Context, c *Container) error {
+	if _, err := c.shim.task.Resume(ctx, &task.ResumeRequest{ID: c.ID}); err != nil {
+		return fmt.Errorf("resume %s: %w", c.ID, err)
+	}
+	return nil
+}

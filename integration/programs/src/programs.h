@@ -33,6 +33,9 @@ enum {
 	ROOT = 1,     /* only root of the initial user namespace */
 	NOT_USERNS = 2, /* root or a user, but not in a user namespace */
 	ALL_CAPS = 4, /* the container gets every capability */
+	/* files come and go all the time: the container is paused while its root
+	 * is copied, as containerd's client does it */
+	CHANGES_FILES = 8,
 };
 
 struct program {

@@ -224,7 +224,9 @@ func (f *Frame) SettleExecutable(id uint64) error {
 	}
 	p := t.Plan()
 	o.settle(p, f.Allowed.AnyUser())
+	p.NarrowFiles()
 	read := p.Open(openObject(p.PutString(o.Path()), unix.O_RDONLY, 0))
+	p.WidenFiles()
 	kept := p.DupAbove(read, t.Table.Aside())
 	p.Close(read)
 	p.Close(o.fd)
@@ -258,8 +260,11 @@ func (f *Frame) FinishObject(id uint64) error {
 }
 
 // settle sets owner, mode and seals. Where the live spec's user could not give
-// files away, owner and set-id bits stay that user's.
+// files away, owner and set-id bits stay that user's, who made the file: the
+// frame's root may not touch it without CAP_FOWNER.
 func (o *Object) settle(p *Plan, anyUser bool) {
+	p.NarrowFiles()
+	defer p.WidenFiles()
 	mode := o.Msg.Mode
 	if !anyUser {
 		mode &= 0o777
