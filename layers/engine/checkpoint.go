@@ -74,6 +74,11 @@ func openSource(j *job.Job) (*target.Source, error) {
 	if spec.Linux != nil && spec.Linux.Seccomp != nil {
 		src.SeccompFilters = 1
 	}
+	a, err := allowed(spec)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", j.Container, err)
+	}
+	src.Allowed = &a
 	src.OwnIPC = ownNamespace(spec, specs.IPCNamespace)
 	return src, nil
 }

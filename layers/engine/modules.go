@@ -30,7 +30,7 @@ func Subsystems() (*kernel.Manager, error) {
 	m := &kernel.Manager{}
 	for _, e := range []kernel.Entry{
 		{Name: task.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return task.New(env) }},
-		{Name: rootfs.Name, Version: 1, NoRecords: true, New: func(env target.Env) kernel.Subsystem { return rootfs.New(env) }},
+		{Name: rootfs.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return rootfs.New(env) }},
 		{Name: ipc.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return ipc.New(env) }},
 		{Name: memory.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return memory.New(env) }},
 		{Name: file.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return file.New(env) }},

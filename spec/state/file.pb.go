@@ -525,8 +525,8 @@ type FileObject struct {
 	Gid uint32 `protobuf:"varint,6,opt,name=gid,proto3" json:"gid,omitempty"`
 	// F_SEAL_* of a memfd.
 	Seals uint32 `protobuf:"varint,7,opt,name=seals,proto3" json:"seals,omitempty"`
-	// It has its name still, on a file system whose content is lost with the
-	// container (a tmpfs of its own).
+	// Not written any more, and refused: it had its name still, on a tmpfs, which
+	// travels as a whole now (filetree.proto).
 	Named         bool `protobuf:"varint,8,opt,name=named,proto3" json:"named,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

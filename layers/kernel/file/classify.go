@@ -96,14 +96,8 @@ func (l *looker) named(d *target.Descriptor, msg *state.OpenFile) (form, error) 
 		return l.regular(d, msg, gone)
 	case unix.S_IFDIR:
 		msg.Type = state.FileType_FILE_TYPE_DIRECTORY
-		if m := l.ownTmpfs(d); m != nil && m.Target != path {
-			return form{}, &refusal{what, "it is a directory on a tmpfs of the container, whose content is not carried by this version", "mount a volume there"}
-		}
 	case unix.S_IFIFO:
 		msg.Type = state.FileType_FILE_TYPE_FIFO
-		if l.ownTmpfs(d) != nil {
-			return form{}, &refusal{what, "it is a FIFO on a tmpfs of the container, whose content is not carried by this version", "mount a volume there"}
-		}
 	case unix.S_IFCHR:
 		msg.Type, msg.Device = state.FileType_FILE_TYPE_CHARACTER, d.Stat.Rdev
 		if !devices[d.Stat.Rdev] {
@@ -142,24 +136,20 @@ func deviceRefusal(d *target.Descriptor) *refusal {
 	return r
 }
 
-// regular decides whether a file's content travels: it does where the restored
-// container would not find it by its path.
+// regular decides whether a file's content travels: it does where there is no
+// path any more.
 func (l *looker) regular(d *target.Descriptor, msg *state.OpenFile, gone bool) (form, error) {
 	if l.hugetlb(d) {
 		return form{}, &refusal{describeLink(d), "it is on hugetlbfs, which is not carried by this version", ""}
 	}
-	own := l.ownTmpfs(d)
-	if !gone && own == nil {
+	if !gone {
 		msg.Type = state.FileType_FILE_TYPE_REGULAR
 		return form{msg: msg}, nil
 	}
-	if !gone && filepath.Dir(msg.Path) != own.Target {
-		return form{}, &refusal{describeLink(d), "it is in a directory on a tmpfs of the container, which is not carried by this version", "mount a volume there"}
-	}
-	if gone && d.Stat.Nlink > 0 {
+	if d.Stat.Nlink > 0 {
 		return form{}, &refusal{describeLink(d), "its name was removed while another hard link, which cannot be found, remains", "remove the other link or close the file"}
 	}
-	obj := &state.FileObject{Path: msg.Path, Size: d.Stat.Size, Mode: d.Stat.Mode & 0o7777, Named: !gone}
+	obj := &state.FileObject{Path: msg.Path, Size: d.Stat.Size, Mode: d.Stat.Mode & 0o7777}
 	return l.object(d, msg, obj)
 }
 

@@ -75,7 +75,7 @@ func TestHostileTablesAreRefused(t *testing.T) {
 func TestHostileObjectsAreRefused(t *testing.T) {
 	for name, m := range map[string]*state.FileObject{
 		"memfd's name":   {Memfd: true, Path: strings.Repeat("a", 250)},
-		"named memfd":    {Memfd: true, Path: "a", Named: true},
+		"named":          {Path: "/a", Named: true},
 		"relative":       {Path: "tmp/x"},
 		"size":           {Path: "/x", Size: target.MaxSize + 1},
 		"mode":           {Path: "/x", Mode: 0o100644},

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -75,7 +74,7 @@ func (s *Subsystem) exportTable(ctx context.Context, p *target.Process, out reco
 	if err := pushTable(ctx, p.ID, list, out); err != nil {
 		return nil, 0, err
 	}
-	l, err := s.looker(p.Proc)
+	l, err := newLooker(p.Proc)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -178,11 +177,6 @@ func (s *Subsystem) reopened(d *target.Descriptor) bool {
 	return s.stdio[fileID{d.Stat.Dev, d.Stat.Ino}] != d.Description
 }
 
-// looker reads what there is to know about a process's file systems.
-func (s *Subsystem) looker(proc procfs.Task) (*looker, error) {
-	return newLooker(proc, procfs.Host().Process(os.Getpid()), &s.host)
-}
-
 // push sends one message.
 func push(ctx context.Context, out record.Sink, h record.Header, m proto.Message) error {
 	h.Subsystem = Name
@@ -232,9 +226,6 @@ func (l *looker) directory(name string, link func() (procfs.FDLink, error)) (str
 	}
 	if gone {
 		return "", &refusal{name + " " + k.Path, "the directory has been removed", "change to another directory"}
-	}
-	if m := l.ownTmpfsOf(&st); m != nil && m.Target != path {
-		return "", &refusal{name + " " + k.Path, "it is a directory on a tmpfs of the container, which is not carried by this version", "change to another directory"}
 	}
 	return path, nil
 }

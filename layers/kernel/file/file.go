@@ -49,7 +49,6 @@ type Subsystem struct {
 
 	mu      sync.Mutex
 	exports map[record.ProcessID]*export
-	host    hostMounts
 	// stdio are the descriptions of the standard streams; see findStdio.
 	stdio map[fileID]uint64
 	in    *imported

@@ -6,9 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
-	"slices"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -21,39 +18,15 @@ type looker struct {
 	pid    int
 	proc   procfs.Task
 	mounts map[int]procfs.Mount // by id
-	host   *hostMounts
-}
-
-// hostMounts are the file systems that the engine sees: what a container has of
-// them outlives it.
-type hostMounts struct {
-	once sync.Once
-	devs map[procfs.Dev]bool
-	err  error
-}
-
-func (h *hostMounts) load(self procfs.Task) error {
-	h.once.Do(func() {
-		var list []procfs.Mount
-		list, h.err = self.Mountinfo()
-		h.devs = map[procfs.Dev]bool{}
-		for _, m := range list {
-			h.devs[m.Dev] = true
-		}
-	})
-	return h.err
 }
 
 // newLooker reads the process's mounts.
-func newLooker(proc procfs.Task, self procfs.Task, host *hostMounts) (*looker, error) {
-	if err := host.load(self); err != nil {
-		return nil, fmt.Errorf("read the host's mounts: %w", err)
-	}
+func newLooker(proc procfs.Task) (*looker, error) {
 	list, err := proc.Mountinfo()
 	if err != nil {
 		return nil, err
 	}
-	l := &looker{pid: proc.Pid(), proc: proc, mounts: map[int]procfs.Mount{}, host: host}
+	l := &looker{pid: proc.Pid(), proc: proc, mounts: map[int]procfs.Mount{}}
 	for _, m := range list {
 		l.mounts[m.ID] = m
 	}
@@ -66,38 +39,6 @@ func (l *looker) mount(id int) *procfs.Mount {
 		return nil
 	}
 	return &m
-}
-
-// ownTmpfs returns the mount if the file is on a memory file system that only
-// the container has: it is empty, or has what the runtime puts there, when the
-// container is made again.
-func (l *looker) ownTmpfs(d *target.Descriptor) *procfs.Mount {
-	m := l.mount(d.Info.MntID)
-	if m == nil || m.FSType != "tmpfs" && m.FSType != "ramfs" || l.host.devs[m.Dev] {
-		return nil
-	}
-	return m
-}
-
-// ownTmpfsOf is ownTmpfs for a file that is not open.
-func (l *looker) ownTmpfsOf(st *unix.Stat_t) *procfs.Mount {
-	for _, m := range l.ownTmpfses() {
-		if m.Dev == (procfs.Dev{Major: unix.Major(st.Dev), Minor: unix.Minor(st.Dev)}) {
-			return &m
-		}
-	}
-	return nil
-}
-
-// ownTmpfses are the memory file systems that only the container has.
-func (l *looker) ownTmpfses() (list []procfs.Mount) {
-	for _, id := range slices.Sorted(maps.Keys(l.mounts)) {
-		m := l.mounts[id]
-		if (m.FSType == "tmpfs" || m.FSType == "ramfs") && !l.host.devs[m.Dev] {
-			list = append(list, m)
-		}
-	}
-	return list
 }
 
 // fdPath is the magic link of a descriptor.

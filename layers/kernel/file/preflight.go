@@ -24,7 +24,7 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 // inspect looks at one process.
 func (s *Subsystem) inspect(proc procfs.Task) ([]record.Finding, error) {
 	pid := proc.Pid()
-	l, err := s.looker(proc)
+	l, err := newLooker(proc)
 	if err != nil {
 		return nil, err
 	}
@@ -62,13 +62,6 @@ func (s *Subsystem) inspect(proc procfs.Task) ([]record.Finding, error) {
 		if err := note(d.FD, err); err != nil {
 			return nil, fmt.Errorf("fd %d: %w", d.FD, err)
 		}
-	}
-	if pid == s.env.Source.Init {
-		lost, err := l.leftBehind(list)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, lost...)
 	}
 	return out, nil
 }

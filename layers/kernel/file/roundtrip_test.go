@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/kerneltest"
 	"github.com/io-mig/mig/layers/kernel/memory"
 	"github.com/io-mig/mig/layers/kernel/pipe"
+	"github.com/io-mig/mig/layers/kernel/rootfs"
 	"github.com/io-mig/mig/layers/kernel/signal"
 	"github.com/io-mig/mig/layers/kernel/task"
 )
@@ -130,10 +132,13 @@ func TestForgedPathIsOpenedWithTheSpecsCapabilities(t *testing.T) {
 	}
 }
 
+// A file on a tmpfs is opened by its path, also in a directory on it.
 func TestFileOnATmpfsOfTheContainer(t *testing.T) {
-	p := program(t, "tmpfs.c")
-	p.Generations, p.Tmpfs = 2, p.Args[0]
-	kerneltest.RoundTrip(t, p, all...)
+	for _, args := range [][]string{nil, {"sub"}} {
+		p := program(t, "tmpfs.c", args...)
+		p.Generations, p.Tmpfs = 2, p.Args[0]
+		kerneltest.RoundTrip(t, p, append(slices.Clone(all), kerneltest.Of(rootfs.New))...)
+	}
 }
 
 // The frame's own descriptors find room between the image's where there is none

@@ -48,6 +48,6 @@ func NeedRoot(t testing.TB) {
 
 // order in which subsystems export and import, whatever the caller's.
 var order = map[string]int{
-	"task": 1, "ipc": 2, "memory": 3, "file": 4, "pipe": 5, "socket": 6, "event": 7,
-	"signal": 8, "timer": 9, "credential": 10, "cpu": 11,
+	"task": 1, "rootfs": 2, "ipc": 3, "memory": 4, "file": 5, "pipe": 6, "socket": 7, "event": 8,
+	"signal": 9, "timer": 10, "credential": 11, "cpu": 12,
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -109,7 +108,7 @@ func (s *Subsystem) forgetLocations() {
 }
 
 // find looks for the file's name, and decides that the content travels where
-// there is none or a new container's leads to nothing.
+// there is none.
 func (s *Subsystem) find(t procfs.Task, f *mappedFile, l *location) error {
 	if f.memfd {
 		name := f.path[len(memfdPath):]
@@ -129,7 +128,7 @@ func (s *Subsystem) find(t procfs.Task, f *mappedFile, l *location) error {
 	}
 	if same {
 		l.path = path
-		return s.onOwnTmpfs(t, f, l)
+		return nil
 	}
 	if err := mayTravel(f, l); err != nil {
 		return err
@@ -192,26 +191,6 @@ func mayTravel(f *mappedFile, l *location) error {
 		return &refusal{f.what, "its name leads to another file, or to none, while another hard link, which cannot be found, remains", "remove the other link"}
 	}
 	return nil
-}
-
-// onOwnTmpfs lets the content of a file on a memory file system travel that only
-// the container has: a new one's is empty when the mappings are made.
-func (s *Subsystem) onOwnTmpfs(t procfs.Task, f *mappedFile, l *location) error {
-	var on unix.Statfs_t
-	if err := unix.Statfs(f.link, &on); err != nil {
-		return fmt.Errorf("look at the file system of %s: %w", f.what, err)
-	}
-	if on.Type != unix.TMPFS_MAGIC && on.Type != unix.RAMFS_MAGIC {
-		return nil
-	}
-	own, err := target.OwnTmpfs(t, l.stat.Dev)
-	if err != nil || own == nil {
-		return err
-	}
-	if filepath.Dir(l.path) != own.Target {
-		return &refusal{f.what, "the file is in a directory on a tmpfs of the container, which is not carried by this version", "mount a volume there"}
-	}
-	return l.travels(t, &state.FileObject{Path: l.path, Named: true})
 }
 
 // recognise corrects what the name alone made of a mapping: a removed file of

@@ -4,15 +4,16 @@ package memory_test
 
 import (
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/io-mig/mig/layers/kernel/kerneltest"
+	"github.com/io-mig/mig/layers/kernel/rootfs"
 )
 
-// A restored container's tmpfs is empty: what is mapped of it travels, and has
-// its name there again.
+// What is mapped of a tmpfs is the file that has the name there.
 func TestMappingOfATmpfs(t *testing.T) {
 	dir := t.TempDir()
 	p := kerneltest.Program{Source: "testdata/mapped.c", Args: []string{filepath.Join(dir, "sem")}, Tmpfs: dir, Generations: 3}
-	kerneltest.RoundTrip(t, p, withFiles...)
+	kerneltest.RoundTrip(t, p, append(slices.Clone(withFiles), kerneltest.Of(rootfs.New))...)
 }

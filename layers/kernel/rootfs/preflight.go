@@ -5,19 +5,30 @@ package rootfs
 import (
 	"context"
 	"fmt"
+	"path"
+	"strings"
 
+	"github.com/io-mig/mig/layers/kernel/filetree"
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
 )
 
-// Preflight names what a new container would not have.
+// maxNames bounds the files that a finding names, maxFindings those of one tree:
+// a person needs to know some, not all.
+const (
+	maxNames    = 4
+	maxFindings = 16
+)
+
+// Preflight names files that cannot be carried.
 func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 	drop, err := dropTmpfs(s.env)
 	if err != nil {
 		return nil, fmt.Errorf("rootfs: %w", err)
 	}
 	init := procfs.Host().Process(s.env.Source.Init)
-	out, err := s.inspectTmpfs(init, drop)
+	out, err := s.inspect(ctx, init, drop)
 	if procfs.IsGone(err) {
 		return nil, nil // it has ended: there is nothing to lose any more
 	}
@@ -25,4 +36,75 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 		return nil, fmt.Errorf("rootfs: pid %d: %w", init.Pid(), err)
 	}
 	return out, ctx.Err()
+}
+
+func (s *Subsystem) inspect(ctx context.Context, init procfs.Task, drop bool) ([]record.Finding, error) {
+	mounts, err := init.Mountinfo()
+	if err != nil {
+		return nil, err
+	}
+	list, err := ownTmpfses(mounts)
+	if err != nil {
+		return nil, err
+	}
+	var out []record.Finding
+	for _, m := range list {
+		found, err := s.inspectTmpfs(ctx, init, m, drop)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", m.Target, err)
+		}
+		out = append(out, found...)
+	}
+	return out, nil
+}
+
+// inspectTmpfs goes through one memory file system as the export will.
+func (s *Subsystem) inspectTmpfs(ctx context.Context, init procfs.Task, m procfs.Mount, drop bool) ([]record.Finding, error) {
+	root, err := openTmpfs(init.Pid(), m)
+	if err != nil || root == nil {
+		return nil, err
+	}
+	defer root.Close()
+	o, err := s.exportOptions(init, m)
+	if err != nil {
+		return nil, err
+	}
+	var out []record.Finding
+	o.Look = true
+	o.Refuse = func(r *filetree.Refusal) error {
+		if len(out) < maxFindings {
+			out = append(out, record.Finding{
+				FD: -1, Subsystem: Name, What: m.FSType + " " + m.Target + ": " + path.Join(m.Target, r.Path), Why: r.Why, Remedy: r.Remedy,
+			})
+		}
+		return nil
+	}
+	var dropped []string
+	if drop {
+		keep := &openFiles{dev: m.Dev.Stat(), dropped: func(p string) { dropped = append(dropped, path.Join(m.Target, p)) }}
+		if err := keep.look(s.env.Source); err != nil {
+			return nil, err
+		}
+		o.Keep = keep.has
+	}
+	if _, err := filetree.NewExporter(int(root.Fd()), o).Pass(ctx, false, func(*state.TreeItem) error { return nil }); err != nil {
+		return nil, err
+	}
+	if len(dropped) > 0 {
+		out = append(out, lost(m, dropped))
+	}
+	return out, nil
+}
+
+// lost warns of what TmpfsDrop leaves out.
+func lost(m procfs.Mount, names []string) record.Finding {
+	text := strings.Join(names[:min(len(names), maxNames)], ", ")
+	if more := len(names) - maxNames; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return record.Finding{
+		FD: -1, Subsystem: Name, Warning: true, What: m.FSType + " " + m.Target + " holds " + text,
+		Why:    "with " + OptionTmpfs + "=" + TmpfsDrop + ", files that nobody has open or maps are left out",
+		Remedy: "choose " + OptionTmpfs + "=" + TmpfsCarry,
+	}
 }

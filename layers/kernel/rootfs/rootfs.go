@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package rootfs looks after the files of a container that end with it: those on
-// memory file systems that only this container has. This version carries none
-// of them but those that are open, which travel with their descriptions (package
-// file), and bound sockets (package socket): a new container's memory file
-// systems are empty, as its spec says, so the pre-flight names what would be
-// lost. The writable layer and volumes outlive the container; containerd's
-// checkpoint takes the former along with --rw.
+// Package rootfs carries the files of a container that end with it: whatever is
+// on memory file systems that only this container has (/run, /dev/shm, /dev).
+// The package filetree does the work; this one finds the trees, on both sides,
+// and says what the live spec allows.
 //
-// /dev is left out: what is in it comes from the spec.
+// Records come in the order of the subsystems, before memory and file, which
+// map and open files by their paths: a file on a tmpfs is the same file, for
+// all who have it, as on a disk. Files without a name travel with their
+// descriptions and mappings.
 //
-// Sources: mount_namespaces(7), tmpfs(5), openat2(2).
+// Sources: mount_namespaces(7), tmpfs(5).
 package rootfs
 
 import (
@@ -18,26 +18,41 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/record"
 )
 
-// Name of the subsystem. It has no records.
+// Name is what the subsystem's records are called by.
 const Name = "rootfs"
 
+// Kinds of the subsystem's records, see spec/state/filetree.proto.
+const (
+	KindTree  = 1
+	KindItems = 2
+)
+
 // OptionTmpfs is the policy for files on the container's own memory file
-// systems: TmpfsRefuse, the default, or TmpfsDrop, which warns.
+// systems: TmpfsCarry, the default, or TmpfsDrop, which leaves out, with a
+// warning, the content of those that nobody has open or maps.
 const OptionTmpfs = "tmpfs"
 
 // Values of OptionTmpfs.
 const (
-	TmpfsRefuse = "refuse"
-	TmpfsDrop   = "drop"
+	TmpfsCarry = "carry"
+	TmpfsDrop  = "drop"
 )
 
 // Subsystem is one event's view of the file systems.
-type Subsystem struct{ env target.Env }
+type Subsystem struct {
+	env target.Env
+
+	entities, bytes atomic.Uint64
+
+	out export
+	in  imports
+}
 
 // New makes the subsystem for one event.
 func New(env target.Env) *Subsystem { return &Subsystem{env: env} }
@@ -45,38 +60,35 @@ func New(env target.Env) *Subsystem { return &Subsystem{env: env} }
 // Name of the subsystem.
 func (s *Subsystem) Name() string { return Name }
 
-// Checkpoint has nothing to export: see Preflight.
-func (s *Subsystem) Checkpoint(context.Context, record.Step, record.Sink) (record.Progress, error) {
-	return record.Progress{Done: true}, nil
-}
-
-// Restart refuses records: this version writes none.
-func (s *Subsystem) Restart(_ context.Context, _ record.Step, in *record.Record) (record.Progress, error) {
-	if in != nil {
-		return record.Progress{}, fmt.Errorf("%s: this version knows no such kind", in.Header)
-	}
-	return record.Progress{Done: true}, nil
-}
-
-// Fault cannot be served.
+// Fault cannot be served: every record exists once.
 func (s *Subsystem) Fault(_ context.Context, f record.Fault) error {
-	return fmt.Errorf("rootfs: %s: %w", f.Header, errors.ErrUnsupported)
+	return fmt.Errorf("rootfs: %s: no second copy to recover it from: %w", f.Header, errors.ErrUnsupported)
 }
 
-// Status of nothing.
-func (s *Subsystem) Status() record.Status { return record.Status{} }
+// Status counts files that were looked at, or made, and bytes of their content.
+func (s *Subsystem) Status() record.Status {
+	return record.Status{Entities: s.entities.Load(), Bytes: s.bytes.Load()}
+}
 
-// Dump has nothing to tell.
-func (s *Subsystem) Dump(io.Writer) error { return nil }
+// Dump lists the trees.
+func (s *Subsystem) Dump(w io.Writer) error {
+	for _, t := range s.out.trees {
+		fmt.Fprintf(w, "exported tree %d: %s, %d records\n", t.id, t.path, t.records)
+	}
+	for id, t := range s.in.trees {
+		fmt.Fprintf(w, "imported tree %d: %s, %d records\n", id, t.path, t.records)
+	}
+	return nil
+}
 
 // dropTmpfs reads OptionTmpfs.
 func dropTmpfs(env target.Env) (bool, error) {
 	switch v := env.Options[OptionTmpfs]; v {
-	case "", TmpfsRefuse:
+	case "", TmpfsCarry:
 		return false, nil
 	case TmpfsDrop:
 		return true, nil
 	default:
-		return false, fmt.Errorf("option %s=%s is not known: %s or %s", OptionTmpfs, v, TmpfsRefuse, TmpfsDrop)
+		return false, fmt.Errorf("option %s=%s is not known: %s or %s", OptionTmpfs, v, TmpfsCarry, TmpfsDrop)
 	}
 }

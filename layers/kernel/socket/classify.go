@@ -71,11 +71,7 @@ func (n *network) classify(t procfs.Task, d *target.Descriptor) (state.SocketSta
 	}
 	switch name {
 	case "UNIX", "UNIX-STREAM":
-		how, err := n.classifyUnix(d, what)
-		if err == nil && how != state.SocketState_SOCKET_STATE_PAIR {
-			err = onTmpfs(t, n.unix[uint32(d.Link.Inode)].name)
-		}
-		return how, err
+		return n.classifyUnix(d, what)
 	case "TCP", "TCPv6":
 		return n.classifyTCP(t, d)
 	case "UDP", "UDPv6":

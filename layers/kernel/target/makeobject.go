@@ -4,7 +4,6 @@ package target
 
 import (
 	"errors"
-	"fmt"
 	"path"
 
 	"golang.org/x/sys/unix"
@@ -16,14 +15,9 @@ import (
 // makeObject makes the file, empty and of its size, and returns the task's
 // descriptor of it.
 func makeObject(t *Task, msg *state.FileObject) (int, error) {
-	switch {
-	case msg.Memfd:
+	if msg.Memfd {
 		return makeFile(t, msg, func(p *Plan) tracer.Call {
 			return tracer.Syscall(unix.SYS_MEMFD_CREATE, p.PutString(msg.Path), uint64(memfdFlags(msg)))
-		})
-	case msg.Named:
-		return makeFile(t, msg, func(p *Plan) tracer.Call {
-			return openObject(p.PutString(msg.Path), unix.O_RDWR|unix.O_CREAT|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_NOFOLLOW, 0o600)
 		})
 	}
 	return makeUnnamed(t, msg)
@@ -80,37 +74,13 @@ func makeFile(t *Task, msg *state.FileObject, open func(*Plan) tracer.Call) (int
 		t.Table.Drop(fd)
 		return 0, err
 	}
-	if msg.Named {
-		if err := inMemory(t.Proc.Path(fmt.Sprintf("fd/%d", fd))); err != nil {
-			return 0, err
-		}
-	}
 	p := t.Plan()
 	kept := p.DupAbove(fd, t.Table.Aside())
 	p.Close(fd)
-	if msg.Named { // it may have been there
-		p.Call(tracer.Syscall(unix.SYS_FTRUNCATE, uint64(kept), 0))
-	}
 	p.Call(tracer.Syscall(unix.SYS_FTRUNCATE, uint64(kept), uint64(msg.Size)))
 	if err := p.Run(); err != nil {
 		return 0, err
 	}
 	t.Table.Keep(kept)
 	return kept, nil
-}
-
-// inMemory refuses a named file that is not a regular one of a memory file
-// system, which is all that the export carries by name. A forged image might
-// name what is written to with the frame's rights and not the container's:
-// /proc/self/mem, a sysctl, a device.
-func inMemory(link string) error {
-	var st unix.Stat_t
-	var on unix.Statfs_t
-	if err := errors.Join(unix.Stat(link, &st), unix.Statfs(link, &on)); err != nil {
-		return err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || on.Type != unix.TMPFS_MAGIC && on.Type != unix.RAMFS_MAGIC {
-		return errors.New("it is no regular file on a tmpfs here, and only such files are in an image by name: does the container's spec mount the tmpfs?")
-	}
-	return nil
 }

@@ -89,9 +89,11 @@ func DecodeObject(r *record.Record) (*state.FileObject, error) {
 		return nil, fmt.Errorf("size %d is beyond the limit of %d", msg.Size, int64(MaxSize))
 	case msg.Mode > 0o7777 || msg.Seals&^allSeals != 0:
 		return nil, fmt.Errorf("mode %#o, seals %#x", msg.Mode, msg.Seals)
+	case msg.Named:
+		return nil, errors.New("a file of a memory file system by its name, as mig wrote before it carried such file systems whole: make the image anew")
 	case !msg.Memfd:
 		return msg, CheckPath("path", msg.Path)
-	case msg.Named || len(msg.Path) > maxMemfdName || strings.ContainsRune(msg.Path, 0):
+	case len(msg.Path) > maxMemfdName || strings.ContainsRune(msg.Path, 0):
 		return nil, errors.New("a memfd's name is too long or not valid")
 	}
 	return msg, nil

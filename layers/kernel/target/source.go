@@ -28,6 +28,9 @@ type Source struct {
 	// SeccompFilters is how many filters the spec loads into each process:
 	// a restore loads them again, and no others. Set it before Preflight.
 	SeccompFilters int
+	// Allowed is what the container's spec gives it, nil if that is not known: an
+	// import of the image under the same spec may do as much.
+	Allowed *Allowed
 	// OwnIPC: the container has an IPC namespace of its own, which ends with it.
 	OwnIPC bool
 

@@ -37,6 +37,18 @@ func (p *Plan) WidenFiles() {
 	p.fileUser(0, 0)
 }
 
+// Reaches reports whether a process that the live spec starts can make a
+// capability effective that counts outside of a user namespace, too: by its
+// bit, in the namespace whose map of user ids is given.
+func (a *Allowed) Reaches(capability int, uids []procfs.IDMap) bool {
+	return Identity(uids) && a.inReach()&(1<<capability) != 0
+}
+
+// Identity reports whether a map of ids is that of the initial user namespace.
+func Identity(maps []procfs.IDMap) bool {
+	return len(maps) == 1 && maps[0] == procfs.IDMap{Count: 1<<32 - 1}
+}
+
 // inReach are the capabilities that a process which the live spec starts can
 // make effective: root regains its bounding set by any execve(2).
 func (a *Allowed) inReach() uint64 {

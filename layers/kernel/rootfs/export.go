@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rootfs
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/io-mig/mig/layers/kernel/filetree"
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// treeShift is where an entity has the tree's id, above the record's number.
+const treeShift = 40
+
+// export is what leaves this host.
+type export struct {
+	trees []*exportTree
+	drop  bool
+}
+
+// exportTree is one tree on its way out.
+type exportTree struct {
+	id      uint64
+	kind    state.FileTreeKind
+	path    string
+	dev     procfs.Dev
+	root    *os.File
+	out     *filetree.Exporter
+	sent    bool // it was announced
+	records uint64
+	keep    *openFiles
+}
+
+// Checkpoint exports: a pass over all trees, in each round while the container
+// runs and one when it is stopped.
+func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
+	if step.Process != record.Shared || step.Stage == record.StageLeft {
+		return record.Progress{Done: true}, nil
+	}
+	pr, err := s.pass(ctx, step, out)
+	if err != nil {
+		s.closeExport()
+		return record.Progress{}, fmt.Errorf("rootfs: %w", err)
+	}
+	if step.Stage == record.StageResidual {
+		s.closeExport()
+	}
+	return pr, nil
+}
+
+// pass sends what is new in all trees.
+func (s *Subsystem) pass(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
+	if err := s.findTrees(); err != nil {
+		return record.Progress{}, err
+	}
+	pr := record.Progress{Done: true, Advanced: true}
+	final := step.Stage == record.StageResidual
+	for _, t := range s.out.trees {
+		stats, err := s.passTree(ctx, t, final, out)
+		if err != nil {
+			return record.Progress{}, fmt.Errorf("%s: %w", t.path, err)
+		}
+		pr.Entities += stats.Files
+		pr.Bytes += stats.Bytes
+	}
+	s.entities.Add(pr.Entities)
+	s.bytes.Add(pr.Bytes)
+	if step.Stage == record.StageEarly && step.Round > 0 {
+		pr.Remaining = pr.Bytes // as much may change again until the next pass
+	}
+	return pr, nil
+}
+
+func (s *Subsystem) passTree(ctx context.Context, t *exportTree, final bool, out record.Sink) (filetree.Stats, error) {
+	if t.keep != nil {
+		if err := t.keep.look(s.env.Source); err != nil {
+			return filetree.Stats{}, err
+		}
+	}
+	if !t.sent {
+		t.sent = true
+		msg := &state.FileTree{Kind: t.kind, Path: []byte(t.path), Exact: t.keep == nil && t.kind == state.FileTreeKind_FILE_TREE_KIND_TMPFS}
+		b, err := proto.Marshal(msg)
+		if err != nil {
+			return filetree.Stats{}, err
+		}
+		if err := out.Push(ctx, &record.Record{Header: record.Header{Subsystem: Name, Kind: KindTree, Entity: t.id}, Payload: b}); err != nil {
+			return filetree.Stats{}, err
+		}
+	}
+	batch := &filetree.Batch{Push: func(b []byte) error {
+		h := record.Header{Subsystem: Name, Kind: KindItems, Entity: t.id<<treeShift | t.records}
+		t.records++
+		return out.Push(ctx, &record.Record{Header: h, Payload: b})
+	}}
+	stats, err := t.out.Pass(ctx, final, batch.Add)
+	if err == nil {
+		err = batch.Flush()
+	}
+	return stats, err
+}
+
+// findTrees adds the trees that are new since the last pass.
+func (s *Subsystem) findTrees() error {
+	init := procfs.Host().Process(s.env.Source.Init)
+	var err error
+	if s.out.drop, err = dropTmpfs(s.env); err != nil {
+		return err
+	}
+	mounts, err := init.Mountinfo()
+	if err != nil {
+		return err
+	}
+	list, err := ownTmpfses(mounts)
+	if err != nil {
+		return err
+	}
+	for _, m := range list {
+		if s.known(m) {
+			continue
+		}
+		if err := s.addTmpfs(init, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Subsystem) known(m procfs.Mount) bool {
+	for _, t := range s.out.trees {
+		if t.dev == m.Dev && t.path == m.Target {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Subsystem) addTmpfs(init procfs.Task, m procfs.Mount) error {
+	o, err := s.exportOptions(init, m)
+	if err != nil {
+		return err
+	}
+	root, err := openTmpfs(init.Pid(), m)
+	if err != nil || root == nil {
+		return err
+	}
+	t := &exportTree{
+		id: uint64(len(s.out.trees) + 1), kind: state.FileTreeKind_FILE_TREE_KIND_TMPFS,
+		path: m.Target, dev: m.Dev, root: root,
+	}
+	if s.out.drop {
+		t.keep = &openFiles{dev: m.Dev.Stat()}
+		o.Keep = t.keep.has
+	}
+	t.out = filetree.NewExporter(int(root.Fd()), o)
+	s.out.trees = append(s.out.trees, t)
+	return nil
+}
+
+// exportOptions are those of a memory file system.
+func (s *Subsystem) exportOptions(init procfs.Task, m procfs.Mount) (filetree.ExportOptions, error) {
+	ids, err := idsOf(init)
+	if err != nil {
+		return filetree.ExportOptions{}, err
+	}
+	o := filetree.ExportOptions{IDs: ids, Unstamped: true}
+	if s.env.Source.Allowed == nil {
+		return o, nil
+	}
+	policy, err := policyOf(s.env.Source.Allowed, init)
+	if err != nil {
+		return filetree.ExportOptions{}, err
+	}
+	o.Check = func(path string, e *state.TreeEntry) *filetree.Refusal {
+		if kind := e.Mode & unix.S_IFMT; kind == unix.S_IFCHR && m.Target == "/dev" {
+			return nil // of the spec, or refused by the import
+		}
+		return policy.Check(path, e)
+	}
+	return o, nil
+}
+
+func (s *Subsystem) closeExport() {
+	for _, t := range s.out.trees {
+		t.root.Close()
+	}
+	s.out.trees = nil
+}
