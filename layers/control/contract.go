@@ -106,7 +106,8 @@ type Container interface {
 }
 
 // Lister is a Container that can name its processes while they run, with the
-// ids that Hold will give them, parents first. Early rounds need it.
+// ids that Hold will give them, parents first. Early rounds need it. Release is
+// called after it, also where Hold was not.
 type Lister interface {
 	List(ctx context.Context) ([]record.ProcessID, error)
 }

@@ -45,6 +45,7 @@ func (x *Exporter) early(ctx context.Context) error {
 // earlyRound is one step of every subsystem for what is shared and for every
 // process.
 func (x *Exporter) earlyRound(ctx context.Context, n int, last bool) (Round, error) {
+	x.touched = true
 	ids, err := list(ctx, x.Event, "list", x.opts.Container.(Lister).List)
 	if err != nil {
 		return Round{}, err

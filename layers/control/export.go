@@ -21,7 +21,7 @@ type Exporter struct {
 	// listed are the container's processes, parents first, as they were listed
 	// last; held those that Setup holds, in the order of their Setup.
 	listed, held []record.ProcessID
-	// touched: Hold was called, so Release is due.
+	// touched: Hold or List was called, so Release is due.
 	touched bool
 	stopped time.Time
 	leave   bool // state is left behind at the switch

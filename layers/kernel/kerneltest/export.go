@@ -40,14 +40,9 @@ func instances(env target.Env, constructors []Constructor) []kernel.Subsystem {
 func (c *Container) Export(leaveRunning bool, constructors ...Constructor) (*Image, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	source, err := target.NewSource(c.Pid, c.Freezer, c.Stdio)
+	source, err := c.source()
 	if err != nil {
 		return nil, err
-	}
-	source.OwnIPC = c.program.IPC
-	source.SeccompFilters = c.program.SeccompFilters
-	if c.program.Filtered {
-		source.SeccompFilters++
 	}
 	list := instances(target.Env{Source: source, Workers: 2}, constructors)
 	if err := preflight(ctx, list); err != nil {
@@ -72,6 +67,20 @@ func (c *Container) Export(leaveRunning bool, constructors ...Constructor) (*Ima
 		}
 	}
 	return image, errors.Join(err, source.Release(ctx))
+}
+
+// source describes the container for an export.
+func (c *Container) source() (*target.Source, error) {
+	source, err := target.NewSource(c.Pid, c.Freezer, c.Stdio)
+	if err != nil {
+		return nil, err
+	}
+	source.OwnIPC = c.program.IPC
+	source.SeccompFilters = c.program.SeccompFilters
+	if c.program.Filtered {
+		source.SeccompFilters++
+	}
+	return source, nil
 }
 
 // preflight asks every subsystem; what it refuses is an error.

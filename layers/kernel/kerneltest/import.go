@@ -23,34 +23,43 @@ import (
 func (c *Container) Import(image *Image, constructors ...Constructor) (*Container, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	elf, err := tracer.FrameFile()
+	n, frame, done, err := c.frame()
 	if err != nil {
 		return nil, err
 	}
-	defer elf.Close()
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("socketpair: %w", err)
-	}
-	mine, theirs := os.NewFile(uintptr(pair[0]), "engine"), os.NewFile(uintptr(pair[1]), "frame")
-	defer mine.Close()
-	defer theirs.Close()
-	// libcontainer, too, starts a frame as root of its user namespace.
-	n := newContainer(c.t, c.program, []*os.File{elf, theirs}, 0, 0, []string{"/proc/self/fd/3"})
-	n.generation = c.generation + 1
-	allowed := c.program.Allowed
-	if allowed == nil {
-		allowed = Root()
-	}
-	frame := &target.Frame{
-		Init: n.Pid, Socket: int(mine.Fd()), Allowed: *allowed, OwnIPC: c.program.IPC,
-		Started: func(context.Context) error { return n.letGo() },
-	}
+	defer done()
 	if err := importInto(ctx, frame, image, instances(target.Env{Frame: frame, Workers: 2}, constructors)); err != nil {
 		n.Stop()
 		return nil, fmt.Errorf("import: %w%s", err, n.errors.String())
 	}
 	return n, nil
+}
+
+// frame starts a container for a copy of c. done closes what it was started
+// with, when the import is over.
+func (c *Container) frame() (n *Container, f *target.Frame, done func(), err error) {
+	elf, err := tracer.FrameFile()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer elf.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	mine, theirs := os.NewFile(uintptr(pair[0]), "engine"), os.NewFile(uintptr(pair[1]), "frame")
+	defer theirs.Close()
+	// libcontainer, too, starts a frame as root of its user namespace.
+	n = newContainer(c.t, c.program, []*os.File{elf, theirs}, 0, 0, []string{"/proc/self/fd/3"})
+	n.generation = c.generation + 1
+	allowed := c.program.Allowed
+	if allowed == nil {
+		allowed = Root()
+	}
+	return n, &target.Frame{
+		Init: n.Pid, Socket: int(mine.Fd()), Allowed: *allowed, OwnIPC: c.program.IPC,
+		Started: func(context.Context) error { return n.letGo() },
+	}, func() { mine.Close() }, nil
 }
 
 func importInto(ctx context.Context, frame *target.Frame, image *Image, list []kernel.Subsystem) (err error) {

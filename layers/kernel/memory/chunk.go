@@ -28,6 +28,10 @@ const (
 	KindObject = 16
 	// KindContent: raw bytes of such a file, shared; see target.ContentEntity.
 	KindContent = 17
+	// KindDropped: runs of pages (see encodeRuns) that hold nothing any more,
+	// entity is the first one's address. Between the rounds of a process that is
+	// copied ahead there is one, empty if need be.
+	KindDropped = 32
 )
 
 // chunkBytes is the payload that one record of pages aims at: a huge page, so
@@ -125,6 +129,37 @@ func encodeIndex(dst []byte, runs []run) {
 		binary.LittleEndian.PutUint64(dst[16+16*i:], r.start)
 		binary.LittleEndian.PutUint64(dst[24+16*i:], r.bytes())
 	}
+}
+
+// maxDropped bounds the runs of one record of kind KindDropped.
+const maxDropped = 64 << 10
+
+// encodeRuns writes start and length of each run, little-endian 64-bit numbers.
+func encodeRuns(runs []run) []byte {
+	b := make([]byte, 0, 16*len(runs))
+	for _, r := range runs {
+		b = binary.LittleEndian.AppendUint64(b, r.start)
+		b = binary.LittleEndian.AppendUint64(b, r.bytes())
+	}
+	return b
+}
+
+// decodeRuns is the way back, from an untrusted image: pages in ascending order.
+func decodeRuns(b []byte) ([]run, error) {
+	if len(b)%16 != 0 || len(b) > 16*maxDropped {
+		return nil, fmt.Errorf("a list of runs has %d bytes", len(b))
+	}
+	runs := make([]run, 0, len(b)/16)
+	last := uint64(0)
+	for ; len(b) > 0; b = b[16:] {
+		start, length := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
+		if !validRange(start, length) || start < last {
+			return nil, fmt.Errorf("a list of runs names %#x, %#x bytes, behind %#x", start, length, last)
+		}
+		last = start + length
+		runs = append(runs, run{start, last})
+	}
+	return runs, nil
 }
 
 // decodeIndex reads the index of a scattered record and returns its runs and

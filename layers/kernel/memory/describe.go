@@ -37,7 +37,7 @@ func (s *Subsystem) describe(p *target.Process, smaps []procfs.SmapsMapping) (*s
 		case partFixed:
 			continue
 		case partVDSO:
-			if err := addVDSO(p, space, &smaps[i]); err != nil {
+			if err := addVDSO(space, &smaps[i], p.Traced.ReadForce); err != nil {
 				return nil, nil, err
 			}
 			continue
@@ -113,7 +113,7 @@ func encodeAuxv(aux []procfs.AuxEntry) []byte {
 
 // addVDSO notes where the kernel's pages are. Their parts follow each other:
 // [vvar], [vvar_vclock], [vdso] (arch/x86/entry/vdso/vma.c, map_vdso).
-func addVDSO(p *target.Process, space *state.AddressSpace, m *procfs.SmapsMapping) error {
+func addVDSO(space *state.AddressSpace, m *procfs.SmapsMapping, read func(uint64, []byte) error) error {
 	if space.VdsoLength == 0 {
 		space.VdsoStart = m.Start
 	}
@@ -125,7 +125,7 @@ func addVDSO(p *target.Process, space *state.AddressSpace, m *procfs.SmapsMappin
 		return nil
 	}
 	code := make([]byte, m.Len())
-	if err := p.Traced.ReadForce(m.Start, code); err != nil {
+	if err := read(m.Start, code); err != nil {
 		return fmt.Errorf("read the vDSO: %w", err)
 	}
 	sum := sha256.Sum256(code)

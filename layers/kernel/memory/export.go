@@ -5,10 +5,7 @@ package memory
 import (
 	"context"
 	"fmt"
-	"os"
-	"sync/atomic"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/io-mig/mig/layers/kernel/procfs"
@@ -36,6 +33,9 @@ type export struct {
 // Checkpoint exports a process: its layout with the first residual step, its
 // pages with that and the following ones.
 func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
+	if step.Stage == record.StageEarly && step.Process != record.Shared {
+		return s.exportEarly(ctx, step, out)
+	}
 	if step.Stage != record.StageResidual {
 		return record.Progress{Done: true}, nil
 	}
@@ -65,13 +65,19 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	return record.Progress{Done: e.next == len(e.chunks), Advanced: true, Bytes: n}, nil
 }
 
-// exportLayout reads and pushes the mappings and plans the pages.
+// exportLayout reads and pushes the mappings and plans the pages: all of them, or
+// those that the destination lacks after the early rounds.
 func (s *Subsystem) exportLayout(ctx context.Context, p *target.Process, out record.Sink) (*export, error) {
-	smaps, err := p.Proc.Smaps()
+	s.mu.Lock()
+	a := s.aheads[p.ID]
+	s.mu.Unlock()
+	if a == nil || !p.Ahead {
+		a = &ahead{}
+	}
+	smaps, err := a.stoppedSmaps(p)
 	if err != nil {
 		return nil, err
 	}
-	smaps = withoutScratch(smaps, p.Traced.ScratchRanges())
 	for i := range smaps {
 		if err := recognise(&smaps[i].Mapping); err != nil {
 			return nil, err
@@ -88,7 +94,7 @@ func (s *Subsystem) exportLayout(ctx context.Context, p *target.Process, out rec
 		return nil, err
 	}
 	e := &export{mappings: mappings}
-	if e.chunks, err = planPages(p.Pid, mappings); err != nil {
+	if e.chunks, err = a.residual(ctx, p, mappings, out); err != nil {
 		return nil, err
 	}
 	var total uint64
@@ -191,51 +197,10 @@ func (s *Subsystem) exportPages(ctx context.Context, p *target.Process, e *expor
 		planned += e.chunks[end].bytes
 		end++
 	}
-	todo := e.chunks[e.next:end]
-	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", p.Pid))
-	if err != nil {
-		return 0, fmt.Errorf("open its memory: %w", err)
-	}
-	defer mem.Close()
-	var taken atomic.Int64
-	g, ctx := errgroup.WithContext(ctx)
-	for range min(s.workers, len(todo)) {
-		g.Go(func() error {
-			buf := buffers.Get().(*[]byte)
-			defer buffers.Put(buf)
-			for {
-				i := int(taken.Add(1)) - 1
-				if i >= len(todo) {
-					return nil
-				}
-				if err := s.exportChunk(ctx, p, mem, &todo[i], *buf, out); err != nil {
-					return err
-				}
-			}
-		})
-	}
-	if err := g.Wait(); err != nil {
+	c := &copier{s: s, p: p, out: out}
+	if err := c.send(ctx, e.chunks[e.next:end]); err != nil {
 		return 0, err
 	}
 	e.next = end
 	return planned, nil
-}
-
-// exportChunk copies one chunk and pushes it.
-func (s *Subsystem) exportChunk(ctx context.Context, p *target.Process, mem *os.File, c *chunk, buf []byte, out record.Sink) error {
-	h := record.Header{Subsystem: Name, Process: p.ID, Entity: c.runs[0].start, Kind: KindPages}
-	head := c.header()
-	if head > 0 {
-		h.Kind = KindScattered
-		encodeIndex(buf, c.runs)
-	}
-	payload := buf[:head+int(c.bytes)]
-	if err := readRuns(p.Pid, mem, c.runs, payload[head:]); err != nil {
-		return err
-	}
-	if err := out.Push(ctx, &record.Record{Header: h, Payload: payload}); err != nil {
-		return err
-	}
-	s.bytes.Add(c.bytes)
-	return nil
 }

@@ -152,6 +152,15 @@ func (f *fill) close() error {
 	return unix.Close(fd)
 }
 
+// reset is close, after which it can be opened for other mappings.
+func (f *fill) reset() error {
+	err := f.close()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.once = false
+	return err
+}
+
 // write fills runs with data, one after another.
 func (f *fill) write(pid int, runs []run, data []byte) error {
 	f.mu.RLock()

@@ -71,6 +71,11 @@ func (s *Subsystem) receive(ctx context.Context, t *target.Task, l *layout, in *
 		}
 		s.entities.Add(uint64(len(l.mappings)))
 		return p, nil
+	case KindDropped:
+		if err := s.receiveDropped(t, l, in); err != nil {
+			return p, fmt.Errorf("memory: process %d: %w", t.ID, err)
+		}
+		return p, nil
 	case KindPages, KindScattered:
 		runs, data, err := l.pageRuns(in)
 		if err != nil {

@@ -37,6 +37,10 @@ type layout struct {
 	built  bool
 	// fill writes its pages.
 	fill fill
+	// live is what the task has from the version of the layout before: while a
+	// process is copied ahead each change of its mappings is a new version.
+	live     []*state.Mapping
+	liveVDSO run
 }
 
 // errLayout marks an image that contradicts itself.
@@ -44,8 +48,8 @@ var errLayout = errors.New("the image's memory layout is invalid")
 
 // receiveSpace takes the record of kind 1.
 func (l *layout) receiveSpace(payload []byte) error {
-	if l.space != nil {
-		return fmt.Errorf("%w: a second address space", errLayout)
+	if l.space != nil && (!l.mapped || l.built) {
+		return fmt.Errorf("%w: a second address space before the first is whole", errLayout)
 	}
 	sp := &state.AddressSpace{}
 	if err := proto.Unmarshal(payload, sp); err != nil {
@@ -61,7 +65,7 @@ func (l *layout) receiveSpace(payload []byte) error {
 	case !validRange(sp.VdsoStart, sp.VdsoLength) && sp.VdsoLength != 0:
 		return fmt.Errorf("%w: vDSO at %#x, %#x bytes", errLayout, sp.VdsoStart, sp.VdsoLength)
 	}
-	l.space = sp
+	l.space, l.mappings, l.mapped = sp, nil, false
 	return nil
 }
 

@@ -23,8 +23,12 @@ const archMapVDSO64 = 0x2003
 // it maps them.
 const openAtOnce = 128
 
-// mapAll replaces the task's address space by the image's, still empty.
+// mapAll gives the task the layout's mappings: in place of the frame's, still
+// empty, or of those of an earlier version.
 func (s *Subsystem) mapAll(t *target.Task, l *layout) error {
+	if l.live != nil {
+		return s.remapAll(t, l)
+	}
 	if err := t.Prepare(l.ranges()); err != nil {
 		return err
 	}
@@ -37,11 +41,17 @@ func (s *Subsystem) mapAll(t *target.Task, l *layout) error {
 	if err := mapVDSO(t, l.space); err != nil {
 		return err
 	}
-	shared, err := s.openShared(t, l.mappings)
+	return s.mapFresh(t, l, l.mappings)
+}
+
+// mapFresh maps the mappings that the task has not, which are all of the layout
+// or pieces of it.
+func (s *Subsystem) mapFresh(t *target.Task, l *layout, mappings []*state.Mapping) error {
+	shared, err := s.openShared(t, mappings)
 	if err != nil {
 		return err
 	}
-	for rest := l.mappings; len(rest) > 0; {
+	for rest := mappings; len(rest) > 0; {
 		n, err := mapSome(t, rest, shared)
 		if err != nil {
 			return err
@@ -51,7 +61,7 @@ func (s *Subsystem) mapAll(t *target.Task, l *layout) error {
 	if err := shared.close(t); err != nil {
 		return err
 	}
-	if err := s.attachSegments(t, l.mappings); err != nil {
+	if err := s.attachSegments(t, mappings); err != nil {
 		return err
 	}
 	if err := t.Run(adviseHuge(l.mappings)); err != nil {
@@ -61,6 +71,7 @@ func (s *Subsystem) mapAll(t *target.Task, l *layout) error {
 		return err
 	}
 	l.mapped = true
+	l.live, l.liveVDSO = l.mappings, run{l.space.VdsoStart, l.space.VdsoStart + l.space.VdsoLength}
 	return nil
 }
 
@@ -226,14 +237,18 @@ func mmapCall(m *state.Mapping, fd int) tracer.Call {
 // mapDroppable is MAP_DROPPABLE of include/uapi/linux/mman.h (Linux 6.11).
 const mapDroppable = 0x08
 
-// fillProtection is the final one, made writable where pages may come. That of
-// shmat(2) is its own.
+// fillProtection is the protection until StageBuild: writable where pages may
+// come. That of shmat(2) is its own.
 func fillProtection(m *state.Mapping) int {
 	p := int(m.Protection)
-	if m.Backing == state.Backing_BACKING_SYSV {
+	switch {
+	case m.Backing == state.Backing_BACKING_SYSV:
 		if p = unix.PROT_READ; m.MayWrite {
 			p |= unix.PROT_WRITE
 		}
+	case isEarly(m):
+		// Whatever it is now, and in the next version of the layout.
+		return unix.PROT_READ | unix.PROT_WRITE
 	}
 	if hasPages(m) {
 		p |= unix.PROT_READ | unix.PROT_WRITE

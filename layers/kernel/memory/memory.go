@@ -35,9 +35,11 @@ type Subsystem struct {
 	workers int
 
 	bytes, total, entities atomic.Uint64
+	notes                  atomic.Pointer[string]
 
 	mu      sync.Mutex
 	exports map[record.ProcessID]*export
+	aheads  map[record.ProcessID]*ahead
 	imports map[record.ProcessID]*layout
 	// objects are the shared ones of an export, by inode; shared those that an
 	// import has made, by id.
@@ -59,6 +61,7 @@ func New(env target.Env) *Subsystem {
 	return &Subsystem{
 		env: env, workers: w,
 		exports: map[record.ProcessID]*export{},
+		aheads:  map[record.ProcessID]*ahead{},
 		imports: map[record.ProcessID]*layout{},
 		objects: map[uint64]*sharedObject{}, shared: map[uint64]*sharedCopy{},
 	}
@@ -69,8 +72,15 @@ func (s *Subsystem) Name() string { return Name }
 
 // Status counts the bytes of pages; Total is known once the pages were listed.
 func (s *Subsystem) Status() record.Status {
-	return record.Status{Entities: s.entities.Load(), Bytes: s.bytes.Load(), Total: s.total.Load()}
+	st := record.Status{Entities: s.entities.Load(), Bytes: s.bytes.Load(), Total: s.total.Load()}
+	if n := s.notes.Load(); n != nil {
+		st.Note = *n
+	}
+	return st
 }
+
+// note is shown in the status until the next one.
+func (s *Subsystem) note(text string) { s.notes.Store(&text) }
 
 // Fault cannot be served: an image at rest holds every page once. (Pages that
 // were left behind on a live source are asked for by another strategy.)

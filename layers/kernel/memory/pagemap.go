@@ -12,6 +12,7 @@ import (
 
 // Page categories of PAGEMAP_SCAN, include/uapi/linux/fs.h.
 const (
+	pageIsTracked = 1 << 0 // PAGE_IS_WPALLOWED
 	pageIsWritten = 1 << 1
 	pageIsFile    = 1 << 2
 	pageIsPresent = 1 << 3
@@ -36,11 +37,12 @@ type scanArg struct {
 	inverted, mask, anyOf, returned uint64
 }
 
+// scanProtect is PM_SCAN_WP_MATCHING: tracked pages that match and were written
+// are marked clean in the same moment. What is not tracked is passed over.
+const scanProtect = 1 << 0
+
 // pageRegion is struct page_region: a run of pages of equal categories.
-type pageRegion struct {
-	start, end uint64
-	_          uint64 // categories, which the selection fixes
-}
+type pageRegion struct{ start, end, categories uint64 }
 
 // pagemap is an open /proc/PID/pagemap.
 type pagemap struct{ f *os.File }
@@ -62,15 +64,32 @@ type selection struct{ all, none, any uint64 }
 // scan calls fn for every run of selected pages in [start, end), in ascending
 // order, adjacent runs joined.
 func (p *pagemap) scan(start, end uint64, sel selection, fn func(start, end uint64)) error {
+	return p.walk(start, end, walk{selection: sel}, func(r pageRegion) { fn(r.start, r.end) })
+}
+
+// walk is a scan that tells categories apart.
+type walk struct {
+	selection
+	// distinct are the categories by which runs are told apart.
+	distinct uint64
+	flags    uint64
+}
+
+// walk calls fn for every run of selected pages that agree in the distinct
+// categories.
+func (p *pagemap) walk(start, end uint64, w walk, fn func(pageRegion)) error {
 	vec := make([]pageRegion, 512)
 	arg := scanArg{
-		size: uint64(unsafe.Sizeof(scanArg{})), start: start, end: end,
+		size: uint64(unsafe.Sizeof(scanArg{})), flags: w.flags, start: start, end: end,
 		vec: &vec[0], vecLen: uint64(len(vec)),
 		// A category in inverted matches when it is absent.
-		inverted: sel.none, mask: sel.all | sel.none, anyOf: sel.any,
-		returned: pageIsPresent,
+		inverted: w.none, mask: w.all | w.none, anyOf: w.any,
+		returned: w.distinct,
 	}
-	var run pageRegion
+	if w.distinct == 0 {
+		arg.returned = pageIsPresent // the kernel wants one
+	}
+	var open pageRegion
 	for arg.start < end {
 		n, _, e := unix.Syscall(unix.SYS_IOCTL, p.f.Fd(), pagemapScan, uintptr(unsafe.Pointer(&arg)))
 		if e == unix.EINTR {
@@ -80,22 +99,23 @@ func (p *pagemap) scan(start, end uint64, sel selection, fn func(start, end uint
 			return fmt.Errorf("PAGEMAP_SCAN of %#x-%#x (needs Linux 6.7): %w", start, end, e)
 		}
 		for _, r := range vec[:n] {
-			if run.end == r.start {
-				run.end = r.end
+			r.categories &= w.distinct
+			if open.end == r.start && open.categories == r.categories {
+				open.end = r.end
 				continue
 			}
-			if run.end > run.start {
-				fn(run.start, run.end)
+			if open.end > open.start {
+				fn(open)
 			}
-			run = r
+			open = r
 		}
 		if arg.walkEnd <= arg.start {
 			return fmt.Errorf("PAGEMAP_SCAN stays at %#x", arg.start)
 		}
 		arg.start = arg.walkEnd
 	}
-	if run.end > run.start {
-		fn(run.start, run.end)
+	if open.end > open.start {
+		fn(open)
 	}
 	return nil
 }

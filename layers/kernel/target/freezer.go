@@ -34,6 +34,9 @@ func NewFreezer(dir string) (*Freezer, error) {
 	return nil, fmt.Errorf("%s has neither freezer.state nor cgroup.freeze: it is no cgroup with a freezer", dir)
 }
 
+// Dir is the cgroup's directory.
+func (f *Freezer) Dir() string { return f.dir }
+
 // Frozen reports whether the cgroup is frozen or on the way to it.
 func (f *Freezer) Frozen() (bool, error) {
 	name := "freezer.state"

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -25,6 +26,10 @@ type Process struct {
 	Proc procfs.Task
 	// Traced gives remote calls, registers and memory. nil unless stopped.
 	Traced *tracer.Process
+	// Ahead: the destination has this process already, from an early round or as
+	// the init that every frame begins with. The subsystem of tasks decides it in
+	// its shared step, before the processes' own.
+	Ahead bool
 
 	source *Source
 	tracer *tracer.Tracer
@@ -37,6 +42,7 @@ type Process struct {
 	mu          sync.Mutex
 	descriptors []Descriptor
 	thaw        func() error // given to Attach: see Source.attachFrozen
+	closers     []io.Closer  // see OnRelease
 }
 
 // newProcess takes hold of a running process by a pidfd, so that everything
@@ -182,6 +188,13 @@ func (p *Process) forget() error {
 
 // close ends the handle itself.
 func (p *Process) close() {
+	p.mu.Lock()
+	closers := p.closers
+	p.closers = nil
+	p.mu.Unlock()
+	for _, c := range closers {
+		_ = c.Close()
+	}
 	if p.pidfd >= 0 {
 		unix.Close(p.pidfd)
 		p.pidfd = -1

@@ -91,6 +91,21 @@ func (s *Source) Hold(ctx context.Context) ([]record.ProcessID, error) {
 	return s.alive(), nil
 }
 
+// List names the processes while they run, with the ids that Hold will give
+// them. Release is due afterwards.
+func (s *Source) List(context.Context) ([]record.ProcessID, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.list(); err != nil {
+		return nil, err
+	}
+	return s.alive(), nil
+}
+
+// Paused reports whether somebody had frozen the container before the event. It does
+// not run until then, and no early round can stop it for a moment.
+func (s *Source) Paused() bool { return s.wasFrozen }
+
 // alive are the ids of the processes that have not ended, parents first. Which
 // processes are parents is only certain when all are stopped.
 func (s *Source) alive() []record.ProcessID {
@@ -165,6 +180,7 @@ func (s *Source) list() error {
 			}
 			return fmt.Errorf("the container's process %d: %w", pid, err)
 		}
+		p.Ahead = p.ID == FirstTask // every frame begins with it
 		s.processes = append(s.processes, p)
 	}
 	return nil

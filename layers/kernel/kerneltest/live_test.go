@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package kerneltest_test
+
+import (
+	"testing"
+
+	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/kernel/kerneltest"
+)
+
+// rounds is a pre-copy of exactly n rounds.
+func rounds(n int) control.Strategy { return control.Strategy{Name: "rounds", Rounds: n} }
+
+func TestMove(t *testing.T) {
+	for name, s := range map[string]control.Strategy{"no-rounds": control.StopAndCopy, "one-round": rounds(1), "five-rounds": rounds(5), "pre-copy": control.PreCopy} {
+		t.Run(name, func(t *testing.T) {
+			c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/dirty.c", Args: []string{"32", "2", "-1"}})
+			for range 3 {
+				n, m, err := c.Move(s, whole...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				n.Verify()
+				t.Logf("%v down, %d rounds, %d bytes, %q", m.Source.Downtime, len(m.Source.Rounds), m.Source.Bytes, m.Notes)
+				c = n
+			}
+		})
+	}
+}
+
+// moves moves a program again and again, with rounds in which it goes on, and
+// has it look at its memory each time.
+func moves(t *testing.T, n int, p kerneltest.Program) {
+	t.Helper()
+	c := kerneltest.Start(t, p)
+	for i := range n {
+		copied, m, err := c.Move(rounds(2+i%4), whole...)
+		if err != nil {
+			t.Fatalf("move %d: %v", i, err)
+		}
+		copied.Verify()
+		copied.Verify()
+		c = copied
+		if i == n-1 {
+			t.Logf("%d rounds, %v down, %q", len(m.Source.Rounds), m.Source.Downtime, m.Notes)
+		}
+	}
+}
+
+// TestMoveTraps: what a program can do to its memory while it is copied.
+func TestMoveTraps(t *testing.T) {
+	for _, thing := range []string{"madvise", "huge", "munmap", "mremap", "brk", "protect", "guard", "fork", "stack", "read"} {
+		t.Run(thing, func(t *testing.T) {
+			moves(t, many(6), kerneltest.Program{Source: "testdata/traps.c", Args: []string{thing}})
+		})
+	}
+	t.Run("exec", func(t *testing.T) {
+		moves(t, many(10), kerneltest.Program{Source: "testdata/execs.c"})
+	})
+}

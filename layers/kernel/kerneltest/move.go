@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package kerneltest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/kernel"
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/layers/medium"
+	"github.com/io-mig/mig/layers/medium/pipe"
+	"github.com/io-mig/mig/spec/record"
+)
+
+// movePatience bounds a move as a whole.
+const movePatience = 60 * time.Second
+
+// Moved is what a move reports of both sides.
+type Moved struct {
+	Source, Destination control.Result
+	// Notes are the subsystems' last words on the source.
+	Notes []string
+}
+
+// Move moves the container through a pipe in memory, by the real control of
+// both sides, and returns the copy. The original is gone afterwards; on error it
+// runs on, and nothing is left of the copy.
+func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Container, *Moved, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), movePatience)
+	defer cancel()
+	src, err := c.source()
+	if err != nil {
+		return nil, nil, err
+	}
+	n, frame, done, err := c.frame()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer done()
+	w, r := pipe.New(pipe.DefaultBound)
+	if _, err := w.Command(ctx, record.Command{Verb: medium.VerbManifest, Body: []byte("{}")}); err != nil {
+		n.Stop()
+		return nil, nil, err
+	}
+	ready, commit := make(chan struct{}), make(chan error, 1)
+	m := &Moved{}
+	imported := make(chan error, 1)
+	go func() {
+		var err error
+		m.Destination, err = control.Import(ctx, control.ImportOptions{
+			Tuning: control.Tuning{Workers: 2}, Container: destination{frame}, Medium: r,
+			Subsystems: forControl(instances(target.Env{Frame: frame, Workers: 2}, constructors)),
+			Ready: func(ctx context.Context) error {
+				close(ready)
+				select {
+				case err := <-commit:
+					return err
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			},
+		})
+		imported <- err
+	}()
+	out := control.NewExport(control.ExportOptions{
+		Tuning: control.Tuning{Workers: 2}, Container: origin{src}, Medium: w, Strategy: s,
+		Subsystems: forControl(instances(target.Env{Source: src, Workers: 2}, constructors)),
+		Switch: func(ctx context.Context) (control.Verdict, error) {
+			select {
+			case <-ready:
+				commit <- nil
+				return control.VerdictCommit, nil
+			case <-ctx.Done():
+				return control.VerdictAbort, ctx.Err()
+			}
+		},
+	})
+	m.Source, err = out.Run(ctx)
+	for _, s := range out.Status().Subsystems {
+		if s.Note != "" {
+			m.Notes = append(m.Notes, s.Name+": "+s.Note)
+		}
+	}
+	if err != nil {
+		commit <- err
+		err = errors.Join(err, <-imported)
+		n.Stop()
+		return nil, m, fmt.Errorf("move pid %d: %w%s", c.Pid, err, c.errors.String())
+	}
+	if err := <-imported; err != nil {
+		n.Stop()
+		return nil, m, fmt.Errorf("the copy: %w%s", err, n.errors.String())
+	}
+	c.Stop()
+	return n, m, nil
+}
+
+// forControl shows subsystems as control wants them.
+func forControl(list []kernel.Subsystem) []control.Subsystem {
+	out := make([]control.Subsystem, len(list))
+	for i, s := range list {
+		out[i] = s
+	}
+	return out
+}
+
+// origin is a target.Source as control sees it.
+type origin struct{ *target.Source }
+
+func (o origin) Process(id record.ProcessID) control.Constructor {
+	p := o.Source.Process(id)
+	if p == nil {
+		return nobody(id)
+	}
+	return mayEnd{p}
+}
+
+// destination is a target.Frame as control sees it.
+type destination struct{ *target.Frame }
+
+func (d destination) Process(id record.ProcessID) control.Constructor {
+	t := d.Task(id)
+	if t == nil {
+		return nobody(id)
+	}
+	return t
+}
+
+// mayEnd tells control when a process ended by itself.
+type mayEnd struct{ control.Constructor }
+
+func (m mayEnd) Setup(ctx context.Context) error {
+	err := m.Constructor.Setup(ctx)
+	if err != nil && (errors.Is(err, tracer.ErrExited) || procfs.IsGone(err)) {
+		return fmt.Errorf("%w: %w", control.ErrGone, err)
+	}
+	return err
+}
+
+// nobody is a process that was never listed.
+type nobody record.ProcessID
+
+func (n nobody) err() error                    { return fmt.Errorf("process %d is not one of the container's", n) }
+func (n nobody) Setup(context.Context) error   { return n.err() }
+func (n nobody) Restart(context.Context) error { return n.err() }
+func (n nobody) Cleanup(context.Context) error { return n.err() }

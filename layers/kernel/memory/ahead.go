@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// ahead is what an export knows of a process whose memory is copied while it
+// runs. Of all mappings the private ones without a file are copied ahead; the
+// rest comes when the process is stopped.
+type ahead struct {
+	// track is the userfaultfd that tracks writes. The descriptor is the only
+	// thing that holds the tracking: see target.Process.UserFault.
+	track *os.File
+	// armed are the addresses that were registered with it.
+	armed pageSet
+	// sent are the mappings that the destination has, have the pages that it has
+	// as they were when they were last protected, and filled all that may hold
+	// anything there, also what could not be read in time.
+	sent         []*state.Mapping
+	have, filled pageSet
+	// maps are the mappings when the tracking was extended last, smaps more about
+	// them or about those a little later.
+	maps  []procfs.Mapping
+	smaps []procfs.SmapsMapping
+	// stopped is how long the process stood still for the tracking, stops how
+	// often.
+	stopped time.Duration
+	stops   int
+}
+
+// round is one early round of one process.
+type round struct {
+	s   *Subsystem
+	p   *target.Process
+	a   *ahead
+	out record.Sink
+}
+
+// exportEarly copies what was written since the last round, all of it at first.
+// The process may do anything meanwhile, or end.
+func (s *Subsystem) exportEarly(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
+	p := s.env.Source.Process(step.Process)
+	if p == nil || !p.Ahead || s.env.Source.Paused() {
+		return record.Progress{Done: true}, nil
+	}
+	s.mu.Lock()
+	a := s.aheads[step.Process]
+	if a == nil {
+		a = &ahead{}
+		s.aheads[step.Process] = a
+	}
+	s.mu.Unlock()
+	r := &round{s, p, a, out}
+	pr, err := r.run(ctx, step.Last)
+	if procfs.IsGone(err) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EFAULT) || errors.Is(err, errPartial) {
+		// It has ended, or executes another program. What this round has not
+		// sent is seen by the next one, or when it is stopped.
+		return record.Progress{Done: true}, nil
+	}
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("memory: pid %d: %w", p.Pid, err)
+	}
+	return pr, nil
+}
+
+// run is the round. Without tracking it does nothing: what was sent once would
+// have to be sent again.
+func (r *round) run(ctx context.Context, last bool) (record.Progress, error) {
+	if err := r.track(ctx); err != nil {
+		if errors.Is(err, ctx.Err()) {
+			return record.Progress{}, err
+		}
+		r.s.note(fmt.Sprintf("pid %d is not copied ahead: %v", r.p.Pid, err))
+		return record.Progress{Done: true, Remaining: r.size()}, nil
+	}
+	if err := r.readSmaps(last); err != nil {
+		return record.Progress{}, err
+	}
+	mappings, err := early(r.a.smaps)
+	if err != nil {
+		return record.Progress{}, err
+	}
+	if err := r.sendMappings(ctx, mappings); err != nil {
+		return record.Progress{}, err
+	}
+	pm, err := openPagemap(r.p.Pid)
+	if err != nil {
+		return record.Progress{}, err
+	}
+	defer pm.Close()
+	n, err := r.sendPages(ctx, pm)
+	if err != nil {
+		return record.Progress{}, err
+	}
+	left, err := r.written(pm)
+	return record.Progress{Done: true, Advanced: true, Bytes: n, Remaining: left}, err
+}
+
+// size is what the process has in memory, roughly, or 0.
+func (r *round) size() uint64 {
+	st, err := r.p.Proc.Status()
+	if err != nil {
+		return 0
+	}
+	return st.Vm.RSSAnon + st.Vm.Swap
+}
+
+// fresh reads a list of mappings of a running process. While it is read the
+// process may change its mappings so that the list contradicts itself.
+func fresh[T any](read func() ([]T, error)) (out []T, err error) {
+	for range 20 {
+		if out, err = read(); err == nil || procfs.IsGone(err) {
+			return out, err
+		}
+	}
+	return nil, err
+}
+
+// readSmaps costs time in proportion to the memory: it is done where the
+// mappings have changed, or where always is set.
+func (r *round) readSmaps(always bool) (err error) {
+	if !always && sameMappings(r.a.maps, r.a.smaps) {
+		return nil
+	}
+	r.a.smaps, err = fresh(r.p.Proc.Smaps)
+	return err
+}
+
+// sameMappings compares what maps and smaps both show.
+func sameMappings(maps []procfs.Mapping, smaps []procfs.SmapsMapping) bool {
+	return slices.EqualFunc(maps, smaps, func(a procfs.Mapping, b procfs.SmapsMapping) bool { return a == b.Mapping })
+}
+
+// early are the mappings that are copied ahead. What cannot be carried is left
+// to the pre-flight and to the residual to name.
+func early(smaps []procfs.SmapsMapping) ([]*state.Mapping, error) {
+	var out []*state.Mapping
+	for _, s := range smaps {
+		s.Flags &^= procfs.VMUffdWP
+		kind, m, err := classify(&s)
+		var no *refusal
+		if err != nil && !errors.As(err, &no) {
+			return nil, err
+		}
+		if err != nil || kind != partCarried || !isEarly(m) {
+			continue
+		}
+		m.Name, m.Locked = "", 0 // come at the end, for all
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+// isEarly: private memory without a file.
+func isEarly(m *state.Mapping) bool { return m.Backing == state.Backing_BACKING_ANONYMOUS && !m.Shared }
+
+// addresses are those of mappings in ascending order.
+func addresses(mappings []*state.Mapping) (s pageSet) {
+	for _, m := range mappings {
+		s = s.put(run{m.Start, end(m)})
+	}
+	return s
+}
+
+// sendMappings tells the destination of the mappings if they have changed. It
+// drops the pages that the destination loses by that.
+func (r *round) sendMappings(ctx context.Context, mappings []*state.Mapping) error {
+	if r.a.sent != nil && equalMappings(r.a.sent, mappings) {
+		return nil
+	}
+	if len(mappings) == 0 {
+		return nil
+	}
+	exe, err := r.p.Proc.Exe()
+	if err != nil {
+		return err
+	}
+	// What counts of it comes with the residual.
+	space := &state.AddressSpace{Exe: exe.Path, Mappings: uint32(len(mappings))}
+	addOwnVDSO(space, r.a.smaps)
+	if err := pushLayout(ctx, r.p.ID, space, mappings, r.out); err != nil {
+		return err
+	}
+	stays := kept(r.a.sent, mappings)
+	r.a.have, r.a.filled = r.a.have.intersect(stays), r.a.filled.intersect(stays)
+	r.a.sent = mappings
+	return nil
+}
+
+// content selects pages that hold something. A guard region's markers count as
+// swapped.
+var content = selection{none: pageIsPFNZero | pageIsGuard, any: pageIsPresent | pageIsSwapped}
+
+// pages of a process at one moment.
+type pages struct {
+	// present hold something, dirty are those of them that were written since
+	// they were last protected, or are untracked.
+	present, dirty, untracked pageSet
+}
+
+func (p *pages) add(r pageRegion) {
+	x := run{r.start, r.end}
+	p.present = p.present.put(x)
+	if r.categories&pageIsTracked == 0 {
+		p.untracked = p.untracked.put(x)
+	}
+	if r.categories&pageIsWritten != 0 || r.categories&pageIsTracked == 0 {
+		p.dirty = p.dirty.put(x)
+	}
+}
+
+// look scans the ranges. With flags scanProtect what is tracked becomes clean in
+// the moment in which it is seen.
+func look(pm *pagemap, ranges pageSet, flags uint64) (pages, error) {
+	var tracked, rest pages
+	for _, x := range ranges {
+		w := walk{content, pageIsWritten | pageIsTracked, flags}
+		if flags&scanProtect == 0 {
+			if err := pm.walk(x.start, x.end, w, tracked.add); err != nil {
+				return pages{}, err
+			}
+			continue
+		}
+		w.all |= pageIsTracked
+		if err := pm.walk(x.start, x.end, w, tracked.add); err != nil {
+			return pages{}, err
+		}
+		w = walk{content, 0, 0}
+		w.none |= pageIsTracked
+		if err := pm.walk(x.start, x.end, w, rest.add); err != nil {
+			return pages{}, err
+		}
+	}
+	return pages{tracked.present.union(rest.present), tracked.dirty.union(rest.dirty), tracked.untracked.union(rest.present)}, nil
+}
+
+// sendPages sends what the destination lacks.
+func (r *round) sendPages(ctx context.Context, pm *pagemap) (uint64, error) {
+	all := addresses(r.a.sent)
+	seen, err := look(pm, all, scanProtect)
+	if err != nil {
+		return 0, err
+	}
+	// Whatever was reported untracked may be registered again next time.
+	r.a.armed = r.a.armed.subtract(seen.untracked)
+	send := seen.dirty.union(seen.present.subtract(r.a.have))
+	if err := pushDropped(ctx, r.p.ID, r.a.filled.subtract(seen.present), r.out); err != nil {
+		return 0, err
+	}
+	c := &copier{s: r.s, p: r.p, out: r.out, live: true}
+	if err := c.send(ctx, plan(send)); err != nil {
+		return 0, err
+	}
+	r.a.have, r.a.filled = seen.present.subtract(c.missed), seen.present
+	return send.bytes(), nil
+}
+
+// written are the bytes that the next round has to send, as it looks now.
+func (r *round) written(pm *pagemap) (n uint64, err error) {
+	w := walk{content, 0, 0}
+	w.all |= pageIsWritten
+	for _, x := range addresses(r.a.sent) {
+		if err := pm.walk(x.start, x.end, w, func(r pageRegion) { n += r.end - r.start }); err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
+}

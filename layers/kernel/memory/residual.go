@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// stoppedSmaps are the mappings of the stopped process, without those that
+// injections made and without the traces of the tracking.
+func (a *ahead) stoppedSmaps(p *target.Process) ([]procfs.SmapsMapping, error) {
+	smaps, err := p.Proc.Smaps()
+	if err != nil {
+		return nil, err
+	}
+	smaps = withoutScratch(smaps, p.Traced.ScratchRanges())
+	for i := range smaps {
+		if m := &smaps[i]; m.Flags.Has(procfs.VMUffdWP) && a.tracks(m) {
+			m.Flags &^= procfs.VMUffdWP
+		}
+	}
+	return smaps, nil
+}
+
+// tracks: it is this event's tracking that the mapping shows. Registering again
+// what is registered changes nothing, and what is another's is refused (EBUSY).
+func (a *ahead) tracks(m *procfs.SmapsMapping) bool {
+	return a.track != nil && register(a.track, run{m.Start, m.End}) == nil
+}
+
+// residual plans the pages of the stopped process that the destination lacks,
+// and has it drop those that are no longer there.
+func (a *ahead) residual(ctx context.Context, p *target.Process, mappings []*state.Mapping, out record.Sink) ([]chunk, error) {
+	if a.sent == nil {
+		return planPages(p.Pid, mappings)
+	}
+	var copied, others []*state.Mapping
+	for _, m := range mappings {
+		if isEarly(m) {
+			copied = append(copied, m)
+		} else {
+			others = append(others, m)
+		}
+	}
+	pm, err := openPagemap(p.Pid)
+	if err != nil {
+		return nil, err
+	}
+	defer pm.Close()
+	seen, err := look(pm, addresses(copied), 0)
+	if err != nil {
+		return nil, err
+	}
+	stays := kept(a.sent, mappings)
+	have, filled := a.have.intersect(stays), a.filled.intersect(stays)
+	if err := pushDropped(ctx, p.ID, filled.subtract(seen.present), out); err != nil {
+		return nil, err
+	}
+	rest, err := planPages(p.Pid, others)
+	if err != nil {
+		return nil, err
+	}
+	return append(plan(seen.dirty.union(seen.present.subtract(have))), rest...), nil
+}
+
+// kept are the pages that a process keeps where mappings old become mappings
+// new: those of private memory that stays.
+func kept(old, new []*state.Mapping) (s pageSet) {
+	for len(old) > 0 && len(new) > 0 {
+		o, n := old[0], new[0]
+		if sameMemory(o, n) {
+			s = s.put(run{max(o.Start, n.Start), min(end(o), end(n))})
+		}
+		if end(o) < end(n) {
+			old = old[1:]
+		} else {
+			new = new[1:]
+		}
+	}
+	return s
+}
+
+// sameMemory: the mappings are alike in what cannot be changed after mmap(2).
+func sameMemory(o, n *state.Mapping) bool {
+	return isEarly(o) && isEarly(n) && o.GrowsDown == n.GrowsDown && o.NoReserve == n.NoReserve
+}
+
+func equalMappings(a, b []*state.Mapping) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if !proto.Equal(a[i], b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// pushDropped tells the destination of pages that hold nothing any more. It is
+// sent in each round, since it keeps the pages of one round behind those of the
+// round before: see Concurrent.
+func pushDropped(ctx context.Context, id record.ProcessID, s pageSet, out record.Sink) error {
+	for first := true; first || len(s) > 0; first = false {
+		n := min(len(s), maxDropped)
+		h := record.Header{Subsystem: Name, Process: id, Kind: KindDropped}
+		if n > 0 {
+			h.Entity = s[0].start
+		}
+		if err := out.Push(ctx, &record.Record{Header: h, Payload: encodeRuns(s[:n])}); err != nil {
+			return err
+		}
+		s = s[n:]
+	}
+	return nil
+}
+
+// receiveDropped empties pages: of anonymous memory they are zero afterwards.
+func (s *Subsystem) receiveDropped(t *target.Task, l *layout, in *record.Record) error {
+	runs, err := decodeRuns(in.Payload)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errLayout, err)
+	}
+	if len(runs) == 0 {
+		return nil
+	}
+	if !l.mapped || l.space.Mappings != uint32(len(l.mappings)) {
+		return fmt.Errorf("%w: pages are dropped before the mappings", errLayout)
+	}
+	for _, r := range runs {
+		if !l.contains(r) {
+			return fmt.Errorf("%w: dropped pages %#x-%#x are outside of its mappings", errLayout, r.start, r.end)
+		}
+	}
+	return dropPages(t, runs)
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"fmt"
+	"os"
+	"unsafe"
+)
+
+// Of include/uapi/linux/userfaultfd.h; see also fill.go.
+const (
+	uffdFeatureWPUnpopulated = 1 << 13 // Linux 6.4
+	uffdFeatureWPAsync       = 1 << 15 // Linux 6.7
+
+	uffdioRegisterModeWP = 2
+)
+
+// enableTracking makes a new userfaultfd one that write-protects without
+// messages: a write to a protected page lets go of the page's mark and nothing
+// else (WP_ASYNC). WP_UNPOPULATED is what private memory needs for it.
+func enableTracking(f *os.File) error {
+	arg := uffdioAPIArg{api: uffdAPI, features: uffdFeatureWPAsync | uffdFeatureWPUnpopulated}
+	if err := ioctl(int(f.Fd()), uffdioAPI, unsafe.Pointer(&arg)); err != nil {
+		return fmt.Errorf("track writes by userfaultfd (needs Linux 6.7): %w", err)
+	}
+	return nil
+}
+
+// register asks for the tracking of all mappings in r. Nothing happens to what
+// is tracked by f already; what another userfaultfd has is an error (EBUSY).
+func register(f *os.File, r run) error {
+	arg := uffdioRegisterArg{start: r.start, length: r.bytes(), mode: uffdioRegisterModeWP}
+	if err := ioctl(int(f.Fd()), uffdioRegister, unsafe.Pointer(&arg)); err != nil {
+		return fmt.Errorf("track writes to %#x-%#x: %w", r.start, r.end, err)
+	}
+	return nil
+}

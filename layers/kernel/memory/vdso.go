@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"crypto/sha256"
+	"os"
+	"sync"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// ownVDSO is the digest of the engine's vDSO, which every process of this kernel
+// has; nil if the engine has none.
+var ownVDSO = sync.OnceValue(func() []byte {
+	self := procfs.Host().Process(os.Getpid())
+	maps, err := self.Maps()
+	if err != nil {
+		return nil
+	}
+	mem, err := os.Open(self.Path("mem"))
+	if err != nil {
+		return nil
+	}
+	defer mem.Close()
+	for _, m := range maps {
+		if m.Kind != procfs.MapVDSO {
+			continue
+		}
+		code := make([]byte, m.Len())
+		if _, err := mem.ReadAt(code, int64(m.Start)); err != nil {
+			return nil
+		}
+		sum := sha256.Sum256(code)
+		return sum[:]
+	}
+	return nil
+})
+
+// addOwnVDSO notes where a running process has the vDSO, without reading it.
+func addOwnVDSO(space *state.AddressSpace, smaps []procfs.SmapsMapping) {
+	for i := range smaps {
+		switch smaps[i].Kind {
+		case procfs.MapVVar, procfs.MapVVarVClock, procfs.MapVDSO:
+			if addVDSO(space, &smaps[i], func(uint64, []byte) error { return nil }) != nil {
+				space.VdsoStart, space.VdsoLength = 0, 0
+				return
+			}
+		}
+	}
+	space.VdsoSha256 = ownVDSO()
+}
