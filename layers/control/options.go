@@ -22,6 +22,10 @@ type Tuning struct {
 	Undo time.Duration
 	// Observer is told of every transition. May be nil.
 	Observer Observer
+	// Failing is told why the event is being undone, when its tasks are put right
+	// and before its medium is closed: the peer's only way to learn the reason.
+	// May be nil.
+	Failing func(ctx context.Context, cause error)
 	// Report receives the subsystems' dumps when the event fails, at most
 	// maxDump bytes of each. May be nil.
 	Report io.Writer

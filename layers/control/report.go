@@ -35,6 +35,17 @@ func (e *Event) conclude(ctx context.Context, s State, failure *Error) (Result, 
 	return e.snapshot(), failure
 }
 
+// failing tells whoever wants to pass the reason on.
+func (e *Event) failing(ctx context.Context, cause error) error {
+	if e.tune.Failing == nil {
+		return nil
+	}
+	return e.lastCall(ctx, Place{Call: "tell the reason"}, func(ctx context.Context) error {
+		e.tune.Failing(ctx, cause)
+		return nil
+	})
+}
+
 // report writes every subsystem's dump. What was refused before anything
 // happened, or was cancelled, needs none.
 func (e *Event) report(ctx context.Context, failure *Error) {

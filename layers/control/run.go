@@ -74,7 +74,7 @@ func (m *Importer) undo(ctx context.Context, cause error, ran bool) (Result, err
 	if err := m.to(StateUndoing); err != nil {
 		cause = errors.Join(cause, err)
 	}
-	undone := errors.Join(m.discard(ctx), m.close())
+	undone := errors.Join(m.discard(ctx), m.failing(ctx, cause), m.close())
 	end := StateCleaned
 	if undone != nil {
 		end = StateFailed

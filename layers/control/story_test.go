@@ -165,6 +165,8 @@ func (s *teller) line(f []string) error {
 		s.exp.Prepare = func(ctx context.Context) error { return s.w.call(ctx, "prepare", nil) }
 	case "prepared":
 		s.prepared = true
+	case "failing":
+		s.tune.Failing = func(ctx context.Context, cause error) { _ = s.w.call(ctx, "tell: "+cause.Error(), nil) }
 	case "manifest":
 		s.names = args
 	case "refused":

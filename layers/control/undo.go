@@ -17,7 +17,7 @@ func (x *Exporter) undo(ctx context.Context, cause error) (Result, error) {
 	if err := x.to(StateUndoing); err != nil {
 		cause = errors.Join(cause, err)
 	}
-	undone := errors.Join(x.letGo(ctx), x.close())
+	undone := errors.Join(x.letGo(ctx), x.failing(ctx, cause), x.close())
 	end := StateRolledBack
 	if undone != nil {
 		end = StateFailed

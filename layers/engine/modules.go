@@ -3,6 +3,8 @@
 package engine
 
 import (
+	"errors"
+
 	"github.com/io-mig/mig/layers/kernel"
 	"github.com/io-mig/mig/layers/kernel/cpu"
 	"github.com/io-mig/mig/layers/kernel/credential"
@@ -19,6 +21,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/timer"
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/layers/medium/directory"
+	"github.com/io-mig/mig/layers/request/address"
 )
 
 // Subsystems returns the kernel subsystems of this version, in the order in
@@ -52,5 +55,9 @@ func Subsystems() (*kernel.Manager, error) {
 // Media returns the media of this version.
 func Media() (*medium.Manager, error) {
 	m := &medium.Manager{}
-	return m, m.Insert(medium.PathScheme, directory.Open)
+	return m, errors.Join(
+		m.Insert(medium.PathScheme, directory.Open),
+		m.Insert(address.MoveScheme, openDeparture),
+		m.Insert(address.IncomingScheme, openArrival),
+	)
 }

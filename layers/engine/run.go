@@ -12,6 +12,7 @@ import (
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/medium"
+	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/enginepipe"
 	"github.com/io-mig/mig/layers/request/job"
 )
@@ -44,10 +45,14 @@ func Run(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) erro
 	if err := sameProcess(j); err != nil {
 		return err
 	}
-	switch j.Kind {
-	case job.Checkpoint:
+	switch {
+	case j.Kind == job.Checkpoint && address.IsMove(j.Image):
+		return move(ctx, j, r)
+	case j.Kind == job.Checkpoint:
 		return checkpoint(ctx, j, r)
-	case job.Restore:
+	case j.Kind == job.Restore && address.IsIncoming(j.Image):
+		return receive(ctx, j, files, r)
+	case j.Kind == job.Restore:
 		return restore(ctx, j, files, r)
 	}
 	return fmt.Errorf("job %q: %w", j.Kind, errors.ErrUnsupported)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/job"
 )
 
@@ -67,15 +68,18 @@ func NewManager(o Options) (*Manager, error) {
 }
 
 // Submit accepts a request, described as the job that the engine is to do
-// without its Request, Token and Namespace, which the manager sets, and starts
-// it. A returned error means that nothing was started. The files are those of
+// without its Request and Namespace, which the manager sets, and starts it. It
+// sets the Token, too, unless the hosts of a move have agreed on one. A returned error means that nothing was started. The files are those of
 // Job.Files and may be closed on return. The end of ctx cancels the request.
 func (m *Manager) Submit(ctx context.Context, j job.Job, files ...*os.File) (*Handle, error) {
 	if err := m.accept(&j, len(files)); err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	j.Request, j.Token, j.Namespace = newID(now), newToken(), m.opts.Namespace
+	j.Request, j.Namespace = newID(now), m.opts.Namespace
+	if j.Token == "" {
+		j.Token = newToken()
+	}
 	h := &Handle{m: m, dirty: make(chan struct{}, 1), done: make(chan struct{}), status: Status{
 		ID: j.Request, Token: j.Token, Kind: j.Kind, Namespace: j.Namespace, Container: j.Container,
 		Image: j.Image, Strategy: j.Strategy, Leave: j.Leave, Phase: Pending, Created: now, Updated: now, Owner: self(),
@@ -127,8 +131,20 @@ func (m *Manager) accept(j *job.Job, files int) error {
 }
 
 // pick chooses the transfer order. An image on disk has no running side that
-// rounds could shorten a transfer for: it is always stop-and-copy.
+// rounds could shorten a transfer for: it is always stop-and-copy. A move's is
+// in its address, for the engine; the destination takes what comes.
 func pick(j *job.Job) error {
+	switch {
+	case address.IsMove(j.Image):
+		m, err := address.ParseMove(j.Image)
+		if err != nil || m.Strategy == "" {
+			return err
+		}
+		_, err = control.StrategyByName(m.Strategy)
+		return err
+	case address.IsIncoming(j.Image):
+		return nil
+	}
 	if j.Strategy == "" || j.Strategy == control.Auto.Name {
 		j.Strategy = control.StopAndCopy.Name
 	}

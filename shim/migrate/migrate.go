@@ -18,6 +18,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/tcprepair"
 	"github.com/io-mig/mig/layers/medium/directory"
 	"github.com/io-mig/mig/layers/request"
+	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/runtime"
 	"github.com/io-mig/mig/shim"
@@ -30,6 +31,9 @@ const StateDir = "/run/mig"
 
 // Migrator implements shim.Migrator. Its zero value is ready for use.
 type Migrator struct {
+	// JournalDir is where moves keep their journals; empty means journal.Dir.
+	JournalDir string
+
 	mu       sync.Mutex
 	managers map[string]*request.Manager // by namespace
 }
@@ -66,8 +70,12 @@ func logFile(j *job.Job) string {
 	return filepath.Join(j.Work, string(j.Kind)+"-"+j.Request+".log")
 }
 
-// Checkpoint writes the image of one task. On an error the task is as before.
+// Checkpoint writes the image of one task, or moves it. On an error the task is
+// as before.
 func (m *Migrator) Checkpoint(ctx context.Context, r shim.CheckpointRequest) error {
+	if address.IsMove(r.Image) {
+		return m.move(ctx, r)
+	}
 	manager, err := m.manager(r.Namespace)
 	if err != nil {
 		return err

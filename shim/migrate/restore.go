@@ -16,6 +16,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/tracer"
 	"github.com/io-mig/mig/layers/medium/directory"
 	"github.com/io-mig/mig/layers/request"
+	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/runtime"
 	"github.com/io-mig/mig/shim"
@@ -27,6 +28,9 @@ type restore struct {
 	manager *request.Manager
 	request shim.RestoreRequest
 	frame   runtime.Frame
+	// from is where a moved container comes from, nil for an image.
+	from    *address.Incoming
+	journal string
 	// socket is the engine's end of the pair whose other end the frame has.
 	socket *os.File
 }
@@ -47,7 +51,14 @@ func (m *Migrator) PrepareRestore(_ context.Context, r shim.RestoreRequest) (_ s
 			return nil, err
 		}
 	}
-	x := &restore{manager: manager, request: r}
+	x := &restore{manager: manager, request: r, journal: m.journal()}
+	if address.IsIncoming(r.Image) {
+		from, err := address.ParseIncoming(r.Image)
+		if err != nil {
+			return nil, err
+		}
+		x.from = &from
+	}
 	defer func() {
 		if err != nil {
 			_ = x.Close()
@@ -97,6 +108,9 @@ func (x *restore) Run(ctx context.Context, c *runtime.Container) error {
 	}()
 	err = h.Wait(context.WithoutCancel(ctx))
 	seized.Close()
+	if err != nil && x.from != nil {
+		err = arrived(x.journal, *x.from, err)
+	}
 	if err != nil {
 		cancel()
 	}
@@ -127,7 +141,10 @@ func (x *restore) job(c *runtime.Container) (job.Job, error) {
 	j := job.Job{
 		Kind: job.Restore, Container: r.ID, Bundle: r.Bundle, Rootfs: filepath.Join(r.Bundle, "rootfs"),
 		Spec: spec, Image: r.Image, Options: describe.Options(r.Spec.Annotations),
-		Files: []string{names.FrameSocket, names.FrameSeized},
+		Files: []string{names.FrameSocket, names.FrameSeized}, Journal: x.journal,
+	}
+	if x.from != nil {
+		j.Token = x.from.Token.String()
 	}
 	return j, describe.Container(&j, c)
 }

@@ -34,6 +34,9 @@ type Frame struct {
 	// Started is called when the frame has been seized: whoever created the
 	// container lets it exec the frame program now.
 	Started func(context.Context) error
+	// Releasing is called immediately before the first task is let go, when nothing
+	// else can fail: until it returns, every task dies with the engine. May be nil.
+	Releasing func() error
 	// Limits is what the live request allows: see Allowed.
 	Allowed Allowed
 	// OwnIPC: the container has an IPC namespace of its own.
@@ -248,6 +251,11 @@ func (f *Frame) commitAll() error {
 		}
 		if err := t.Traced.Release(); err != nil {
 			return fmt.Errorf("process %d: set the registers: %w", t.ID, err)
+		}
+	}
+	if f.Releasing != nil {
+		if err := f.Releasing(); err != nil {
+			return err
 		}
 	}
 	for _, fn := range f.atCommit {

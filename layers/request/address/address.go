@@ -152,6 +152,9 @@ type Incoming struct {
 	Insecure bool
 }
 
+// IsIncoming reports whether an image's address is one of an incoming move.
+func IsIncoming(image string) bool { return strings.HasPrefix(image, IncomingScheme+":") }
+
 // ParseIncoming reads an address.
 func ParseIncoming(s string) (Incoming, error) {
 	i, err := parseIncoming(s)

@@ -64,6 +64,8 @@ type Job struct {
 	Strategy string `json:"strategy,omitempty"`
 	// Timeout bounds the job as a whole, 0 means no bound.
 	Timeout time.Duration `json:"timeout,omitempty"`
+	// Journal is the directory of a move's journal, empty for journal.Dir.
+	Journal string `json:"journal,omitempty"`
 	// Options are the request's other options, for the engine's modules.
 	Options map[string]string `json:"options,omitempty"`
 

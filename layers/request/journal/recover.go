@@ -78,13 +78,13 @@ func (s State) whole() bool {
 		if traced, killed := s.Init.doomed(); traced || killed {
 			continue
 		}
-		return s.count() >= s.Tasks
+		return s.Count() >= s.Tasks
 	}
 	return false
 }
 
-// count is the number of processes in the copy's cgroup.
-func (s State) count() int {
+// Count is the number of processes in the container's cgroup.
+func (s State) Count() int {
 	b, err := os.ReadFile(filepath.Join(s.Freezer, "cgroup.procs"))
 	if err != nil {
 		return 0

@@ -19,8 +19,9 @@ import (
 	"github.com/io-mig/mig/spec/wire"
 )
 
-// dialTimeout bounds one connection with its handshake.
-const dialTimeout = 10 * time.Second
+// dialTimeout bounds one connection with its handshake. The other end of a
+// connection for data is an engine that may just be starting.
+const dialTimeout = 30 * time.Second
 
 // Dial makes one connection of a move. Errors name the peer and the step.
 func Dial(ctx context.Context, m address.Move, p wire.Purpose) (net.Conn, error) {

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/control/handover"
+	"github.com/io-mig/mig/layers/engine/switchover"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/medium"
+	"github.com/io-mig/mig/layers/medium/limit"
+	"github.com/io-mig/mig/layers/request/address"
+	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/layers/request/journal"
+	"github.com/io-mig/mig/layers/request/resolve"
+	"github.com/io-mig/mig/spec/wire"
+)
+
+// move exports the job's container to another host, where it goes on.
+func move(ctx context.Context, j *job.Job, r job.Reporter) error {
+	m, err := address.ParseMove(j.Image)
+	if err != nil {
+		return err
+	}
+	strategy, err := liveStrategy(m)
+	if err != nil {
+		return err
+	}
+	subsystems, err := Subsystems()
+	if err != nil {
+		return err
+	}
+	src, err := openSource(j)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	peer := &peer{}
+	plain := subsystems.Instances(target.Env{Source: src, Workers: workers(), Options: j.Options, Peer: peer})
+	instances, times := forControl(plain, source{src}.traced)
+	log, err := newJournal(j, journal.Source, m.Token)
+	if err != nil {
+		return err
+	}
+	out, err := dialMove(ctx, m, strategy.LeaveBehind != control.LeaveNever)
+	if err != nil {
+		return errors.Join(err, log.Write(handover.EntryKept))
+	}
+	var md medium.Medium = out
+	if m.Bandwidth > 0 {
+		if md, err = limit.New(out, m.Bandwidth); err != nil {
+			return errors.Join(err, out.Close())
+		}
+	}
+	peer.bind(out, nil, plain)
+	out.serve(peer.pulled)
+	ask := func(ctx context.Context) (handover.Message, error) { return resolve.Ask(ctx, m) }
+	sw := switchover.NewSource(out, log, ask, cancel)
+	if err := writeManifest(ctx, md, j.Container, subsystems); err != nil {
+		return errors.Join(err, md.Close())
+	}
+	point("source: manifest sent")
+	p := newProgress(r, times) // from here on the medium is the event's, which closes it
+	x := control.NewExport(control.ExportOptions{
+		Tuning: moveTuning(p, "source", sw.Failing), Container: source{src}, Subsystems: instances, Medium: md,
+		Strategy: strategy, Prepare: sw.Prepare, Switch: sw.Switch,
+	})
+	stop := p.watch(x.Status)
+	result, err := x.Run(ctx)
+	stop(result)
+	return err
+}
+
+// receive turns the job's frame into the container that comes from another host.
+func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) error {
+	from, err := address.ParseIncoming(j.Image)
+	if err != nil {
+		return err
+	}
+	subsystems, err := Subsystems()
+	if err != nil {
+		return err
+	}
+	spec, err := loadSpec(j)
+	if err != nil {
+		return err
+	}
+	fr, err := openFrame(j, spec, files)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	log, err := newJournal(j, journal.Destination, from.Token)
+	if err != nil {
+		return err
+	}
+	in, err := acceptMove(ctx, from)
+	if err != nil {
+		return errors.Join(err, log.Write(handover.EntryAborted)) // nobody will run it
+	}
+	point("destination: connected")
+	sw := switchover.NewDestination(in, log, cancel)
+	manifest, err := readManifest(ctx, in, subsystems)
+	if err != nil {
+		sw.Failing(context.WithoutCancel(ctx), err)
+		return errors.Join(err, in.Close())
+	}
+	point("destination: manifest read")
+	fr.Releasing = func() error {
+		log.count()
+		return sw.Releasing()
+	}
+	peer := &peer{}
+	plain := subsystems.Instances(target.Env{Frame: fr, Workers: workers(), Options: j.Options, Peer: peer})
+	peer.bind(in, in.puller, plain)
+	instances, times := forControl(plain, frame{fr}.traced)
+	p := newProgress(r, times) // from here on the medium is the event's, which closes it
+	x := control.NewImport(control.ImportOptions{
+		Tuning: moveTuning(p, "destination", sw.Failing), Container: frame{fr}, Medium: in,
+		Subsystems: instances,
+		Manifest:   func(context.Context) ([]string, error) { return manifest.Names(), nil },
+		Prepared:   sw.Prepared, Ready: sw.Ready,
+		Running: func(ctx context.Context) error {
+			in.goodbye = sw.Goodbye
+			return sw.Running(ctx)
+		},
+	})
+	stop := p.watch(x.Status)
+	result, err := x.Run(ctx)
+	stop(result)
+	return err
+}
+
+// liveStrategy is the address's transfer order.
+func liveStrategy(m address.Move) (control.Strategy, error) {
+	name := m.Strategy
+	if name == "" || name == control.Auto.Name {
+		// The early rounds have no subsystem yet.
+		name = control.StopAndCopy.Name
+	}
+	s, err := control.StrategyByName(name)
+	if err != nil {
+		return s, err
+	}
+	if m.Downtime > 0 {
+		s.Downtime = m.Downtime
+	}
+	if m.Rounds > 0 && s.Rounds > 0 {
+		s.Rounds = m.Rounds
+	}
+	return s, nil
+}
+
+// point is a step that a test may die at, see switchover.Point.
+func point(name string) {
+	if switchover.Point != nil {
+		switchover.Point(name)
+	}
+}
+
+// moveTuning is tuning with what a peer needs: the reason of a failure.
+func moveTuning(p *progress, side string, failing func(context.Context, error)) control.Tuning {
+	t := tuning(p)
+	observe := t.Observer
+	t.Observer = func(tr control.Transition) {
+		observe(tr)
+		point(side + ": " + tr.To.String())
+	}
+	t.Failing = failing
+	return t
+}
+
+// entries writes the journal of one side.
+type entries struct {
+	dir   string
+	state journal.State
+}
+
+func newJournal(j *job.Job, side journal.Side, token wire.Token) (*entries, error) {
+	e := &entries{dir: j.Journal, state: journal.State{
+		Token: token, Side: side, Container: j.Container, Namespace: j.Namespace, Request: j.Request, Image: j.Image, Freezer: j.Freezer,
+	}}
+	if e.dir == "" {
+		e.dir = journal.Dir
+	}
+	var err error
+	if e.state.Engine, err = journal.ProcessOf(os.Getpid()); err != nil {
+		return nil, err
+	}
+	if e.state.Init, err = journal.ProcessOf(j.InitPid); err != nil {
+		return nil, err
+	}
+	return e, journal.Create(e.dir, e.state)
+}
+
+// Write is switchover.Journal's.
+func (e *entries) Write(entry handover.Entry) error {
+	e.state.Entry = entry
+	return journal.Write(e.dir, e.state)
+}
+
+// count notes how many processes a whole copy has.
+func (e *entries) count() { e.state.Tasks = e.state.Count() }
+
+// connectTimeout bounds how long a destination waits for its source.
+const connectTimeout = 60 * time.Second

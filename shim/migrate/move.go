@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"syscall"
+	"time"
+
+	"github.com/io-mig/mig/layers/control/handover"
+	"github.com/io-mig/mig/layers/request/address"
+	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/layers/request/journal"
+	"github.com/io-mig/mig/layers/request/resolve"
+	"github.com/io-mig/mig/runtime"
+	"github.com/io-mig/mig/shim"
+)
+
+// move has the engine move one task to a destination that expects it. On an
+// error the task is as before. While it is not known whether the copy runs, the
+// task stays frozen and move does not return.
+func (m *Migrator) move(ctx context.Context, r shim.CheckpointRequest) error {
+	to, err := address.ParseMove(r.Image)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !to.Prepared():
+		return fmt.Errorf("%s: no destination has agreed to this move (mig migrate asks it)", r.Image)
+	case !r.Exit:
+		return errors.New("a container that is moved does not run on here: ask for its exit (ctr tasks checkpoint --exit)")
+	case r.Paused:
+		return fmt.Errorf("container %s is paused, and its copy would run: resume it first", r.ID)
+	}
+	manager, err := m.manager(r.Namespace)
+	if err != nil {
+		return err
+	}
+	j, err := checkpointJob(r)
+	if err != nil {
+		return err
+	}
+	j.Token, j.Timeout, j.Strategy, j.Journal = to.Token.String(), to.Timeout, to.Strategy, m.journal()
+	h, err := manager.Submit(ctx, j)
+	if err != nil {
+		return err
+	}
+	err = h.Wait(context.WithoutCancel(ctx))
+	if err == nil {
+		return nil
+	}
+	s := source{r: r, to: to, dir: m.journal(), cause: err}
+	return s.settle()
+}
+
+func (m *Migrator) journal() string {
+	if m.JournalDir != "" {
+		return m.JournalDir
+	}
+	return journal.Dir
+}
+
+// source is the source of a move whose engine did not succeed.
+type source struct {
+	r     shim.CheckpointRequest
+	to    address.Move
+	dir   string
+	cause error
+	state journal.State
+}
+
+// settle acts on the last entry of the journal (package handover). What the
+// engine itself has told to be rolled back runs already.
+func (s *source) settle() error {
+	var told *job.Failure
+	if errors.As(s.cause, &told) && told.End == "rolled back" {
+		return errors.Join(s.cause, settle(s.r))
+	}
+	var err error
+	s.state, err = journal.Read(s.dir, s.to.Token, journal.Source)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(s.cause, settle(s.r)) // the engine did not come so far
+	}
+	if err != nil {
+		// Unreadable: it may say COMMITTED. Asking is harmless.
+		slog.Error("the container stays frozen until its destination answers", "container", s.r.ID, "error", err)
+		s.state.Entry = handover.EntryCommitted
+	}
+	machine, actions := handover.RecoverSource(s.state.Entry)
+	if done, err := s.perform(actions); done {
+		return err
+	}
+	return s.resolve(machine)
+}
+
+// resolve asks the destination until it is known what became of the copy, or
+// until a person decides, or the container is gone.
+func (s *source) resolve(machine handover.Source) error {
+	const slowest = 2 * time.Second
+	slog.Warn("COMMIT was sent and not answered: the container stays frozen until its destination answers",
+		"container", s.r.ID, "token", s.to.Token, "destination", s.to.Host, "error", s.cause)
+	last := ""
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, slowest) {
+		if st, err := s.r.Container.Status(); err == nil && st.State == runtime.StateStopped {
+			return errors.Join(s.cause, errors.New("the container was killed before its destination answered"))
+		}
+		said, news := s.ask()
+		if news != last {
+			slog.Warn("resolve a move", "container", s.r.ID, "token", s.to.Token, "answer", news)
+			last = news
+		}
+		var actions []handover.Action
+		switch {
+		case journal.Forced(s.dir, s.to.Token):
+			s.cause = errors.Join(s.cause, errors.New("freed by force"))
+			machine, actions = machine.Input(handover.Forced)
+		default:
+			machine, actions = machine.Message(said)
+		}
+		if done, err := s.perform(actions); done {
+			return err
+		}
+		time.Sleep(pause)
+	}
+}
+
+// ask returns the destination's word, 0 if it gave none, and what to log.
+func (s *source) ask() (handover.Message, string) {
+	said, err := resolve.Ask(context.Background(), s.to)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return said, said.String()
+}
+
+// perform does the actions of the state machine. done: nothing follows.
+func (s *source) perform(actions []handover.Action) (done bool, err error) {
+	for _, a := range actions {
+		switch a.Verb {
+		case handover.Journal:
+			s.state.Entry, s.state.Token, s.state.Side = a.Entry, s.to.Token, journal.Source
+			if err := journal.Write(s.dir, s.state); err != nil {
+				slog.Error("journal", "container", s.r.ID, "error", err)
+				return false, nil // asked again
+			}
+		case handover.Thaw:
+			return true, errors.Join(s.cause, settle(s.r))
+		case handover.End:
+			return true, end(s.r)
+		}
+	}
+	return false, nil
+}
+
+// end ends the source: every process has its SIGKILL before the freezer lets
+// go, so that none of them runs a single instruction.
+func end(r shim.CheckpointRequest) error {
+	err := r.Container.Signal(syscall.SIGKILL, true)
+	if errors.Is(err, runtime.ErrNotRunning) {
+		return nil
+	}
+	return err
+}
+
+// arrived asks the journal what became of a copy whose engine has failed: it may
+// run whole all the same.
+func arrived(dir string, from address.Incoming, cause error) error {
+	var told *job.Failure
+	if errors.As(cause, &told) && told.End == "held" {
+		return cause // it waits for what was left behind
+	}
+	said, err := journal.Answer(dir, from.Token)
+	switch {
+	case errors.Is(err, journal.ErrUnknown):
+		return cause
+	case err != nil:
+		return errors.Join(cause, err)
+	case said == handover.Running:
+		slog.Warn("the copy runs, though its engine has failed", "token", from.Token, "error", cause)
+		return nil
+	}
+	return fmt.Errorf("%w (the destination says %s)", cause, said)
+}
