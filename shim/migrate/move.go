@@ -53,7 +53,7 @@ func (m *Migrator) move(ctx context.Context, r shim.CheckpointRequest) error {
 	if err == nil {
 		return nil
 	}
-	s := source{r: r, to: to, dir: m.journal(), cause: err}
+	s := source{r: r, to: to, dir: m.journal(), request: h.ID(), cause: err}
 	return s.settle()
 }
 
@@ -66,11 +66,14 @@ func (m *Migrator) journal() string {
 
 // source is the source of a move whose engine did not succeed.
 type source struct {
-	r     shim.CheckpointRequest
-	to    address.Move
-	dir   string
-	cause error
-	state journal.State
+	r   shim.CheckpointRequest
+	to  address.Move
+	dir string
+	// request is ours: a journal of another one belongs to an earlier use of the
+	// token, which the engine has refused.
+	request string
+	cause   error
+	state   journal.State
 }
 
 // settle acts on the last entry of the journal (package handover). What the
@@ -82,7 +85,7 @@ func (s *source) settle() error {
 	}
 	var err error
 	s.state, err = journal.Read(s.dir, s.to.Token, journal.Source)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && s.state.Request != s.request {
 		return errors.Join(s.cause, settle(s.r)) // the engine did not come so far
 	}
 	if err != nil {
@@ -168,10 +171,14 @@ func end(r shim.CheckpointRequest) error {
 
 // arrived asks the journal what became of a copy whose engine has failed: it may
 // run whole all the same.
-func arrived(dir string, from address.Incoming, cause error) error {
+func arrived(dir string, from address.Incoming, request string, cause error) error {
 	var told *job.Failure
 	if errors.As(cause, &told) && told.End == "held" {
 		return cause // it waits for what was left behind
+	}
+	s, err := journal.Read(dir, from.Token, journal.Destination)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && s.Request != request {
+		return cause // the engine did not come so far
 	}
 	said, err := journal.Answer(dir, from.Token)
 	switch {

@@ -109,7 +109,7 @@ func (x *restore) Run(ctx context.Context, c *runtime.Container) error {
 	err = h.Wait(context.WithoutCancel(ctx))
 	seized.Close()
 	if err != nil && x.from != nil {
-		err = arrived(x.journal, *x.from, err)
+		err = arrived(x.journal, *x.from, h.ID(), err)
 	}
 	if err != nil {
 		cancel()

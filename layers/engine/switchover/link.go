@@ -56,8 +56,8 @@ type Journal interface {
 	Write(e handover.Entry) error
 }
 
-// Point, if set, is called at each step that another process can see, with the
-// step's name. Only tests set it, to die there.
+// Point is called, if it is set, at each step that another process can see, with
+// the step's name. Only tests set it, to die there.
 var Point func(name string)
 
 func point(format string, args ...any) {

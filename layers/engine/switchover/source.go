@@ -221,7 +221,7 @@ func (s *Source) answer(ctx context.Context) (said, error) {
 	}
 	m, err := s.ask(ctx)
 	if err == nil && m != handover.Ready {
-		return said{message: m}, nil
+		return said{message: m, reason: "its engine has ended, see the log of its host"}, nil
 	}
 	select {
 	case got := <-s.in:

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/spec/record"
@@ -25,6 +26,8 @@ type Reader struct {
 	first net.Conn
 	// out is held while something is written to first.
 	out chan struct{}
+	// answered is closed when nothing more will be said to the exporter.
+	answered chan struct{}
 	// hello[i]: connection number i has come.
 	hello []bool
 
@@ -76,11 +79,14 @@ func NewGreetedReader(o Options, conns []net.Conn, greetings []wire.Greeting) (*
 }
 
 func newReader(o Options, conns []net.Conn) (*Reader, error) {
-	r := &Reader{hello: make([]bool, len(conns)), ready: map[uint64]*arrival{}, early: map[uint64]bool{}, flush: -1, out: make(chan struct{}, 1)}
+	r := &Reader{hello: make([]bool, len(conns)), ready: map[uint64]*arrival{}, early: map[uint64]bool{}, flush: -1, out: make(chan struct{}, 1), answered: make(chan struct{})}
 	if err := r.init(o, conns); err != nil {
 		return nil, err
 	}
-	r.work.Go(r.report)
+	r.work.Go(func() {
+		defer close(r.answered)
+		r.report()
+	})
 	return r, nil
 }
 
@@ -345,14 +351,22 @@ func (r *Reader) PushData(context.Context, *record.Record) error {
 // Flush has nothing to do.
 func (r *Reader) Flush(context.Context) error { return nil }
 
-// Close ends the connections; an exporter in the middle fails.
+// Close ends the connections; an exporter in the middle fails. One that has said
+// Bye is given ours.
 func (r *Reader) Close() error {
 	r.mu.Lock()
 	if r.closed {
 		r.mu.Unlock()
 		return medium.ErrClosed
 	}
+	bye := r.bye
 	r.mu.Unlock()
+	if bye {
+		select {
+		case <-r.answered:
+		case <-time.After(farewell):
+		}
+	}
 	r.close()
 	r.unpack.close()
 	return nil

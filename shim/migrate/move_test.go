@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package migrate
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/io-mig/mig/layers/control/handover"
+	"github.com/io-mig/mig/layers/request/journal"
+	"github.com/io-mig/mig/spec/wire"
+)
+
+func jsonOf(v any) ([]byte, error) { return json.Marshal(v) }
+
+// TestMove moves a container, and its copy again: byte-exact, with its pid, and
+// the program itself says how long it did not run.
+func TestMove(t *testing.T) {
+	for _, size := range []string{"1", "64"} {
+		t.Run(size+"MB", func(t *testing.T) {
+			w := newWorld(t, size)
+			from := w.source()
+			for range 3 {
+				before, _, _ := from.report()
+				token := wire.NewToken()
+				to, arrived := w.destination(t.Context(), token)
+				moved := w.move(t.Context(), from, w.address(token))
+				if err := w.await("the move", moved); err != nil {
+					t.Fatal(err)
+				}
+				from.gone()
+				if err := w.await("the arrival", arrived); err != nil {
+					t.Fatal(err)
+				}
+				ticks, gap, memory := to.report()
+				if memory != "ok" || ticks <= before {
+					t.Errorf("memory %s, ticks %d after %d", memory, ticks, before)
+				}
+				t.Logf("%s MB: the program did not run for %s", size, time.Duration(gap))
+				for side, entry := range map[journal.Side]handover.Entry{journal.Source: handover.EntryMoved, journal.Destination: handover.EntryRunning} {
+					if s, err := journal.Read(w.src.JournalDir, token, side); err != nil || s.Entry != entry {
+						t.Errorf("the %s's journal says %q, %v", side, s.Entry, err)
+					}
+				}
+				// The same token moves nothing again.
+				if err := w.await("a replay", w.move(t.Context(), to, w.address(token))); err == nil || !strings.Contains(err.Error(), "journal already") {
+					t.Errorf("a replayed token: %v", err)
+				}
+				if !to.runs() {
+					t.Error("a refused move has harmed the container")
+				}
+				from = to
+			}
+		})
+	}
+}
+
+// TestFaultWalk kills either engine at every step that the other side, or the
+// journal, can see. Each time exactly one copy runs afterwards.
+func TestFaultWalk(t *testing.T) {
+	w := newWorld(t, "1")
+	record := filepath.Join(w.dir, "steps")
+	t.Cleanup(func() { fault(t, "") })
+	fault(t, "record "+record)
+	from := w.source()
+	token := wire.NewToken()
+	to, arrived := w.destination(t.Context(), token)
+	if err := w.await("the recorded move", w.move(t.Context(), from, w.address(token))); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.await("the recorded arrival", arrived); err != nil {
+		t.Fatal(err)
+	}
+	fault(t, "")
+	b, err := os.ReadFile(record)
+	w.must(err)
+	steps := strings.Split(strings.TrimSpace(string(b)), "\n")
+	for _, must := range []string{
+		"source: done", "destination: done", "source: PREPARED heard", "source: READY heard", "source: COMMITTED written", "source: COMMIT sent", "source: RUNNING heard", "source: MOVED written",
+		"destination: PREPARED sent", "destination: READY sent", "destination: COMMIT heard", "destination: COMMITTED written", "destination: RUNNING written", "destination: RUNNING sent",
+	} {
+		if !slices.Contains(steps, must) {
+			t.Errorf("no step is called %q", must)
+		}
+	}
+	slices.Sort(steps)
+	steps = slices.Compact(steps)
+	t.Logf("%d steps", len(steps))
+	for _, step := range steps {
+		if !t.Run(step, func(t *testing.T) {
+			w.t = t
+			to = w.dieAt(to, step)
+		}) {
+			break
+		}
+	}
+	w.t = t
+}
+
+// lost is the one step at which the destination cannot tell whether a task ran:
+// its journal says that they are being let go, and they died with it.
+const lost = "destination: COMMITTED written"
+
+// dieAt moves a container whose engine dies at a step, and returns what runs.
+func (w *world) dieAt(from *copy, step string) *copy {
+	t := w.t
+	fault(t, "kill "+step)
+	defer fault(t, "")
+	before, _, _ := from.report()
+	token := wire.NewToken()
+	to, arrived := w.destination(w.root.Context(), token)
+	moved := w.move(w.root.Context(), from, w.address(token))
+	if step == lost {
+		w.awaitEntry(token, journal.Destination, handover.EntryLost)
+		if from.runs() || to.runs() {
+			t.Errorf("in doubt, the source runs: %v, the copy runs: %v", from.runs(), to.runs())
+		}
+		w.must(journal.Force(w.src.JournalDir, token))
+	}
+	moveErr := w.await("the move", moved)
+	arriveErr := w.await("the arrival", arrived)
+	if (moveErr == nil) != (arriveErr == nil) {
+		t.Errorf("the sides disagree: the move: %v; the arrival: %v", moveErr, arriveErr)
+	}
+	runs, over := from, to
+	if moveErr == nil {
+		runs, over = to, from
+	}
+	over.gone()
+	ticks, gap, memory := runs.report()
+	if memory != "ok" || ticks <= before || !runs.runs() {
+		t.Errorf("memory %s, ticks %d after %d, runs %v", memory, ticks, before, runs.runs())
+	}
+	t.Logf("%s runs, silent for %s; %s; %v", runs.name, time.Duration(gap), w.journalOf(token), moveErr)
+	return runs
+}
+
+func (w *world) journalOf(token wire.Token) string {
+	out := ""
+	for _, side := range []journal.Side{journal.Source, journal.Destination} {
+		s, err := journal.Read(w.src.JournalDir, token, side)
+		if err != nil {
+			out += string(side) + " none "
+			continue
+		}
+		out += string(side) + " " + string(s.Entry) + " "
+	}
+	return out
+}
+
+func (w *world) awaitEntry(token wire.Token, side journal.Side, entry handover.Entry) {
+	w.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		s, err := journal.Read(w.src.JournalDir, token, side)
+		if err == nil && s.Entry == entry {
+			return
+		}
+		if time.Now().After(end) {
+			w.t.Fatalf("the %s's journal says %q, %v; want %q", side, s.Entry, err, entry)
+		}
+	}
+}
