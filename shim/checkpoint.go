@@ -46,6 +46,13 @@ func (s *service) Checkpoint(ctx context.Context, r *taskapi.CheckpointTaskReque
 	if err != nil {
 		return nil, err
 	}
+	unprepared, err := unprepared(req.Image)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint %s: %w", t.id, err)
+	}
+	if unprepared {
+		return &emptypb.Empty{}, s.startMove(ctx, t, req)
+	}
 	end, err := t.begin(ctx, opCheckpoint)
 	if err != nil {
 		return nil, err
@@ -74,11 +81,16 @@ func (s *service) checkpoint(ctx context.Context, t *task, req CheckpointRequest
 	if !req.Exit {
 		return nil
 	}
+	return s.awaitExit(t, req.Image)
+}
+
+// awaitExit waits for the end of a task whose state is safe elsewhere.
+func (s *service) awaitExit(t *task, image string) error {
 	select {
 	case <-t.init.done:
 		return nil
 	case <-time.After(exitTimeout):
-		return fmt.Errorf("checkpoint %s: the image %s is complete, but process %d has not exited", t.id, req.Image, t.init.pid())
+		return fmt.Errorf("checkpoint %s: the image %s is complete, but process %d has not exited", t.id, image, t.init.pid())
 	}
 }
 

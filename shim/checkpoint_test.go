@@ -138,13 +138,13 @@ func TestCheckpointWithExit(t *testing.T) {
 	f.must(f.start(""))
 	opts, err := marshalAny(&options.CheckpointOptions{Exit: true, WorkPath: "/work-path"})
 	f.must(err)
-	_, err = f.s.Checkpoint(context.Background(), &taskapi.CheckpointTaskRequest{ID: "web", Path: "mig://host:7117", Options: opts})
+	_, err = f.s.Checkpoint(context.Background(), &taskapi.CheckpointTaskRequest{ID: "web", Path: "s3://bucket/x", Options: opts})
 	f.must(err)
 	f.wantStatus(tasktypes.Status_STOPPED)
-	if !request.Exit || request.Paused || request.Image != "mig://host:7117" || request.Work != "/work-path" {
+	if !request.Exit || request.Paused || request.Image != "s3://bucket/x" || request.Work != "/work-path" {
 		t.Errorf("request %+v", request)
 	}
-	if _, err := os.Stat("mig:"); err == nil {
+	if _, err := os.Stat("s3:"); err == nil {
 		t.Error("a directory was made for a URL")
 	}
 }

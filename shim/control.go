@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	eventapi "github.com/containerd/containerd/api/events"
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
@@ -30,6 +31,9 @@ func (s *service) Pause(ctx context.Context, r *taskapi.PauseRequest) (*emptypb.
 	if err = t.container.Pause(); err != nil {
 		err = fmt.Errorf("OCI runtime pause failed: %w", asAPI(err))
 	} else {
+		t.mu.Lock()
+		t.pausedAt = time.Now()
+		t.mu.Unlock()
 		s.events.Put(&eventapi.TaskPaused{ContainerID: t.id})
 	}
 	end(err)
@@ -42,9 +46,13 @@ func (s *service) Resume(ctx context.Context, r *taskapi.ResumeRequest) (*emptyp
 	if err != nil {
 		return nil, err
 	}
+	return &emptypb.Empty{}, s.resume(ctx, t)
+}
+
+func (s *service) resume(ctx context.Context, t *task) error {
 	end, err := t.begin(ctx, opResume)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err = t.container.Resume(); err != nil {
 		err = fmt.Errorf("OCI runtime resume failed: %w", asAPI(err))
@@ -52,7 +60,7 @@ func (s *service) Resume(ctx context.Context, r *taskapi.ResumeRequest) (*emptyp
 		s.events.Put(&eventapi.TaskResumed{ContainerID: t.id})
 	}
 	end(err)
-	return &emptypb.Empty{}, err
+	return err
 }
 
 // Kill sends a signal to the init, to all processes or to an exec session. It

@@ -17,9 +17,14 @@ import (
 	"github.com/io-mig/mig/runtime"
 )
 
-// prepareRestore turns a create with a checkpoint into one of a frame.
+// prepareRestore turns a create with a checkpoint, or of a container that is
+// moved here, into one of a frame.
 func (s *service) prepareRestore(ctx context.Context, t *task, r *taskapi.CreateTaskRequest, c *creation) error {
-	if r.Checkpoint == "" {
+	image, err := imageOf(r.Checkpoint, t.spec.Annotations)
+	if err != nil {
+		return err
+	}
+	if image == "" {
 		return nil
 	}
 	if isDaemonScratch(r.Checkpoint) {
@@ -33,10 +38,10 @@ func (s *service) prepareRestore(ctx context.Context, t *task, r *taskapi.Create
 		t.spec.Linux.CgroupsPath = ownCgroup(t.spec.Linux.CgroupsPath, s.namespace, r.ID)
 	}
 	restore, err := s.migrator.PrepareRestore(ctx, RestoreRequest{
-		ID: r.ID, Namespace: s.namespace, Bundle: r.Bundle, Spec: t.spec, Image: r.Checkpoint,
+		ID: r.ID, Namespace: s.namespace, Bundle: r.Bundle, Spec: t.spec, Image: image,
 	})
 	if err != nil {
-		return fmt.Errorf("restore %s from %s: %w", r.ID, r.Checkpoint, err)
+		return fmt.Errorf("restore %s from %s: %w", r.ID, image, err)
 	}
 	c.add(restore.Close)
 	t.restore, t.state = restore, stateFrame

@@ -53,7 +53,9 @@ func serve(f bootstrap.Flags, m Migrator) error {
 	end := func() { once.Do(func() { close(ended) }) }
 
 	queue := events.NewQueue(events.NewClient(os.Getenv(bootstrap.TTRPCAddressEnv), f.Namespace), eventRetry)
-	newService(f.Namespace, queue, m, end).register(server)
+	s := newService(f.Namespace, queue, m, end)
+	s.daemon = f.Address
+	s.register(server)
 	go handleSignals(end)
 	go func() {
 		if err := server.Serve(context.Background(), l); !errors.Is(err, ttrpc.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {

@@ -3,6 +3,7 @@
 package shim
 
 import (
+	"context"
 	"fmt"
 	"sync"
 
@@ -18,6 +19,10 @@ type service struct {
 	namespace string
 	events    eventSink
 	migrator  Migrator // nil: checkpoints and restores are refused
+	// daemon is containerd's address, for a coordinator that is started.
+	daemon string
+	// coordinate is runCoordinator, but in tests.
+	coordinate func(ctx context.Context, id, image string) error
 	// newContainer is createNative, but in tests.
 	newContainer creator
 	// shutdown ends the server; it must not wait.
@@ -29,9 +34,11 @@ type service struct {
 }
 
 func newService(namespace string, events eventSink, m Migrator, shutdown func()) *service {
-	return &service{namespace: namespace, events: events, migrator: m, shutdown: shutdown,
+	s := &service{namespace: namespace, events: events, migrator: m, shutdown: shutdown,
 		newContainer: createNative,
 		tasks:        make(map[string]*task)}
+	s.coordinate = s.runCoordinator
+	return s
 }
 
 func (s *service) task(id string) (*task, error) {

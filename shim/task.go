@@ -33,6 +33,8 @@ type task struct {
 	mu sync.Mutex
 	// ---
 	state state
+	// pausedAt is when the last pause was done.
+	pausedAt time.Time
 	// settled is open while the state is a transition, nil otherwise.
 	settled chan struct{}
 	// execStarts are the exec sessions that are just being started.
