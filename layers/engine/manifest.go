@@ -8,9 +8,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/kernel"
 	"github.com/io-mig/mig/layers/medium"
@@ -23,23 +20,9 @@ var Version = "0.1.0-dev"
 
 // writeManifest tells the medium what the stream will be.
 func writeManifest(ctx context.Context, m medium.Medium, container string, subsystems *kernel.Manager) error {
-	features, err := cpuFeatures()
+	man, err := newManifest(container, subsystems)
 	if err != nil {
 		return err
-	}
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return fmt.Errorf("uname: %w", err)
-	}
-	man := &image.Manifest{
-		Tool: Version, Created: time.Now().UTC().Format(time.RFC3339), Architecture: runtime.GOARCH,
-		Kernel: unix.ByteSliceToString(u.Release[:]), Container: container,
-		PageSize: uint32(os.Getpagesize()), CPUFeatures: features,
-	}
-	for _, e := range subsystems.List() {
-		if !e.NoRecords {
-			man.Subsystems = append(man.Subsystems, image.Subsystem{Name: e.Name, Version: e.Version})
-		}
 	}
 	b, err := man.Marshal()
 	if err != nil {

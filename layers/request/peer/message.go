@@ -155,11 +155,14 @@ type Content struct {
 
 // Snapshot is the container's root filesystem.
 type Snapshot struct {
-	Snapshotter string            `json:"snapshotter"`
-	Key         string            `json:"key"`
-	Parent      string            `json:"parent"`
-	ReadOnly    bool              `json:"read_only,omitempty"`
-	Labels      map[string]string `json:"labels,omitempty"`
+	Snapshotter string `json:"snapshotter"`
+	Key         string `json:"key"`
+	Parent      string `json:"parent"`
+	ReadOnly    bool   `json:"read_only,omitempty"`
+	// Size of the container's own layer, and of all layers of its image, in bytes.
+	Size   int64             `json:"size,omitempty"`
+	Layers int64             `json:"layers,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // Streams are the task's standard streams as containerd was asked for them:

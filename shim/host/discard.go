@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/errdefs"
+)
+
+// discardTimeout bounds the removal of one move's remains.
+const discardTimeout = time.Minute
+
+// Discard removes whatever a move has made and not finished: task, container,
+// snapshot, image, lease. What was there before it stays. keepBlobs leaves what
+// was copied for the next attempt. It may be repeated, by any process.
+func (h *Host) Discard(ctx context.Context, namespace, id, token string, keepBlobs bool) error {
+	// A caller that has given up must not leave things half-way.
+	ctx, cancel := context.WithTimeout(in(context.WithoutCancel(ctx), namespace), discardTimeout)
+	defer cancel()
+	var errs []error
+	if id != "" {
+		errs = append(errs, h.discardContainer(ctx, id, token))
+	}
+	images, err := h.incomingImages(ctx, token)
+	errs = append(errs, err)
+	for _, i := range images {
+		if err := h.client.ImageService().Delete(ctx, i.Name); err != nil && !errdefs.IsNotFound(err) {
+			errs = append(errs, fmt.Errorf("image %s: %w", i.Name, err))
+		}
+	}
+	if !keepBlobs {
+		errs = append(errs, h.endLease(ctx, token))
+	}
+	return errors.Join(errs...)
+}
+
+func (h *Host) discardContainer(ctx context.Context, id, token string) error {
+	c, err := h.client.LoadContainer(ctx, id)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("container %s: %w", id, err)
+	}
+	info, err := c.Info(ctx, client.WithoutRefreshedMetadata)
+	if err != nil {
+		return fmt.Errorf("container %s: %w", id, err)
+	}
+	if info.Labels[LabelIncoming] != token {
+		return nil // a container of somebody else's with the id
+	}
+	if err := deleteTask(ctx, c); err != nil {
+		return err
+	}
+	return deleteContainer(ctx, c)
+}
+
+// deleteTask ends a container's task, whatever its state.
+func deleteTask(ctx context.Context, c client.Container) error {
+	task, err := c.Task(ctx, nil)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err == nil {
+		_, err = task.Delete(ctx, client.WithProcessKill)
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("end the task of %s: %w", c.ID(), err)
+	}
+	return nil
+}
+
+// deleteContainer removes a container and its snapshot, which may be missing.
+func deleteContainer(ctx context.Context, c client.Container) error {
+	err := c.Delete(ctx, client.WithSnapshotCleanup)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("remove container %s: %w", c.ID(), err)
+	}
+	return nil
+}
+
+// Remove removes a container that has left this host: its task, which has
+// ended, its record and its snapshot. One that still runs is an error.
+func (h *Host) Remove(ctx context.Context, namespace, id string) error {
+	ctx, cancel := context.WithTimeout(in(context.WithoutCancel(ctx), namespace), discardTimeout)
+	defer cancel()
+	c, err := h.client.LoadContainer(ctx, id)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("container %s: %w", id, err)
+	}
+	task, err := c.Task(ctx, nil)
+	switch {
+	case err == nil:
+		if err := h.awaitStopped(ctx, task); err != nil {
+			return err
+		}
+		if _, err := task.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("remove the ended task of %s: %w", id, err)
+		}
+	case !errdefs.IsNotFound(err):
+		return fmt.Errorf("task of container %s: %w", id, err)
+	}
+	return deleteContainer(ctx, c)
+}
+
+// stoppedWithin is how long containerd may take to hear of the end of a task.
+const stoppedWithin = 10 * time.Second
+
+func (h *Host) awaitStopped(ctx context.Context, task client.Task) error {
+	ctx, cancel := context.WithTimeout(ctx, stoppedWithin)
+	defer cancel()
+	exited, err := task.Wait(ctx)
+	if err != nil {
+		return fmt.Errorf("wait for the end of %s: %w", task.ID(), err)
+	}
+	if st := <-exited; st.Error() != nil {
+		return fmt.Errorf("the task of %s still runs: nothing is removed: %w", task.ID(), st.Error())
+	}
+	return nil
+}
+
+// Unfinished is what is left of one move on this host.
+type Unfinished struct {
+	Namespace, Token string
+	// Container is empty where there is only an image or a lease.
+	Container string
+	// Created is when the container's record was made.
+	Created time.Time
+}
+
+// Unfinished lists the moves to this host that have not ended: under way, or
+// left by a crash.
+func (h *Host) Unfinished(ctx context.Context, namespace string) ([]Unfinished, error) {
+	ctx = in(ctx, namespace)
+	var list []Unfinished
+	seen := map[string]bool{}
+	add := func(token, id string, created time.Time) {
+		if token != "" && (id != "" || !seen[token]) {
+			seen[token] = true
+			list = append(list, Unfinished{Namespace: namespace, Token: token, Container: id, Created: created})
+		}
+	}
+	filter := fmt.Sprintf("labels.%q", LabelIncoming)
+	containers, err := h.client.ContainerService().List(ctx, filter)
+	if err != nil {
+		return nil, fmt.Errorf("containers on their way to this host: %w", err)
+	}
+	for _, c := range containers {
+		add(c.Labels[LabelIncoming], c.ID, c.CreatedAt)
+	}
+	images, err := h.incomingImages(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range images {
+		add(i.Labels[LabelIncoming], "", i.CreatedAt)
+	}
+	leases, err := h.client.LeasesService().List(ctx, filter)
+	if err != nil {
+		return nil, fmt.Errorf("leases of moves: %w", err)
+	}
+	for _, l := range leases {
+		add(l.Labels[LabelIncoming], "", l.CreatedAt)
+	}
+	return list, nil
+}
+
+// Runs tells whether a container's task runs.
+func (h *Host) Runs(ctx context.Context, namespace, id string) (bool, int, error) {
+	ctx = in(ctx, namespace)
+	c, err := h.client.LoadContainer(ctx, id)
+	if err == nil {
+		var task client.Task
+		if task, err = c.Task(ctx, nil); err == nil {
+			var st client.Status
+			st, err = task.Status(ctx)
+			return err == nil && (st.Status == client.Running || st.Status == client.Paused), int(task.Pid()), err
+		}
+	}
+	if errdefs.IsNotFound(err) {
+		return false, 0, nil
+	}
+	return false, 0, fmt.Errorf("container %s: %w", id, err)
+}
