@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package arrive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/layers/request/peer"
+	"github.com/io-mig/mig/shim/host"
+	"github.com/io-mig/mig/spec/wire"
+)
+
+// move is one container on its way here. The server of the conversation calls
+// it from one goroutine at a time.
+type move struct {
+	d      *Daemon
+	source peer.Host
+	began  time.Time
+	offer  *peer.Offer
+
+	entered  bool           // guarded by d.mu
+	reserved host.Resources // guarded by d.mu
+
+	// touched: there may be something to undo.
+	touched  bool
+	prepared bool
+	copy     *host.Copy
+	forget   func()
+	end      *peer.End
+}
+
+// Consider implements peer.Destination.
+func (m *move) Consider(ctx context.Context, o *peer.Offer) (*peer.Answer, error) {
+	m.offer = o
+	d := m.d
+	if to := d.opts.Snapshotters[o.Container.Snapshot.Snapshotter]; to != "" {
+		o.Container.Snapshot.Snapshotter = to
+	}
+	if taken := d.enter(m); taken != nil {
+		return &peer.Answer{Mismatches: []peer.Mismatch{*taken}}, nil
+	}
+	if m.source.ID == d.self().ID {
+		return &peer.Answer{Mismatches: []peer.Mismatch{{What: "destination", Why: "this is the host that the container is on", Remedy: "name another"}}}, nil
+	}
+	a, err := d.opts.Host.Consider(ctx, o, d.taken())
+	if err != nil {
+		return nil, err
+	}
+	if !d.allowed(o.Namespace) {
+		a.Mismatches = append(a.Mismatches, peer.Mismatch{What: "namespace", Remedy: "migd --namespace " + o.Namespace,
+			Why: fmt.Sprintf("containers may come to %s, not to %s", strings.Join(d.opts.Namespaces, ", "), o.Namespace)})
+	}
+	if !slices.Contains(d.opts.Media, o.Medium) {
+		a.Mismatches = append(a.Mismatches, peer.Mismatch{What: "medium", Why: fmt.Sprintf("the state would come by %s, this mig reads %s", o.Medium, strings.Join(d.opts.Media, ", "))})
+	}
+	if err := d.opts.Mismatches(&o.State); err != nil {
+		for _, e := range unjoin(err) {
+			a.Mismatches = append(a.Mismatches, peer.Mismatch{What: "engine", Why: e.Error()})
+		}
+	}
+	d.reserve(m, host.Needs(o, a.Wanted, false))
+	return a, nil
+}
+
+// unjoin returns the parts of a joined error.
+func unjoin(err error) []error {
+	if j, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the error itself is joined
+		return j.Unwrap()
+	}
+	return []error{err}
+}
+
+// Store implements peer.Destination.
+func (m *move) Store(ctx context.Context, b *peer.Blob, r io.Reader) error {
+	m.touched = true
+	counted := counter{r, m.d.opts.Observer}
+	return m.d.opts.Host.Store(ctx, m.offer.Namespace, m.offer.Token, b, counted)
+}
+
+type counter struct {
+	io.Reader
+	to Observer
+}
+
+func (c counter) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.to.Copied(n)
+	return n, err
+}
+
+// Prepare implements peer.Destination.
+func (m *move) Prepare(ctx context.Context) (*peer.Prepared, error) {
+	m.touched, m.prepared = true, true
+	token, err := wire.ParseToken(m.offer.Token)
+	if err != nil {
+		return nil, err
+	}
+	socket, forget, err := m.d.opts.Acceptor.Expect(token)
+	if err != nil {
+		return nil, err
+	}
+	m.forget = forget
+	m.copy, err = m.d.opts.Host.Make(ctx, m.offer, host.Incoming{Socket: socket, TLS: m.d.opts.TLS})
+	if err != nil {
+		return nil, err
+	}
+	return &peer.Prepared{Pid: m.copy.Pid()}, nil
+}
+
+// reportEvery is how often the source hears of the progress, and how often
+// somebody's wish to cancel is looked for.
+const reportEvery = 200 * time.Millisecond
+
+// Await implements peer.Destination.
+func (m *move) Await(ctx context.Context, report func(job.Progress)) *peer.End {
+	started := make(chan error, 1)
+	// Its end tells whether the copy runs, so it is awaited whatever the source
+	// does meanwhile.
+	go func() { started <- m.copy.Start(context.WithoutCancel(ctx)) }()
+	restore := m.d.restoreOf(m.offer.Namespace, m.offer.Container.ID, m.offer.Token, m.began)
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-started:
+			m.end = m.ended(ctx, restore, err)
+			return m.end
+		case <-tick.C:
+		}
+		if st, err := restore.status(); err == nil {
+			report(st.Progress)
+		}
+		if ctx.Err() != nil {
+			if err := restore.abort(); err != nil {
+				m.d.opts.Log.Warn("cancel a move", "token", m.offer.Token, "error", err)
+			}
+		}
+	}
+}
+
+// ended turns the answer of Start into the outcome.
+func (m *move) ended(ctx context.Context, restore *restore, err error) *peer.End {
+	end := &peer.End{Pid: m.copy.Pid()}
+	if err != nil {
+		// An error of the call is not yet one of the restore: containerd may have
+		// died meanwhile. The shim's own record decides.
+		if running, told := restore.await(ctx); told != nil {
+			err = errors.Join(err, told)
+		} else if running {
+			err = nil
+		}
+	}
+	if st, serr := restore.status(); serr == nil {
+		end.Last = st.Progress.Bounded()
+		if err != nil && st.Failure != nil {
+			err = st.Failure
+		}
+	}
+	if err != nil {
+		end.Failure = job.FailureOf(err)
+		return end
+	}
+	end.Running = true
+	m.finish(ctx)
+	return end
+}
+
+// finish takes the marks of a move off. The copy runs whether that works or not.
+func (m *move) finish(ctx context.Context) {
+	err := m.d.opts.Host.Finish(context.WithoutCancel(ctx), m.offer.Namespace, m.offer.Container.ID, m.offer.Token)
+	if err != nil {
+		m.d.opts.Log.Error("the copy runs, but bears the marks of its move until migd starts again", "token", m.offer.Token, "error", err)
+	}
+}
+
+// Undo implements peer.Destination.
+func (m *move) Undo(reason error) error {
+	m.leaveAcceptor()
+	if !m.touched {
+		return nil
+	}
+	// What was copied is of use to the next attempt if this one was cut off while
+	// it copied.
+	keep := !m.prepared && errors.Is(reason, peer.ErrAborted)
+	return m.d.opts.Host.Discard(context.Background(), m.offer.Namespace, m.offer.Container.ID, m.offer.Token, keep)
+}
+
+func (m *move) leaveAcceptor() {
+	if m.forget != nil {
+		m.forget()
+		m.forget = nil
+	}
+}
+
+// leave frees what the move held.
+func (m *move) leave() {
+	m.leaveAcceptor()
+	if m.offer != nil {
+		m.d.leave(m)
+	}
+}
+
+func (m *move) outcome(err error) Outcome {
+	o := Outcome{Source: m.source.Name, Took: time.Since(m.began), Err: err, Refused: peer.IsRefused(err)}
+	if m.offer != nil {
+		o.Token, o.Namespace, o.Container = m.offer.Token, m.offer.Namespace, m.offer.Container.ID
+	}
+	if m.end != nil {
+		o.Running, o.Bytes, o.Downtime = m.end.Running, m.end.Last.Bytes, m.end.Last.Downtime
+	}
+	return o
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package arrive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/io-mig/mig/shim/host"
+)
+
+// Recover sees to what a daemon before this one has left: copies that are being
+// filled are waited for, those that run are finished, everything else is
+// removed. It returns when all of that has ended, or with ctx. New moves may be
+// served meanwhile.
+func (d *Daemon) Recover(ctx context.Context) error {
+	namespaces := d.opts.Namespaces
+	if len(namespaces) == 0 {
+		var err error
+		if namespaces, err = d.opts.Host.Namespaces(ctx); err != nil {
+			return fmt.Errorf("look for unfinished moves: %w", err)
+		}
+	}
+	var left []host.Unfinished
+	var errs []error
+	for _, ns := range namespaces {
+		some, err := d.opts.Host.Unfinished(ctx, ns)
+		left, errs = append(left, some...), append(errs, err)
+	}
+	left = slices.DeleteFunc(left, func(u host.Unfinished) bool { return d.underWay(u.Token) })
+	var wg sync.WaitGroup
+	results := make([]error, len(left))
+	for i, u := range left {
+		wg.Go(func() { results[i] = d.resolve(ctx, u) })
+	}
+	wg.Wait()
+	return errors.Join(append(errs, results...)...)
+}
+
+// resolve ends one move that is left.
+func (d *Daemon) resolve(ctx context.Context, u host.Unfinished) error {
+	log := d.opts.Log.With("token", u.Token, "namespace", u.Namespace, "container", u.Container)
+	running, err := d.settled(ctx, u)
+	if err != nil {
+		return fmt.Errorf("move %s of container %s: %w", u.Token, u.Container, err)
+	}
+	if running {
+		log.Info("a move that was left unfinished has arrived")
+		return d.opts.Host.Finish(ctx, u.Namespace, u.Container, u.Token)
+	}
+	log.Info("a move that was left unfinished is removed")
+	return d.opts.Host.Discard(ctx, u.Namespace, u.Container, u.Token, false)
+}
+
+// settled waits for the copy's fate.
+func (d *Daemon) settled(ctx context.Context, u host.Unfinished) (running bool, err error) {
+	if u.Container == "" {
+		return false, nil // it had not got as far as a container
+	}
+	r := d.restoreOf(u.Namespace, u.Container, u.Token, u.Created)
+	for {
+		st, err := r.status()
+		if errors.Is(err, fs.ErrNotExist) {
+			return d.withoutRecord(ctx, u)
+		}
+		if err != nil {
+			return false, err
+		}
+		if st.Phase.Final() {
+			return r.await(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return false, fmt.Errorf("stopped waiting for its end: %w", context.Cause(ctx))
+		case <-time.After(reportEvery):
+		}
+	}
+}
+
+// withoutRecord: no shim was asked to fill the frame. A task that runs all the
+// same is not ours to judge.
+func (d *Daemon) withoutRecord(ctx context.Context, u host.Unfinished) (bool, error) {
+	runs, pid, err := d.opts.Host.Runs(ctx, u.Namespace, u.Container)
+	if err == nil && runs {
+		err = fmt.Errorf("its task runs (pid %d), but nothing tells how it came to be: look at it and remove its label %s, or the container", pid, host.LabelIncoming)
+	}
+	return false, err
+}
