@@ -104,6 +104,11 @@ func describeRunning(state, namespace, id string) (*job.Job, error) {
 	if err != nil {
 		return nil, err
 	}
+	return describeBundle(bundle, namespace, id)
+}
+
+// describeBundle is describeRunning for a bundle that was found.
+func describeBundle(bundle, namespace, id string) (*job.Job, error) {
 	var b describe.Bundle
 	if err := readJSON(filepath.Join(bundle, describe.BundleFile), &b); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("container %s was not made by the runtime io.mig.v1: its bundle %s has no %s", id, bundle, describe.BundleFile)

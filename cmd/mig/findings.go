@@ -30,6 +30,15 @@ func (r *checkReport) write(w io.Writer) error {
 	return err
 }
 
+// writeRefusal names what is in the way of a checkpoint or a move.
+func (r *checkReport) writeRefusal(w io.Writer, done string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s cannot be %s:\n", r.Container, done)
+	writeFindings(&b, r.Findings)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
 func writeFindings(b *strings.Builder, found []record.Finding) {
 	for _, f := range found {
 		fmt.Fprintf(b, "\n  %s: %s\n", place(f), oneLine(f.What))

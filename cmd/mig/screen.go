@@ -64,6 +64,11 @@ func bar(st *request.Status, width int) string {
 	if !ok {
 		return ""
 	}
+	return barOf(f, width)
+}
+
+// barOf shows a share of 0 to 1.
+func barOf(f float64, width int) string {
 	n := min(width, 80) - len("[] 100%")
 	if n < 10 {
 		return ""

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"text/tabwriter"
+
+	"github.com/io-mig/mig/shim/depart"
+)
+
+// drained is the outcome of moving everything.
+type drained struct {
+	Destination string           `json:"destination"`
+	Moved       int              `json:"moved"`
+	Failed      int              `json:"failed"`
+	Moves       []*depart.Report `json:"moves"`
+}
+
+// drain moves every running container of the namespace, some at a time. What
+// becomes of one is no matter to the others.
+func (o *migrateOptions) drain(ctx context.Context, out, progress io.Writer) error {
+	if o.parallel < 1 {
+		return fmt.Errorf("--parallel %d: want one move at a time at least", o.parallel)
+	}
+	ids, err := o.Host.Running(ctx, o.Namespace)
+	if err != nil {
+		return err
+	}
+	d := &drained{Destination: o.Destination, Moves: make([]*depart.Report, len(ids))}
+	o.Bandwidth /= uint64(o.parallel) // 0 stays no limit
+	var mu sync.Mutex
+	tell := func(r *depart.Report, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err == nil {
+			d.Moved++
+		} else {
+			d.Failed++
+		}
+		if !o.json {
+			fmt.Fprintf(progress, "%d of %d: %s\n", d.Moved+d.Failed, len(ids), outcomeLine(r, err))
+		}
+	}
+	turns := make(chan struct{}, o.parallel)
+	var wg sync.WaitGroup
+	for i, id := range ids {
+		turns <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-turns }()
+			each := o.Options
+			each.Container = id
+			r, err := depart.Move(ctx, each)
+			d.Moves[i] = r
+			tell(r, err)
+		})
+	}
+	wg.Wait()
+	if o.report != "" {
+		err = writeReport(o.report, d.Moves...)
+	}
+	if o.json {
+		err = errors.Join(err, printJSON(out, d))
+	} else {
+		_, werr := io.WriteString(out, d.table())
+		err = errors.Join(err, werr)
+	}
+	if d.Failed > 0 {
+		err = errors.Join(err, fmt.Errorf("%d of %d containers were not moved", d.Failed, len(ids)))
+	}
+	return err
+}
+
+func outcomeLine(r *depart.Report, err error) string {
+	if err == nil {
+		return strings.TrimSuffix(moved(r), "\n")
+	}
+	return fmt.Sprintf("%s was not moved: %s", oneLine(r.Container), oneLine(err.Error()))
+}
+
+func (d *drained) table() string {
+	if len(d.Moves) == 0 {
+		return "no containers of io.mig.v1 run in this namespace\n"
+	}
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "CONTAINER\tOUTCOME\tTIME\tSTOPPED\tSIZE")
+	for _, r := range d.Moves {
+		outcome := "moved"
+		if r.Failure != nil {
+			outcome = "failed: " + oneLine(string(r.Failure.Kind))
+		}
+		if r.Moved && r.Failure != nil {
+			outcome = "moved, not removed here"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", oneLine(r.Container), outcome, took(millis(r.TotalMS)), took(millis(r.DowntimeMS)), size(r.Bytes))
+	}
+	_ = w.Flush() // a strings.Builder takes everything
+	return b.String()
+}

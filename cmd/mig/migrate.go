@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+
+	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/engine"
+	"github.com/io-mig/mig/layers/request"
+	"github.com/io-mig/mig/shim/depart"
+	"github.com/io-mig/mig/shim/host"
+	"github.com/io-mig/mig/spec/record"
+)
+
+// migrateOptions are the flags of mig migrate.
+type migrateOptions struct {
+	depart.Options
+	containerd, bandwidth, report string
+	json, all                     bool
+	parallel                      int
+}
+
+func migrateCommand() *cobra.Command {
+	var o migrateOptions
+	c := &cobra.Command{
+		Use:   "migrate CONTAINER HOST[:PORT]",
+		Short: "Move a running container to another host",
+		Long: `Move a running container to another host.
+
+migd runs on the other host, and both have certificates of one authority (mig
+certs). What does not fit is named before anything is touched. Until the copy
+runs, every error, and the death of this program, leaves the container running
+here; afterwards it is removed here.
+
+With --all every container of the namespace is moved.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if o.all {
+				return cobra.ExactArgs(1)(cmd, args)
+			}
+			return cobra.ExactArgs(2)(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.Destination = args[len(args)-1]
+			if !o.all {
+				o.Container = args[0]
+			}
+			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f := c.Flags()
+	f.StringVarP(&o.Namespace, "namespace", "n", "default", "containerd's namespace of the container")
+	f.StringVar(&o.containerd, "containerd", "/run/containerd/containerd.sock", "containerd's socket")
+	f.StringVar(&o.State, "state", host.DefaultState, "containerd's state directory")
+	f.StringVar(&o.Requests, "dir", request.DefaultDir, "directory of mig's state")
+	f.StringVar(&o.Strategy, "strategy", control.Auto.Name, "auto, stop-and-copy, pre-copy, post-copy or hybrid")
+	f.DurationVar(&o.Downtime, "downtime", 20*time.Millisecond, "how long the container may be stopped, a budget")
+	f.DurationVar(&o.Timeout, "timeout", time.Minute, "give up, with the container running here, after that time (0: never)")
+	f.StringVar(&o.bandwidth, "bandwidth", "", "most bytes per second, for example 100MB (no limit)")
+	f.StringVar(&o.Compress, "compress", "auto", "auto, zstd or none")
+	f.IntVar(&o.Streams, "streams", 0, "number of connections (chosen by the engine)")
+	f.BoolVar(&o.Keep, "keep", false, "leave the ended container here")
+	f.StringVar(&o.LogURI, "log-uri", "", "where the container's output goes on the other host, for example file:///var/log/web")
+	f.StringVar(&o.TLS, "tls", "/etc/mig/tls", "directory of this host's certificate")
+	f.StringVar(&o.Peer, "peer", "", "name that the other host's certificate must have (HOST)")
+	f.BoolVar(&o.Insecure, "insecure", false, "plain text, for a test on the loopback interface")
+	f.BoolVar(&o.all, "all", false, "move every container of the namespace to the host, the only argument")
+	f.IntVar(&o.parallel, "parallel", 2, "with --all: how many at a time; they share the bandwidth")
+	f.StringVar(&o.Token, "token", "", "name of the move on both hosts, 32 hexadecimal digits (a random one)")
+	f.BoolVar(&o.json, "json", false, "print one JSON object")
+	f.StringVar(&o.report, "report", "", "write an HTML page with the time line to this file")
+	c.MarkFlagsMutuallyExclusive("tls", "insecure")
+	c.MarkFlagsMutuallyExclusive("all", "token")
+	return c
+}
+
+// errNotMoved is the exit status of a move whose failure was printed as JSON.
+var errNotMoved = errors.New("the container was not moved")
+
+func (o *migrateOptions) run(ctx context.Context, out, progress io.Writer) error {
+	if err := o.complete(); err != nil {
+		return err
+	}
+	h, err := host.Dial(ctx, o.containerd)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	o.Host = h
+	if o.all {
+		return o.drain(ctx, out, progress)
+	}
+	show := newMoveScreen(progress, o.json)
+	o.Observe = show.show
+	r, err := depart.Move(ctx, o.Options)
+	show.end()
+	if o.report != "" {
+		err = errors.Join(err, writeReport(o.report, r))
+	}
+	if o.json {
+		if perr := printJSON(out, r); perr != nil || err == nil {
+			return perr
+		}
+		return fmt.Errorf("%s: %w: %w", o.Container, errNotMoved, err)
+	}
+	if err == nil {
+		_, err = io.WriteString(out, moved(r))
+		return err
+	}
+	return explain(progress, r, err)
+}
+
+// complete turns what was typed into what depart understands.
+func (o *migrateOptions) complete() error {
+	o.Tool, o.Describe, o.Check = engine.Version, engine.Describe, checkBundle
+	if o.bandwidth != "" {
+		n, err := units.FromHumanSize(o.bandwidth)
+		if err != nil || n <= 0 {
+			return fmt.Errorf("--bandwidth %q: want a number of bytes per second such as 100MB", o.bandwidth)
+		}
+		o.Bandwidth = uint64(n)
+	}
+	if o.Insecure {
+		o.TLS = ""
+		return nil
+	}
+	var err error
+	o.TLS, err = filepath.Abs(o.TLS)
+	return err
+}
+
+func checkBundle(ctx context.Context, bundle, namespace, id string) ([]record.Finding, error) {
+	j, err := describeBundle(bundle, namespace, id)
+	if err != nil {
+		return nil, err
+	}
+	return engine.Check(ctx, j)
+}
+
+// explain prints what a pre-flight found as a list, and returns a short error.
+func explain(w io.Writer, r *depart.Report, err error) error {
+	var refused *control.PreflightError
+	if len(r.Findings) == 0 || !errors.As(err, &refused) {
+		return err
+	}
+	report := checkReport{Container: r.Container, Findings: r.Findings}
+	if werr := report.writeRefusal(w, "moved"); werr != nil {
+		return werr
+	}
+	return fmt.Errorf("%s: %w", r.Container, errNotMoved)
+}
+
+// moved is the last word on a move.
+func moved(r *depart.Report) string {
+	s := fmt.Sprintf("%s has moved to %s in %s", oneLine(r.Container), oneLine(r.Destination), took(millis(r.TotalMS)))
+	if r.DowntimeMS > 0 {
+		s += ", stopped for " + took(millis(r.DowntimeMS))
+	}
+	if n := len(r.Rounds); n > 0 {
+		s += fmt.Sprintf(", %d rounds before", n)
+	}
+	s += ", " + size(r.Bytes) + " sent"
+	if r.ImageBytes > 0 {
+		s += " and " + size(r.ImageBytes) + " of its image"
+	}
+	s += fmt.Sprintf(" (%s)\n", r.Strategy)
+	for _, w := range r.Warnings {
+		s += "warning: " + indent(plain(w), "  ") + "\n"
+	}
+	return s
+}
+
+func millis(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package depart
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/layers/request/outgoing"
+	"github.com/io-mig/mig/layers/request/peer"
+	"github.com/io-mig/mig/shim/host"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/wire"
+)
+
+// mover is one move under way.
+type mover struct {
+	o      Options
+	token  wire.Token
+	source *host.Source
+	client *peer.Client
+	answer *peer.Answer
+	report Report
+}
+
+// Move moves a container. The report is filled as far as the move came, also
+// beside an error. Before the commit every error leaves the container running
+// here; the report says whether it has moved.
+func Move(ctx context.Context, o Options) (*Report, error) {
+	m := &mover{o: o, token: wire.NewToken()}
+	r := &m.report
+	r.Started = time.Now()
+	err := m.move(ctx)
+	m.phase("")
+	r.TotalMS = ms(time.Since(r.Started))
+	r.Failure = job.FailureOf(err)
+	if r.Rounds == nil {
+		r.Rounds = []Round{}
+	}
+	return r, err
+}
+
+func (m *mover) move(ctx context.Context) error {
+	r := &m.report
+	r.Namespace, r.Container, r.Destination, r.Strategy = m.o.Namespace, m.o.Container, m.o.address(), m.o.Strategy
+	if err := m.o.valid(); err != nil {
+		return err
+	}
+	if m.o.Token != "" {
+		var err error
+		if m.token, err = wire.ParseToken(m.o.Token); err != nil {
+			return err
+		}
+	}
+	r.Token, r.Source = m.token.String(), m.o.Host.Self(m.o.Tool).Name
+	lock, err := m.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	for _, step := range []struct {
+		phase Phase
+		do    func(context.Context) error
+	}{
+		{PhasePreflight, m.preflight}, {PhaseOffer, m.negotiate}, {PhaseImage, m.copyImage},
+		{PhasePrepare, m.prepare}, {PhaseMove, m.transfer}, {PhaseCleanUp, m.cleanUp},
+	} {
+		if ctx.Err() != nil && !r.Moved {
+			err = context.Cause(ctx)
+			break
+		}
+		m.phase(step.phase)
+		if err = step.do(ctx); err != nil {
+			break
+		}
+	}
+	if m.client != nil {
+		err = errors.Join(err, m.client.Close())
+	}
+	return err
+}
+
+// phase ends one phase and begins the next.
+func (m *mover) phase(p Phase) {
+	now := time.Now()
+	if n := len(m.report.Phases); n > 0 {
+		last := &m.report.Phases[n-1]
+		last.MS = ms(now.Sub(last.Started))
+	}
+	if p != "" {
+		m.report.Phases = append(m.report.Phases, Span{Phase: p, Started: now})
+		m.tell(Progress{Phase: p})
+	}
+}
+
+func (m *mover) tell(p Progress) {
+	if m.o.Observe != nil {
+		m.o.Observe(p)
+	}
+}
+
+// lock keeps others of this host from moving the container at the same time. It
+// is an abstract socket (unix(7)), which ends with its process.
+func (m *mover) lock() (net.Listener, error) {
+	name := sha256.Sum256([]byte(m.o.Host.Self("").ID + "\x00" + m.o.Namespace + "\x00" + m.o.Container))
+	l, err := net.Listen("unix", fmt.Sprintf("@mig-migrate-%x", name[:16]))
+	if err != nil {
+		return nil, fmt.Errorf("another mig migrate moves container %s at this moment: %w", m.o.Container, err)
+	}
+	return l, nil
+}
+
+// preflight reads the container and asks the engine what is in the way.
+func (m *mover) preflight(ctx context.Context) error {
+	var err error
+	if m.source, err = m.o.Host.Read(ctx, m.o.Namespace, m.o.Container); err != nil {
+		return err
+	}
+	m.source.Container.Streams.LogURI = m.o.LogURI
+	bundle, err := m.o.Host.Bundle(m.o.State, m.source)
+	if err != nil {
+		return err
+	}
+	found, err := m.o.Check(ctx, bundle, m.o.Namespace, m.o.Container)
+	if err != nil {
+		return fmt.Errorf("check container %s: %w", m.o.Container, err)
+	}
+	var refused []record.Finding
+	for _, f := range found {
+		if f.Warning {
+			m.report.Warnings = append(m.report.Warnings, f.String())
+		} else {
+			refused = append(refused, f)
+		}
+	}
+	if len(refused) > 0 {
+		m.report.Findings = refused
+		return &control.PreflightError{Findings: refused}
+	}
+	return nil
+}
+
+// negotiate asks the destination.
+func (m *mover) negotiate(ctx context.Context) error {
+	conn, err := outgoing.Dial(ctx, m.o.move(m.token), wire.Control)
+	if err != nil {
+		return fmt.Errorf("reach migd: %w", err)
+	}
+	self := m.o.Host.Self(m.o.Tool)
+	c := peer.NewConn(conn)
+	if m.client, err = peer.Meet(c, self); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	if m.client.Peer.ID == self.ID {
+		return fmt.Errorf("%s is the host that container %s is on (%s): name another", m.o.Destination, m.o.Container, self.Name)
+	}
+	m.report.Destination = m.client.Peer.Name
+	state, err := m.o.Describe(m.o.Container)
+	if err != nil {
+		return err
+	}
+	s := m.source
+	m.answer, err = m.client.Offer(&peer.Offer{
+		Token: m.token.String(), Namespace: s.Namespace, Container: s.Container, State: *state, Medium: Medium,
+		CgroupVersion: host.CgroupVersion(), Memory: s.Memory, Strategy: m.o.Strategy,
+	})
+	if err != nil {
+		return err
+	}
+	m.report.Warnings = append(m.report.Warnings, m.answer.Warnings...)
+	return nil
+}
+
+// copyImage sends the blobs that the destination lacks.
+func (m *mover) copyImage(ctx context.Context) error {
+	p := Progress{Phase: PhaseImage}
+	byDigest := map[string]peer.Descriptor{}
+	for _, b := range m.source.Container.Image.Blobs {
+		byDigest[string(b.Digest)] = b.Descriptor
+	}
+	for _, w := range m.answer.Wanted {
+		b, ok := byDigest[string(w.Digest)]
+		if !ok || w.Offset > b.Size {
+			return fmt.Errorf("%w: it wants %s from %d, which is no part of the image", peer.ErrProtocol, w.Digest, w.Offset)
+		}
+		p.Total += uint64(b.Size - w.Offset)
+	}
+	m.tell(p)
+	for _, w := range m.answer.Wanted {
+		b := byDigest[string(w.Digest)]
+		r, err := m.o.Host.Open(ctx, m.source.Namespace, b, w.Offset)
+		if err != nil {
+			return err
+		}
+		err = m.client.Put(ctx, peer.Blob{Digest: b.Digest, Offset: w.Offset, Size: b.Size}, r, func(n int) {
+			p.Bytes += uint64(n)
+			m.report.ImageBytes = p.Bytes
+			m.tell(p)
+		})
+		if err := errors.Join(err, r.Close()); err != nil {
+			return fmt.Errorf("copy the image to %s: %w", m.report.Destination, err)
+		}
+	}
+	return nil
+}
+
+func (m *mover) prepare(ctx context.Context) error {
+	// Prepare cannot be interrupted but by the connection's end, which the
+	// destination takes for an abort.
+	defer context.AfterFunc(ctx, func() { _ = m.client.Abort(context.Cause(ctx)) })()
+	_, err := m.client.Prepare()
+	return err
+}
+
+// cleanUp removes what has left.
+func (m *mover) cleanUp(ctx context.Context) error {
+	if m.o.Keep {
+		return nil
+	}
+	if err := m.o.Host.Remove(ctx, m.o.Namespace, m.o.Container); err != nil {
+		return fmt.Errorf("container %s runs on %s, but what it left here could not be removed (remove it by hand): %w", m.o.Container, m.report.Destination, err)
+	}
+	m.report.Removed = true
+	return nil
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package depart is the source's side of moves: it reads a container, asks the
+// destination whether it fits, copies what is missing of its image, and has the
+// container's own shim move it. It runs in the process of whoever types mig
+// migrate; the death of that process cancels the move before its commit.
+package depart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/request/address"
+	"github.com/io-mig/mig/shim/host"
+	"github.com/io-mig/mig/spec/image"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/wire"
+)
+
+// Medium carries the state between hosts.
+const Medium = "stream"
+
+// Options of one move.
+type Options struct {
+	Host *host.Host
+	// State is containerd's state directory, Requests the one of requests'
+	// statuses.
+	State, Requests      string
+	Namespace, Container string
+	// Destination is HOST or HOST:PORT.
+	Destination string
+	// TLS is the directory of this host's certificate; with Insecure there is
+	// none, and the destination must be of this machine.
+	TLS      string
+	Insecure bool
+	// Peer is the name that the destination's certificate must have; empty means
+	// HOST.
+	Peer string
+
+	Strategy string
+	// Downtime is the budget for which the container may be stopped.
+	Downtime time.Duration
+	// Timeout bounds the move of the state; 0 means no bound.
+	Timeout time.Duration
+	// Bandwidth in bytes per second, 0 means no bound.
+	Bandwidth uint64
+	// Compress is auto, zstd or none.
+	Compress string
+	// Streams is the number of connections, 0 means the engine's choice.
+	Streams int
+	// Keep leaves the ended container on the source.
+	Keep bool
+	// LogURI takes the place of the container's outputs on the destination.
+	LogURI string
+	// Token of the move; empty means a new one.
+	Token string
+
+	// Tool is the version of mig.
+	Tool string
+	// Check is the engine's pre-flight of a container by its bundle.
+	Check func(ctx context.Context, bundle, namespace, id string) ([]record.Finding, error)
+	// Describe is what the engine's stream will be.
+	Describe func(container string) (*image.Manifest, error)
+	// Observe is told of every change. It may be nil.
+	Observe func(Progress)
+}
+
+// valid checks what a person has typed.
+func (o *Options) valid() error {
+	var errs []error
+	if o.Container == "" || o.Destination == "" {
+		errs = append(errs, errors.New("a move needs a container and a destination"))
+	}
+	if _, err := control.StrategyByName(o.Strategy); err != nil {
+		errs = append(errs, err)
+	}
+	switch o.Compress {
+	case "auto", "zstd", "none":
+	default:
+		errs = append(errs, fmt.Errorf("compression %q: there are auto, zstd and none", o.Compress))
+	}
+	if o.Downtime < 0 || o.Timeout < 0 || o.Streams < 0 {
+		errs = append(errs, errors.New("downtime, time-out and number of streams cannot be negative"))
+	}
+	if _, port, err := net.SplitHostPort(o.address()); err != nil {
+		errs = append(errs, fmt.Errorf("destination %q: %w", o.Destination, err))
+	} else if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		errs = append(errs, fmt.Errorf("destination %q: %q is no port", o.Destination, port))
+	}
+	if o.Insecure && !loopback(o.hostname()) {
+		errs = append(errs, fmt.Errorf("--insecure is for tests on the loopback interface, not for %s: make certificates with mig certs", o.hostname()))
+	}
+	return errors.Join(errs...)
+}
+
+// address is the destination with its port.
+func (o *Options) address() string {
+	d := o.Destination
+	if ip := net.ParseIP(strings.Trim(d, "[]")); ip != nil {
+		return net.JoinHostPort(ip.String(), address.DefaultPort)
+	}
+	if !strings.Contains(d, ":") {
+		return net.JoinHostPort(d, address.DefaultPort)
+	}
+	return d
+}
+
+func (o *Options) hostname() string {
+	name, _, err := net.SplitHostPort(o.address())
+	if err != nil {
+		return o.Destination
+	}
+	return name
+}
+
+func loopback(name string) bool {
+	ip := net.ParseIP(name)
+	return name == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// move is the address under which the source's engine finds the destination's.
+func (o *Options) move(token wire.Token) address.Move {
+	m := address.Move{
+		Host: o.address(), Token: token, Strategy: o.Strategy, Downtime: o.Downtime, Timeout: o.Timeout,
+		Streams: o.Streams, Bandwidth: int64(o.Bandwidth), Compress: o.Compress, TLS: o.TLS, Insecure: o.Insecure, Peer: o.Peer,
+	}
+	if o.Compress == "auto" {
+		m.Compress = ""
+	}
+	return m
+}

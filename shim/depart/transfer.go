@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package depart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/io-mig/mig/layers/request"
+	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/layers/request/peer"
+)
+
+// lookEvery is how often the source's engine is looked at: not more often than
+// its status is written.
+const lookEvery = 100 * time.Millisecond
+
+// lastWords is how long the destination is waited for once the source's outcome
+// is known, and the other way round.
+const lastWords = time.Minute
+
+// outcome of the destination.
+type outcome struct {
+	end *peer.End
+	err error
+}
+
+// transfer has the shim move the container, and follows it. What the shim says
+// decides: it knows which copy lives.
+func (m *mover) transfer(ctx context.Context) error {
+	shim, err := m.o.Host.Shim(m.o.State, m.source)
+	if err != nil {
+		return m.giveUp(err)
+	}
+	defer shim.Close()
+	if m.o.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, m.o.Timeout, fmt.Errorf("the move took longer than %s (--timeout)", m.o.Timeout))
+		defer cancel()
+	}
+	w := &watch{m: m, since: time.Now()}
+	here, there := make(chan error, 1), make(chan outcome, 1)
+	go func() { here <- shim.Move(m.o.move(m.token).String()) }()
+	go func() {
+		end, err := m.client.Wait(func(job.Progress) {})
+		there <- outcome{end, err}
+	}()
+	end, err := m.follow(ctx, w, here, there)
+	w.look()
+	m.report.Rounds = w.rounds.list
+	if w.status != nil {
+		m.report.take(w.status.Progress)
+	}
+	if end != nil {
+		for _, p := range end.Last.Phases {
+			m.report.PeerStates = append(m.report.PeerStates, job.Phase{State: p.State, At: p.At.Add(-m.client.Skew)})
+		}
+	}
+	m.report.Moved = err == nil
+	return err
+}
+
+// follow waits for both outcomes and sees that a failure on one side ends the
+// other.
+func (m *mover) follow(ctx context.Context, w *watch, here <-chan error, there <-chan outcome) (*peer.End, error) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	var why error // of the cancellation
+	var end *peer.End
+	cancelled := ctx.Done()
+	for {
+		select {
+		case err := <-here:
+			return m.decided(err, why, end, there)
+		case o := <-there:
+			there, end = nil, o.end
+			// A connection that is lost decides nothing: the engines have their own.
+			if o.end != nil && o.err != nil {
+				why = o.err
+			}
+		case <-cancelled:
+			cancelled, why = nil, context.Cause(ctx)
+		case <-tick.C:
+			w.look()
+			if w.status != nil {
+				m.tell(Progress{Phase: PhaseMove, Bytes: w.status.Progress.Bytes, Total: w.status.Progress.Total, Source: w.status.Progress})
+			}
+			if why != nil {
+				w.abort()
+			}
+		}
+	}
+}
+
+// decided is called with the shim's word. The destination's is added to it.
+func (m *mover) decided(err, why error, end *peer.End, there <-chan outcome) (*peer.End, error) {
+	if err != nil && end == nil && there != nil {
+		_ = m.client.Abort(err) // a destination that is gone undoes by itself
+	}
+	if end == nil && there != nil {
+		select {
+		case o := <-there:
+			end = o.end
+			if err != nil && why == nil {
+				why = o.err
+			}
+		case <-time.After(lastWords):
+		}
+	}
+	switch {
+	case err == nil:
+		return end, nil
+	case end != nil && end.Running:
+		return end, fmt.Errorf("the copy of container %s runs on %s, but the source's shim could not end the original: %w (mig status shows it; do not start it again)",
+			m.o.Container, m.report.Destination, err)
+	case why != nil && !sameText(why, err):
+		return end, fmt.Errorf("%w; here: %w", why, err)
+	}
+	return end, err
+}
+
+// sameText: the destination has told what the shim told it, or both the same.
+func sameText(a, b error) bool { return a.Error() == b.Error() }
+
+// giveUp tells the destination before the move began.
+func (m *mover) giveUp(err error) error {
+	return errors.Join(err, m.client.Abort(err))
+}
+
+// watch reads the status that the shim keeps of the move.
+type watch struct {
+	m      *mover
+	since  time.Time
+	status *request.Status
+	rounds rounds
+}
+
+// look reads the status again, once there is one.
+func (w *watch) look() {
+	store, err := request.OpenStore(w.m.o.Requests, w.m.o.Namespace)
+	if err != nil {
+		return
+	}
+	if w.status != nil {
+		if st, err := store.Read(w.status.ID); err == nil {
+			w.status = st
+		}
+	} else if st, err := w.find(store); err == nil {
+		w.status = st
+	}
+	if w.status != nil {
+		w.rounds.see(w.status, time.Now())
+	}
+}
+
+func (w *watch) find(store *request.Store) (*request.Status, error) {
+	all, err := store.List()
+	for i := len(all) - 1; i >= 0; i-- {
+		st := all[i]
+		if st.Kind == job.Checkpoint && st.Container == w.m.o.Container && (st.Token == w.m.token.String() || !st.Created.Before(w.since)) {
+			return st, nil
+		}
+	}
+	return nil, errors.Join(err, fs.ErrNotExist)
+}
+
+// abort asks the shim to undo the move, if that is still possible.
+func (w *watch) abort() {
+	w.look()
+	if w.status == nil {
+		return // not begun: asked again
+	}
+	if store, err := request.OpenStore(w.m.o.Requests, w.m.o.Namespace); err == nil {
+		_ = store.Abort(w.status.ID) // one that has ended is what is wanted
+	}
+}
