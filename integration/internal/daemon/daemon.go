@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -26,9 +27,11 @@ type Config struct {
 	CRI     bool    // load the CRI plugin
 	Extra   string  // more TOML for the configuration file
 	Env     []string
-	// NetNS is the path of a network namespace to run the daemon in, for
-	// tests with several hosts. Empty is the caller's own.
-	NetNS string
+	// Enter is a command that runs its arguments as a command elsewhere, for
+	// tests with several hosts: see package lab. Empty runs them here.
+	Enter []string
+	// Namespace is containerd's namespace; empty means one of the daemon's own.
+	Namespace string
 }
 
 // Daemon is a running containerd. Its methods may be called from any
@@ -65,6 +68,9 @@ func Start(ctx context.Context, tree repo.Tree, config Config) (*Daemon, error) 
 	d := &Daemon{
 		Version: config.Version, Dir: s.Dir, Address: filepath.Join(s.Dir, "c.sock"), Namespace: s.Name,
 		tree: tree, programs: programs, config: config, scope: s,
+	}
+	if config.Namespace != "" {
+		d.Namespace = config.Namespace
 	}
 	err = d.prepare()
 	if err == nil {
@@ -129,9 +135,7 @@ func (d *Daemon) launch(ctx context.Context) error {
 	}
 	defer log.Close()
 	args := []string{d.programs.containerd, "--config", filepath.Join(d.Dir, "config.toml")}
-	if d.config.NetNS != "" {
-		args = append([]string{"nsenter", "--net=" + d.config.NetNS, "--"}, args...)
-	}
+	args = append(slices.Clone(d.config.Enter), args...)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = d.Dir
 	cmd.Env = append(d.environ(), d.scope.Mark())

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/io-mig/mig/layers/kernel/procfs"
@@ -131,8 +130,7 @@ func timerIDs(p *target.Process) (map[int]bool, error) {
 }
 
 // pending lists what is queued but for the signals of timers: when such a
-// timer is armed again it expires at once and queues its own. SIGSTOP is not in
-// the list: the subsystem task takes the process for stopped.
+// timer is armed again it expires at once and queues its own.
 func pending(th *tracer.Thread, shared bool, timers map[int]bool) ([][]byte, error) {
 	infos, err := th.PeekSiginfo(shared)
 	if err != nil {
@@ -142,9 +140,6 @@ func pending(th *tracer.Thread, shared bool, timers map[int]bool) ([][]byte, err
 	for i := range infos {
 		if infos[i].Code() == siTimer && timers[infos[i].Pid()] {
 			continue // si_timerid is where si_pid is
-		}
-		if infos[i].Signo() == int(unix.SIGSTOP) {
-			continue
 		}
 		out = append(out, infos[i][:])
 	}

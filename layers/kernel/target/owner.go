@@ -17,7 +17,6 @@ const (
 	OwnerPipe   OwnedBy = "pipe"
 	OwnerEvent  OwnedBy = "event"
 	OwnerSocket OwnedBy = "socket"
-	OwnerTTY    OwnedBy = "tty"
 )
 
 // Owner tells whose the description is. Every description has exactly one, the
@@ -26,9 +25,6 @@ const (
 func (d *Descriptor) Owner() OwnedBy {
 	if d.Stdio >= 0 || d.Flags&unix.O_PATH != 0 {
 		return OwnerFile
-	}
-	if d.Terminal() {
-		return OwnerTTY
 	}
 	switch d.Link.Kind {
 	case procfs.FDPipe:

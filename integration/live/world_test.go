@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package live tests live migration as users do it: two hosts (package lab) with
+// a containerd and a migd each, and a third for clients.
+package live
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/io-mig/mig/integration/internal/daemon"
+	"github.com/io-mig/mig/integration/internal/image"
+	"github.com/io-mig/mig/integration/internal/itest"
+	"github.com/io-mig/mig/integration/internal/lab"
+)
+
+func TestMain(m *testing.M) { itest.Main(m) }
+
+// world is two hosts and a client's.
+type world struct {
+	t           *testing.T
+	lab         *lab.Lab
+	alpha, beta *host
+	client      *lab.Host
+	ca          string // directory of the authority
+}
+
+// host is a host with its daemons.
+type host struct {
+	*lab.Host
+	d    *itest.Host
+	tls  string
+	migd *migd
+}
+
+// newWorld makes the hosts. The images are those of alpha.
+func newWorld(t *testing.T, source daemon.Version, images ...image.Image) *world {
+	t.Helper()
+	l, err := lab.New("alpha", "beta", "client")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Errorf("end of the lab: %v", err)
+		}
+	})
+	w := &world{t: t, lab: l, client: l.Hosts[2], ca: filepath.Join(t.TempDir(), "ca")}
+	w.alpha = w.host(l.Hosts[0], source, images...)
+	w.beta = w.host(l.Hosts[1], daemon.V24)
+	w.mustCerts("init")
+	for _, h := range []*host{w.alpha, w.beta} {
+		w.mustCerts("host", h.Name, "--ip", h.IP)
+		h.tls = filepath.Join(w.ca, "hosts", h.Name)
+		h.migd = w.startMigd(h)
+	}
+	return w
+}
+
+func (w *world) host(h *lab.Host, version daemon.Version, images ...image.Image) *host {
+	w.t.Helper()
+	return &host{Host: h, d: itest.Start(w.t, daemon.Config{Version: version, Enter: h.Enter(), Namespace: w.lab.Name}, images...)}
+}
+
+// mustCerts runs mig certs.
+func (w *world) mustCerts(args ...string) {
+	w.t.Helper()
+	cmd := exec.Command(w.alpha.d.Tree.Bin("mig"), append([]string{"certs", "--dir", w.ca}, args...)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		w.t.Fatalf("mig certs %v: %v\n%s", args, err, out)
+	}
+}
+
+// migd is a running daemon.
+type migd struct {
+	cmd    *exec.Cmd
+	exited chan error
+	log    string
+}
+
+const migdReady = 20 * time.Second
+
+// startMigd starts the daemon of a host and waits until it listens.
+func (w *world) startMigd(h *host, flags ...string) *migd {
+	w.t.Helper()
+	m := &migd{exited: make(chan error, 1), log: filepath.Join(w.t.TempDir(), "migd.log")}
+	log, err := os.Create(m.log)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer log.Close()
+	args := append([]string{"--containerd", h.d.Address, "--listen", h.IP + ":7117", "--tls", h.tls, "--metrics", "127.0.0.1:9117", "--debug"}, flags...)
+	m.cmd = h.Command(context.Background(), h.d.Tree.Bin("migd"), args...)
+	m.cmd.Stdout, m.cmd.Stderr = log, log
+	if err := m.cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	go func() { m.exited <- m.cmd.Wait() }()
+	w.t.Cleanup(func() {
+		if err := m.stop(syscall.SIGTERM); err != nil {
+			w.t.Errorf("migd of %s: %v", h.Name, err)
+		}
+		if w.t.Failed() {
+			w.t.Logf("migd of %s says:\n%s", h.Name, m.says())
+		}
+	})
+	waitFor(w.t, migdReady, "migd of "+h.Name+" listens", func() bool { return strings.Contains(m.says(), "msg=ready") })
+	return m
+}
+
+func (m *migd) says() string {
+	b, err := os.ReadFile(m.log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+// stop ends the daemon with a signal, once.
+func (m *migd) stop(signal syscall.Signal) error {
+	if m.cmd == nil {
+		return nil
+	}
+	cmd := m.cmd
+	m.cmd = nil
+	if err := cmd.Process.Signal(signal); err != nil {
+		return err
+	}
+	select {
+	case err := <-m.exited:
+		if signal == syscall.SIGKILL {
+			return nil
+		}
+		return err
+	case <-time.After(20 * time.Second):
+		_ = cmd.Process.Kill()
+		return fmt.Errorf("it does not end by %v", signal)
+	}
+}
+
+// report is what mig migrate --json prints.
+type report struct {
+	Token      string
+	Moved      bool
+	Removed    bool
+	Bytes      uint64
+	Pages      uint64
+	ImageBytes uint64  `json:"image_bytes"`
+	DowntimeMS float64 `json:"downtime_ms"`
+	TotalMS    float64 `json:"total_ms"`
+	Warnings   []string
+	Failure    *struct{ Kind, Text string }
+}
+
+// migrate prepares mig migrate on a host.
+func (h *host) migrate(ctx context.Context, args ...string) *exec.Cmd {
+	full := append([]string{"migrate", "--json", "-n", h.d.Namespace, "--containerd", h.d.Address,
+		"--state", filepath.Join(h.d.Dir, "state"), "--tls", h.tls}, args...)
+	return h.Command(ctx, h.d.Tree.Bin("mig"), full...)
+}
+
+// move moves a container, or says why not.
+func (h *host) move(ctx context.Context, args ...string) (*report, error) {
+	var out, errs bytes.Buffer
+	cmd := h.migrate(ctx, args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	r := &report{}
+	if jerr := json.Unmarshal(out.Bytes(), r); jerr != nil {
+		return nil, fmt.Errorf("mig migrate %v: %w: %v\n%s%s", args, err, jerr, out.String(), errs.String())
+	}
+	if err != nil {
+		return r, fmt.Errorf("%w: %s", err, errs.String())
+	}
+	return r, nil
+}
+
+// mustMove moves a container to another host.
+func (w *world) mustMove(from *host, args ...string) *report {
+	w.t.Helper()
+	r, err := from.move(w.t.Context(), args...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if !r.Moved || r.Failure != nil {
+		w.t.Fatalf("mig migrate: %+v", r)
+	}
+	w.t.Logf("%s -> %v: %.1f ms, stopped for %.2f ms, %d bytes, %d of the image", from.Name, args, r.TotalMS, r.DowntimeMS, r.Bytes, r.ImageBytes)
+	return r
+}
+
+// refused checks that a move is refused for a reason, and that nothing happened.
+func (w *world) refused(from *host, why string, args ...string) *report {
+	w.t.Helper()
+	r, err := from.move(w.t.Context(), args...)
+	if err == nil || !strings.Contains(err.Error(), why) {
+		w.t.Fatalf("mig migrate %v says %v, want %q", args, err, why)
+	}
+	return r
+}
+
+// waitFor waits for a state.
+func waitFor(t *testing.T, within time.Duration, what string, state func() bool) {
+	t.Helper()
+	for end := time.Now().Add(within); !state(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %s: %s", within, what)
+		}
+	}
+}
