@@ -34,6 +34,11 @@ func (s *service) prepareRestore(ctx context.Context, t *task, r *taskapi.Create
 	if s.migrator == nil {
 		return fmt.Errorf("restore %s: this shim was built without an engine: %w", r.ID, errdefs.ErrNotImplemented)
 	}
+	// ctr of containerd 1.6 restores every container without a terminal. One
+	// whose spec says terminal gets it nevertheless: a client may attach to it.
+	if t.spec.Process != nil && t.spec.Process.Terminal {
+		t.init.uris.Terminal = true
+	}
 	if t.spec.Linux != nil {
 		t.spec.Linux.CgroupsPath = ownCgroup(t.spec.Linux.CgroupsPath, s.namespace, r.ID)
 	}

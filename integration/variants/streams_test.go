@@ -182,16 +182,32 @@ func TestStreamsLogFile(t *testing.T) {
 	}
 }
 
-// TestTerminal: a terminal is refused by name, before anything is frozen.
+// TestTerminal: what is typed into a restored container's terminal arrives, and
+// what it writes comes out, by a client that is not ctr.
 func TestTerminal(t *testing.T) {
 	h := startHost(t, daemon.V24)
+	screen := func(r io.Reader, w io.Writer) variant {
+		return variant{
+			args: []string{"io"}, spec: []oci.SpecOpts{oci.WithTTY},
+			io: cio.NewCreator(cio.WithStreams(r, w, nil), cio.WithTerminal),
+		}
+	}
 	r, w := io.Pipe()
 	defer w.Close()
-	b := h.run(t, "screen", variant{
-		args: []string{"io"}, spec: []oci.SpecOpts{oci.WithTTY},
-		io: cio.NewCreator(cio.WithStreams(r, &transcript{}, nil), cio.WithTerminal),
-	})
+	b := h.run(t, "screen", screen(r, &transcript{}))
 	b.lives("at first")
-	b.refused("(?i)terminal")
+	dir := b.checkpoint()
+	b.lives("after the checkpoint")
+	b.remove()
+
+	r, w = io.Pipe()
+	defer w.Close()
+	shown := &transcript{}
+	b = h.restore(t, "screen", screen(r, shown), dir)
+	b.lives("restored")
+	if _, err := io.WriteString(w, "hello\n"); err != nil {
+		t.Fatal(err)
+	}
+	shown.until(t, "hello\r") // the terminal's echo
 	b.remove()
 }

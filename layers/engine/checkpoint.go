@@ -79,6 +79,7 @@ func openSource(j *job.Job) (*target.Source, error) {
 		return nil, fmt.Errorf("container %s: %w", j.Container, err)
 	}
 	src.Allowed = &a
+	src.Terminal = j.Terminal
 	src.OwnIPC = ownNamespace(spec, specs.IPCNamespace)
 	return src, nil
 }

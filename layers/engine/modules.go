@@ -19,6 +19,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/kernel/task"
 	"github.com/io-mig/mig/layers/kernel/timer"
+	"github.com/io-mig/mig/layers/kernel/tty"
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/layers/medium/directory"
 	"github.com/io-mig/mig/layers/request/address"
@@ -37,6 +38,7 @@ func Subsystems() (*kernel.Manager, error) {
 		{Name: ipc.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return ipc.New(env) }},
 		{Name: memory.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return memory.New(env) }},
 		{Name: file.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return file.New(env) }},
+		{Name: tty.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return tty.New(env) }},
 		{Name: pipe.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return pipe.New(env) }},
 		{Name: socket.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return socket.New(env) }},
 		{Name: event.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return event.New(env) }},

@@ -23,6 +23,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type TerminalKind int32
+
+const (
+	TerminalKind_TERMINAL_KIND_UNSPECIFIED TerminalKind = 0
+	// Its master is in the container.
+	TerminalKind_TERMINAL_KIND_PAIR TerminalKind = 1
+	// The container's own: its master is the runtime's.
+	TerminalKind_TERMINAL_KIND_CONSOLE TerminalKind = 2
+	// Its master is gone, or is held by somebody outside, as by the client of a
+	// session that was started by exec: it is hung up.
+	TerminalKind_TERMINAL_KIND_GONE TerminalKind = 3
+)
+
+// Enum value maps for TerminalKind.
+var (
+	TerminalKind_name = map[int32]string{
+		0: "TERMINAL_KIND_UNSPECIFIED",
+		1: "TERMINAL_KIND_PAIR",
+		2: "TERMINAL_KIND_CONSOLE",
+		3: "TERMINAL_KIND_GONE",
+	}
+	TerminalKind_value = map[string]int32{
+		"TERMINAL_KIND_UNSPECIFIED": 0,
+		"TERMINAL_KIND_PAIR":        1,
+		"TERMINAL_KIND_CONSOLE":     2,
+		"TERMINAL_KIND_GONE":        3,
+	}
+)
+
+func (x TerminalKind) Enum() *TerminalKind {
+	p := new(TerminalKind)
+	*p = x
+	return p
+}
+
+func (x TerminalKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TerminalKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_spec_state_task_proto_enumTypes[0].Descriptor()
+}
+
+func (TerminalKind) Type() protoreflect.EnumType {
+	return &file_spec_state_task_proto_enumTypes[0]
+}
+
+func (x TerminalKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TerminalKind.Descriptor instead.
+func (TerminalKind) EnumDescriptor() ([]byte, []int) {
+	return file_spec_state_task_proto_rawDescGZIP(), []int{0}
+}
+
 // Tree is a part of the container's process tree (subsystem "task", kind 3,
 // process 0, entity: the index of its first node). All parts come before any
 // record of another process than the first, which makes room for them. Nodes
@@ -34,7 +90,11 @@ type Tree struct {
 	Node  []*Node `protobuf:"bytes,2,rep,name=node,proto3" json:"node,omitempty"`
 	// Addresses that any of the processes uses; neighbours may be joined. Only in
 	// the first part. The engine's memory in the new processes stays out of them.
-	Used          []*AddressRange `protobuf:"bytes,3,rep,name=used,proto3" json:"used,omitempty"`
+	Used []*AddressRange `protobuf:"bytes,3,rep,name=used,proto3" json:"used,omitempty"`
+	// The pseudoterminals of the container, in ascending order of their indices.
+	// Only in the first part: processes inherit a controlling terminal when they
+	// are made, so all of them have to exist before.
+	Terminal      []*Pseudoterminal `protobuf:"bytes,4,rep,name=terminal,proto3" json:"terminal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -90,6 +150,119 @@ func (x *Tree) GetUsed() []*AddressRange {
 	return nil
 }
 
+func (x *Tree) GetTerminal() []*Pseudoterminal {
+	if x != nil {
+		return x.Terminal
+	}
+	return nil
+}
+
+// Pseudoterminal is a terminal of the container's devpts file system. What else
+// there is to know is in the records of the subsystem "tty".
+type Pseudoterminal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// N of /dev/pts/N.
+	Index uint32       `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Kind  TerminalKind `protobuf:"varint,2,opt,name=kind,proto3,enum=mig.state.TerminalKind" json:"kind,omitempty"`
+	// The session whose controlling terminal it is, and its foreground process
+	// group, 0 if there is none.
+	Session    int32 `protobuf:"varint,3,opt,name=session,proto3" json:"session,omitempty"`
+	Foreground int32 `protobuf:"varint,4,opt,name=foreground,proto3" json:"foreground,omitempty"`
+	// TIOCGWINSZ: characters, and pixels if anybody has set them.
+	Rows          uint32 `protobuf:"varint,5,opt,name=rows,proto3" json:"rows,omitempty"`
+	Columns       uint32 `protobuf:"varint,6,opt,name=columns,proto3" json:"columns,omitempty"`
+	Width         uint32 `protobuf:"varint,7,opt,name=width,proto3" json:"width,omitempty"`
+	Height        uint32 `protobuf:"varint,8,opt,name=height,proto3" json:"height,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pseudoterminal) Reset() {
+	*x = Pseudoterminal{}
+	mi := &file_spec_state_task_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pseudoterminal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pseudoterminal) ProtoMessage() {}
+
+func (x *Pseudoterminal) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_task_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pseudoterminal.ProtoReflect.Descriptor instead.
+func (*Pseudoterminal) Descriptor() ([]byte, []int) {
+	return file_spec_state_task_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Pseudoterminal) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Pseudoterminal) GetKind() TerminalKind {
+	if x != nil {
+		return x.Kind
+	}
+	return TerminalKind_TERMINAL_KIND_UNSPECIFIED
+}
+
+func (x *Pseudoterminal) GetSession() int32 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Pseudoterminal) GetForeground() int32 {
+	if x != nil {
+		return x.Foreground
+	}
+	return 0
+}
+
+func (x *Pseudoterminal) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *Pseudoterminal) GetColumns() uint32 {
+	if x != nil {
+		return x.Columns
+	}
+	return 0
+}
+
+func (x *Pseudoterminal) GetWidth() uint32 {
+	if x != nil {
+		return x.Width
+	}
+	return 0
+}
+
+func (x *Pseudoterminal) GetHeight() uint32 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
 // Node is one process of the tree, alive or dead.
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -106,15 +279,21 @@ type Node struct {
 	// It adopts the orphans below it: prctl(PR_SET_CHILD_SUBREAPER).
 	ChildSubreaper bool `protobuf:"varint,7,opt,name=child_subreaper,json=childSubreaper,proto3" json:"child_subreaper,omitempty"`
 	// Of a dead one: its status as wait(2) will report it, and its name.
-	ExitStatus    int32  `protobuf:"varint,8,opt,name=exit_status,json=exitStatus,proto3" json:"exit_status,omitempty"`
-	Comm          []byte `protobuf:"bytes,9,opt,name=comm,proto3" json:"comm,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ExitStatus int32  `protobuf:"varint,8,opt,name=exit_status,json=exitStatus,proto3" json:"exit_status,omitempty"`
+	Comm       []byte `protobuf:"bytes,9,opt,name=comm,proto3" json:"comm,omitempty"`
+	// It has no controlling terminal, though its session has one.
+	NoTerminal bool `protobuf:"varint,10,opt,name=no_terminal,json=noTerminal,proto3" json:"no_terminal,omitempty"`
+	// Of a living one: it is stopped by job control (state T), and its parent has
+	// not been told by wait(2) yet.
+	Stopped        bool `protobuf:"varint,11,opt,name=stopped,proto3" json:"stopped,omitempty"`
+	StopUnreported bool `protobuf:"varint,12,opt,name=stop_unreported,json=stopUnreported,proto3" json:"stop_unreported,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_spec_state_task_proto_msgTypes[1]
+	mi := &file_spec_state_task_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -126,7 +305,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_task_proto_msgTypes[1]
+	mi := &file_spec_state_task_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -139,7 +318,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_spec_state_task_proto_rawDescGZIP(), []int{1}
+	return file_spec_state_task_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Node) GetId() uint32 {
@@ -205,6 +384,27 @@ func (x *Node) GetComm() []byte {
 	return nil
 }
 
+func (x *Node) GetNoTerminal() bool {
+	if x != nil {
+		return x.NoTerminal
+	}
+	return false
+}
+
+func (x *Node) GetStopped() bool {
+	if x != nil {
+		return x.Stopped
+	}
+	return false
+}
+
+func (x *Node) GetStopUnreported() bool {
+	if x != nil {
+		return x.StopUnreported
+	}
+	return false
+}
+
 type AddressRange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Start         uint64                 `protobuf:"varint,1,opt,name=start,proto3" json:"start,omitempty"`
@@ -215,7 +415,7 @@ type AddressRange struct {
 
 func (x *AddressRange) Reset() {
 	*x = AddressRange{}
-	mi := &file_spec_state_task_proto_msgTypes[2]
+	mi := &file_spec_state_task_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -227,7 +427,7 @@ func (x *AddressRange) String() string {
 func (*AddressRange) ProtoMessage() {}
 
 func (x *AddressRange) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_task_proto_msgTypes[2]
+	mi := &file_spec_state_task_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -240,7 +440,7 @@ func (x *AddressRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressRange.ProtoReflect.Descriptor instead.
 func (*AddressRange) Descriptor() ([]byte, []int) {
-	return file_spec_state_task_proto_rawDescGZIP(), []int{2}
+	return file_spec_state_task_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *AddressRange) GetStart() uint64 {
@@ -281,7 +481,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_spec_state_task_proto_msgTypes[3]
+	mi := &file_spec_state_task_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -293,7 +493,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_task_proto_msgTypes[3]
+	mi := &file_spec_state_task_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -306,7 +506,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_spec_state_task_proto_rawDescGZIP(), []int{3}
+	return file_spec_state_task_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Process) GetPid() int32 {
@@ -382,7 +582,7 @@ type Threads struct {
 
 func (x *Threads) Reset() {
 	*x = Threads{}
-	mi := &file_spec_state_task_proto_msgTypes[4]
+	mi := &file_spec_state_task_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -394,7 +594,7 @@ func (x *Threads) String() string {
 func (*Threads) ProtoMessage() {}
 
 func (x *Threads) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_task_proto_msgTypes[4]
+	mi := &file_spec_state_task_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -407,7 +607,7 @@ func (x *Threads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Threads.ProtoReflect.Descriptor instead.
 func (*Threads) Descriptor() ([]byte, []int) {
-	return file_spec_state_task_proto_rawDescGZIP(), []int{4}
+	return file_spec_state_task_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Threads) GetThread() []*Thread {
@@ -438,16 +638,14 @@ type Thread struct {
 	Priority    uint32 `protobuf:"varint,12,opt,name=priority,proto3" json:"priority,omitempty"`
 	ResetOnFork bool   `protobuf:"varint,13,opt,name=reset_on_fork,json=resetOnFork,proto3" json:"reset_on_fork,omitempty"`
 	// prctl(PR_SET_TIMERSLACK), nanoseconds.
-	TimerSlack uint64 `protobuf:"varint,14,opt,name=timer_slack,json=timerSlack,proto3" json:"timer_slack,omitempty"`
-	// The thread was stopped by job control (state T).
-	Stopped       int32 `protobuf:"varint,15,opt,name=stopped,proto3" json:"stopped,omitempty"`
+	TimerSlack    uint64 `protobuf:"varint,14,opt,name=timer_slack,json=timerSlack,proto3" json:"timer_slack,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Thread) Reset() {
 	*x = Thread{}
-	mi := &file_spec_state_task_proto_msgTypes[5]
+	mi := &file_spec_state_task_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -459,7 +657,7 @@ func (x *Thread) String() string {
 func (*Thread) ProtoMessage() {}
 
 func (x *Thread) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_task_proto_msgTypes[5]
+	mi := &file_spec_state_task_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -472,7 +670,7 @@ func (x *Thread) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Thread.ProtoReflect.Descriptor instead.
 func (*Thread) Descriptor() ([]byte, []int) {
-	return file_spec_state_task_proto_rawDescGZIP(), []int{5}
+	return file_spec_state_task_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Thread) GetTid() int32 {
@@ -573,22 +771,27 @@ func (x *Thread) GetTimerSlack() uint64 {
 	return 0
 }
 
-func (x *Thread) GetStopped() int32 {
-	if x != nil {
-		return x.Stopped
-	}
-	return 0
-}
-
 var File_spec_state_task_proto protoreflect.FileDescriptor
 
 const file_spec_state_task_proto_rawDesc = "" +
 	"\n" +
-	"\x15spec/state/task.proto\x12\tmig.state\"n\n" +
+	"\x15spec/state/task.proto\x12\tmig.state\"\xa5\x01\n" +
 	"\x04Tree\x12\x14\n" +
 	"\x05nodes\x18\x01 \x01(\rR\x05nodes\x12#\n" +
 	"\x04node\x18\x02 \x03(\v2\x0f.mig.state.NodeR\x04node\x12+\n" +
-	"\x04used\x18\x03 \x03(\v2\x17.mig.state.AddressRangeR\x04used\"\xfe\x01\n" +
+	"\x04used\x18\x03 \x03(\v2\x17.mig.state.AddressRangeR\x04used\x125\n" +
+	"\bterminal\x18\x04 \x03(\v2\x19.mig.state.PseudoterminalR\bterminal\"\xe9\x01\n" +
+	"\x0ePseudoterminal\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12+\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x17.mig.state.TerminalKindR\x04kind\x12\x18\n" +
+	"\asession\x18\x03 \x01(\x05R\asession\x12\x1e\n" +
+	"\n" +
+	"foreground\x18\x04 \x01(\x05R\n" +
+	"foreground\x12\x12\n" +
+	"\x04rows\x18\x05 \x01(\rR\x04rows\x12\x18\n" +
+	"\acolumns\x18\x06 \x01(\rR\acolumns\x12\x14\n" +
+	"\x05width\x18\a \x01(\rR\x05width\x12\x16\n" +
+	"\x06height\x18\b \x01(\rR\x06height\"\xe2\x02\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x16\n" +
@@ -600,7 +803,12 @@ const file_spec_state_task_proto_rawDesc = "" +
 	"\x0fchild_subreaper\x18\a \x01(\bR\x0echildSubreaper\x12\x1f\n" +
 	"\vexit_status\x18\b \x01(\x05R\n" +
 	"exitStatus\x12\x12\n" +
-	"\x04comm\x18\t \x01(\fR\x04comm\"<\n" +
+	"\x04comm\x18\t \x01(\fR\x04comm\x12\x1f\n" +
+	"\vno_terminal\x18\n" +
+	" \x01(\bR\n" +
+	"noTerminal\x12\x18\n" +
+	"\astopped\x18\v \x01(\bR\astopped\x12'\n" +
+	"\x0fstop_unreported\x18\f \x01(\bR\x0estopUnreported\"<\n" +
 	"\fAddressRange\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\x04R\x05start\x12\x16\n" +
 	"\x06length\x18\x02 \x01(\x04R\x06length\"\xbc\x02\n" +
@@ -615,7 +823,7 @@ const file_spec_state_task_proto_rawDesc = "" +
 	"\room_score_adj\x18\b \x01(\x05R\voomScoreAdj\x12'\n" +
 	"\x0fcoredump_filter\x18\t \x01(\rR\x0ecoredumpFilter\"4\n" +
 	"\aThreads\x12)\n" +
-	"\x06thread\x18\x01 \x03(\v2\x11.mig.state.ThreadR\x06thread\"\xc5\x03\n" +
+	"\x06thread\x18\x01 \x03(\v2\x11.mig.state.ThreadR\x06thread\"\xb1\x03\n" +
 	"\x06Thread\x12\x10\n" +
 	"\x03tid\x18\x01 \x01(\x05R\x03tid\x12\x12\n" +
 	"\x04comm\x18\x02 \x01(\fR\x04comm\x12&\n" +
@@ -635,8 +843,12 @@ const file_spec_state_task_proto_rawDesc = "" +
 	"\bpriority\x18\f \x01(\rR\bpriority\x12\"\n" +
 	"\rreset_on_fork\x18\r \x01(\bR\vresetOnFork\x12\x1f\n" +
 	"\vtimer_slack\x18\x0e \x01(\x04R\n" +
-	"timerSlack\x12\x18\n" +
-	"\astopped\x18\x0f \x01(\x05R\astoppedB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
+	"timerSlackJ\x04\b\x0f\x10\x10*x\n" +
+	"\fTerminalKind\x12\x1d\n" +
+	"\x19TERMINAL_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12TERMINAL_KIND_PAIR\x10\x01\x12\x19\n" +
+	"\x15TERMINAL_KIND_CONSOLE\x10\x02\x12\x16\n" +
+	"\x12TERMINAL_KIND_GONE\x10\x03B\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
 
 var (
 	file_spec_state_task_proto_rawDescOnce sync.Once
@@ -650,24 +862,29 @@ func file_spec_state_task_proto_rawDescGZIP() []byte {
 	return file_spec_state_task_proto_rawDescData
 }
 
-var file_spec_state_task_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_spec_state_task_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_spec_state_task_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_spec_state_task_proto_goTypes = []any{
-	(*Tree)(nil),         // 0: mig.state.Tree
-	(*Node)(nil),         // 1: mig.state.Node
-	(*AddressRange)(nil), // 2: mig.state.AddressRange
-	(*Process)(nil),      // 3: mig.state.Process
-	(*Threads)(nil),      // 4: mig.state.Threads
-	(*Thread)(nil),       // 5: mig.state.Thread
+	(TerminalKind)(0),      // 0: mig.state.TerminalKind
+	(*Tree)(nil),           // 1: mig.state.Tree
+	(*Pseudoterminal)(nil), // 2: mig.state.Pseudoterminal
+	(*Node)(nil),           // 3: mig.state.Node
+	(*AddressRange)(nil),   // 4: mig.state.AddressRange
+	(*Process)(nil),        // 5: mig.state.Process
+	(*Threads)(nil),        // 6: mig.state.Threads
+	(*Thread)(nil),         // 7: mig.state.Thread
 }
 var file_spec_state_task_proto_depIdxs = []int32{
-	1, // 0: mig.state.Tree.node:type_name -> mig.state.Node
-	2, // 1: mig.state.Tree.used:type_name -> mig.state.AddressRange
-	5, // 2: mig.state.Threads.thread:type_name -> mig.state.Thread
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	3, // 0: mig.state.Tree.node:type_name -> mig.state.Node
+	4, // 1: mig.state.Tree.used:type_name -> mig.state.AddressRange
+	2, // 2: mig.state.Tree.terminal:type_name -> mig.state.Pseudoterminal
+	0, // 3: mig.state.Pseudoterminal.kind:type_name -> mig.state.TerminalKind
+	7, // 4: mig.state.Threads.thread:type_name -> mig.state.Thread
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_spec_state_task_proto_init() }
@@ -680,13 +897,14 @@ func file_spec_state_task_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_task_proto_rawDesc), len(file_spec_state_task_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   6,
+			NumEnums:      1,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_spec_state_task_proto_goTypes,
 		DependencyIndexes: file_spec_state_task_proto_depIdxs,
+		EnumInfos:         file_spec_state_task_proto_enumTypes,
 		MessageInfos:      file_spec_state_task_proto_msgTypes,
 	}.Build()
 	File_spec_state_task_proto = out.File

@@ -128,10 +128,10 @@ func queue(d *target.Descriptor, msg *state.OpenFile) (form, error) {
 func deviceRefusal(d *target.Descriptor) *refusal {
 	major, minor := unix.Major(d.Stat.Rdev), unix.Minor(d.Stat.Rdev)
 	r := &refusal{what: fmt.Sprintf("device %s (%d:%d)", d.Link.Path, major, minor), why: "its state is in the driver"}
-	const ttys, aux, ptsFirst, ptsLast = 4, 5, 136, 143
-	if major == ttys || major == aux || major >= ptsFirst && major <= ptsLast {
-		r.why = "a terminal other than the container's own is not carried by this version"
-		r.remedy = "leave the exec session or the program that opened it"
+	const ttys, aux = 4, 5
+	if major == ttys || major == aux {
+		r.why = "it is a terminal of the host"
+		r.remedy = "close it"
 	}
 	return r
 }

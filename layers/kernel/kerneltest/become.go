@@ -24,6 +24,9 @@ const roleEnv = "MIG_KERNELTEST_BECOME"
 // tmpfsEnv names a directory that gets a tmpfs, if it is not empty.
 const tmpfsEnv = "MIG_KERNELTEST_TMPFS"
 
+// devptsEnv asks for a devpts on /dev/pts, if it is not empty.
+const devptsEnv = "MIG_KERNELTEST_DEVPTS"
+
 // init runs on the process's first thread, the one that is traced and that has
 // to be there to execute another program.
 func init() {
@@ -59,6 +62,11 @@ func become(role string) error {
 	if dir := os.Getenv(tmpfsEnv); dir != "" {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
 			return fmt.Errorf("mount a tmpfs on %s: %w", dir, err)
+		}
+	}
+	if os.Getenv(devptsEnv) != "" {
+		if err := unix.Mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"); err != nil {
+			return fmt.Errorf("mount a devpts: %w", err)
 		}
 	}
 	if err := awaitByte(n[0]); err != nil {

@@ -109,6 +109,9 @@ func newContainer(t testing.TB, p *Program, files []*os.File, uid, gid int, args
 	}
 	c.cmd = exec.Command("/proc/self/exe", args...)
 	c.cmd.Env = []string{fmt.Sprintf("%s=%d %d %d %d", roleEnv, 3+len(files), uid, gid, filter), tmpfsEnv + "=" + p.Tmpfs}
+	if p.Devpts {
+		c.cmd.Env = append(c.cmd.Env, devptsEnv+"=1")
+	}
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = theirs[0], theirs[1], theirs[2]
 	c.cmd.ExtraFiles = append(append([]*os.File{}, files...), gate)
 	c.cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}

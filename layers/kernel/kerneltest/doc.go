@@ -48,6 +48,6 @@ func NeedRoot(t testing.TB) {
 
 // order in which subsystems export and import, whatever the caller's.
 var order = map[string]int{
-	"task": 1, "rootfs": 2, "ipc": 3, "memory": 4, "file": 5, "pipe": 6, "socket": 7, "event": 8,
-	"signal": 9, "timer": 10, "credential": 11, "cpu": 12, // any other one comes first
+	"task": 1, "rootfs": 2, "ipc": 3, "memory": 4, "file": 5, "tty": 6, "pipe": 7, "socket": 8, "event": 9,
+	"signal": 10, "timer": 11, "credential": 12, "cpu": 13, // any other one comes first
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/io-mig/mig/layers/kernel/procfs"
@@ -130,7 +131,8 @@ func timerIDs(p *target.Process) (map[int]bool, error) {
 }
 
 // pending lists what is queued but for the signals of timers: when such a
-// timer is armed again it expires at once and queues its own.
+// timer is armed again it expires at once and queues its own. SIGSTOP is not in
+// the list: the subsystem task takes the process for stopped.
 func pending(th *tracer.Thread, shared bool, timers map[int]bool) ([][]byte, error) {
 	infos, err := th.PeekSiginfo(shared)
 	if err != nil {
@@ -140,6 +142,9 @@ func pending(th *tracer.Thread, shared bool, timers map[int]bool) ([][]byte, err
 	for i := range infos {
 		if infos[i].Code() == siTimer && timers[infos[i].Pid()] {
 			continue // si_timerid is where si_pid is
+		}
+		if infos[i].Signo() == int(unix.SIGSTOP) {
+			continue
 		}
 		out = append(out, infos[i][:])
 	}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/tracer"
 )
 
 // Descriptor is one entry of a source process's descriptor table.
@@ -56,8 +57,44 @@ func (p *Process) Descriptors() ([]Descriptor, error) {
 		}
 		out = append(out, d)
 	}
+	if err := p.askCloseOnExec(out); err != nil {
+		return nil, err
+	}
 	p.descriptors = out
 	return out, nil
+}
+
+// askCloseOnExec asks the process for the flags of descriptors where /proc does
+// not tell them: of files that the kernel opened with O_CLOEXEC among their own
+// flags, as those of ioctl(TIOCGPTPEER), by which runtimes open a container's
+// terminal, and of epoll_create1(2), fdinfo shows it for every descriptor
+// (seq_show of fs/proc/fd.c).
+func (p *Process) askCloseOnExec(list []Descriptor) error {
+	var calls []tracer.Call
+	var of []*Descriptor
+	for i := range list {
+		if d := &list[i]; d.CloseOnExec && (d.Terminal() || d.Link.Kind == procfs.FDEpoll) {
+			of = append(of, d)
+			calls = append(calls, tracer.Syscall(unix.SYS_FCNTL, uint64(d.FD), unix.F_GETFD))
+		}
+	}
+	if len(calls) == 0 {
+		return nil
+	}
+	if p.Traced == nil {
+		return ErrNotStopped
+	}
+	err := p.Traced.Run(p.Traced.Leader(), calls)
+	if err == nil {
+		err = tracer.Check(calls)
+	}
+	if err != nil {
+		return fmt.Errorf("ask pid %d for the flags of descriptors: %w", p.Pid, err)
+	}
+	for i, d := range of {
+		d.CloseOnExec = calls[i].Ret&unix.FD_CLOEXEC != 0
+	}
+	return nil
 }
 
 func (p *Process) descriptor(fd int) (Descriptor, error) {

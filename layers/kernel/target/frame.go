@@ -56,6 +56,8 @@ type Frame struct {
 	commit   func() error // runs once
 	// atCommit are the functions that AtCommit was given.
 	atCommit []func() error
+	// terminals are those that exist, by their numbers in the image.
+	terminals map[int]*MadeTerminal
 
 	// sending is held while descriptors are on their way to a process: all of
 	// them read from one socket.
@@ -101,6 +103,7 @@ type Task struct {
 	caps *procfs.CapSets
 	// files is the limit of open files to go back to, nil if it was not lifted.
 	files *unix.Rlimit
+	stop  *Stop // nil: it runs
 }
 
 // Task returns a process under construction, nil if there is none.
@@ -249,6 +252,11 @@ func (f *Frame) commitAll() error {
 		if t.Traced == nil {
 			return fmt.Errorf("process %d: %w", t.ID, ErrNotStopped)
 		}
+		if err := t.halt(); err != nil {
+			return fmt.Errorf("process %d: stop it: %w", t.ID, err)
+		}
+	}
+	for _, t := range tasks {
 		if err := t.Traced.Release(); err != nil {
 			return fmt.Errorf("process %d: set the registers: %w", t.ID, err)
 		}
@@ -354,6 +362,10 @@ func (t *Task) MoveStdio() error {
 	t.socket = socket
 	t.moveObjects(p)
 	keep := map[int]bool{socket: true, t.Stdio[0]: true, t.Stdio[1]: true, t.Stdio[2]: true}
+	for _, fd := range t.Table.carried {
+		*fd = p.DupAbove(*fd, t.Table.Aside())
+		keep[*fd] = true
+	}
 	for _, fd := range sortedKeys(open) {
 		if !keep[fd] && !t.Table.kept[fd] {
 			p.Close(fd)
@@ -402,7 +414,7 @@ func (t *Task) widenTable() error {
 	if err := unix.Prlimit(t.Pid, unix.RLIMIT_NOFILE, nil, &was); err != nil {
 		return fmt.Errorf("read the limit of open files: %w", err)
 	}
-	need := len(t.Table.wanted) + len(t.Table.kept) + frameSocket + 1 + tableMargin + t.frame.parkable(t)
+	need := len(t.Table.wanted) + len(t.Table.kept) + 2*len(t.Table.carried) + frameSocket + 1 + tableMargin + t.frame.parkable(t)
 	for fd := range t.Table.wanted {
 		need = max(need, fd+1)
 	}

@@ -17,6 +17,7 @@ const (
 	OwnerPipe   OwnedBy = "pipe"
 	OwnerEvent  OwnedBy = "event"
 	OwnerSocket OwnedBy = "socket"
+	OwnerTTY    OwnedBy = "tty"
 )
 
 // Owner tells whose the description is. Every description has exactly one, the
@@ -25,6 +26,9 @@ const (
 func (d *Descriptor) Owner() OwnedBy {
 	if d.Stdio >= 0 || d.Flags&unix.O_PATH != 0 {
 		return OwnerFile
+	}
+	if d.Terminal() {
+		return OwnerTTY
 	}
 	switch d.Link.Kind {
 	case procfs.FDPipe:

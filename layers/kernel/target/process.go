@@ -40,6 +40,7 @@ type Process struct {
 	gone bool
 
 	mu          sync.Mutex
+	attaching   *tracer.Tracer // while attach is under way
 	descriptors []Descriptor
 	thaw        func() error // given to Attach: see Source.attachFrozen
 	closers     []io.Closer  // see OnRelease
@@ -97,13 +98,33 @@ func (p *Process) Setup(ctx context.Context) error {
 
 func (p *Process) attach(ctx context.Context) error {
 	t := tracer.New()
+	p.setAttaching(t)
 	tr, err := t.Attach(ctx, tracer.Options{Pid: p.Pid, Thaw: p.thaw})
+	p.setAttaching(nil)
 	p.thaw = nil // the freezer is thawed now, or the event fails
 	if err != nil {
 		return errors.Join(fmt.Errorf("stop pid %d: %w", p.Pid, err), t.Close())
 	}
 	p.tracer, p.Traced = t, tr
 	return nil
+}
+
+func (p *Process) setAttaching(t *tracer.Tracer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.attaching = t
+}
+
+// seizing is the thread for which attach waits in the kernel, 0 if there is
+// none.
+func (p *Process) seizing() int {
+	p.mu.Lock()
+	t := p.attaching
+	p.mu.Unlock()
+	if t == nil {
+		return 0
+	}
+	return t.Seizing()
 }
 
 // inVfork: the process runs in the memory of its parent.

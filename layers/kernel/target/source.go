@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +32,8 @@ type Source struct {
 	// Allowed is what the container's spec gives it, nil if that is not known: an
 	// import of the image under the same spec may do as much.
 	Allowed *Allowed
+	// Terminal: the container has a terminal of its own (spec.process.terminal).
+	Terminal bool
 	// OwnIPC: the container has an IPC namespace of its own, which ends with it.
 	OwnIPC bool
 
@@ -189,7 +192,9 @@ func (s *Source) list() error {
 // attachFrozen seizes every process of a frozen container. Frozen tasks
 // report no stop, so all are seized and interrupted first; then the freezer is
 // thawed, and each task stops before it runs a single instruction of its own
-// (a pending PTRACE_INTERRUPT traps on the way back to user mode).
+// (a pending PTRACE_INTERRUPT traps on the way back to user mode). A process
+// that is stopped by job control cannot be seized before that: it stays as it
+// is when it is thawed.
 func (s *Source) attachFrozen(ctx context.Context) error {
 	var todo []*Process
 	for _, p := range s.processes {
@@ -202,15 +207,20 @@ func (s *Source) attachFrozen(ctx context.Context) error {
 	}
 	gate := newGate(len(todo), s.Freezer.Thaw)
 	errs := make([]error, len(todo))
+	arrivals := make([]func(), len(todo))
+	for i := range todo {
+		arrivals[i] = sync.OnceFunc(gate.arrive)
+	}
 	var wg sync.WaitGroup
 	for i, p := range todo {
-		arrive := sync.OnceFunc(gate.arrive)
+		arrive := arrivals[i]
 		p.thaw = func() error { arrive(); return gate.wait(ctx) }
 		wg.Go(func() {
 			errs[i] = p.Setup(ctx)
 			arrive() // Setup may have failed before it came to the gate
 		})
 	}
+	passStopped(ctx, todo, arrivals, gate)
 	wg.Wait()
 	for i, p := range todo {
 		p.thaw = nil
@@ -219,6 +229,36 @@ func (s *Source) attachFrozen(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// passStopped lets those through the gate that are stopped by job control: their
+// tracers wait in the kernel until they are thawed. One that is seen to wait for
+// the same thread a few times in a row does so.
+func passStopped(ctx context.Context, list []*Process, arrivals []func(), g *gate) {
+	const look, often = 2 * time.Millisecond, 5
+	type sight struct{ tid, times int }
+	seen := make([]sight, len(list))
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for {
+		select {
+		case <-g.open:
+			return
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for i, p := range list {
+			tid := p.seizing()
+			if tid == 0 || tid != seen[i].tid {
+				seen[i] = sight{tid: tid}
+				continue
+			}
+			if seen[i].times++; seen[i].times == often {
+				arrivals[i]()
+			}
+		}
+	}
 }
 
 // Pids lists the container's processes while they run, the init first. Any of

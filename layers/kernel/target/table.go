@@ -34,6 +34,8 @@ type Table struct {
 	made map[uint64]int
 	// parked are those that are here for other processes only.
 	parked map[int]bool
+	// carried are descriptors that MoveStdio moves out of the way.
+	carried []*int
 }
 
 // newTable starts with the descriptors the task has now.
@@ -95,6 +97,10 @@ func (t *Table) Aside() int {
 // Keep protects a descriptor that a subsystem opened early from MoveStdio,
 // until it is closed by a plan.
 func (t *Table) Keep(fd int) { t.kept[fd] = true }
+
+// Carry makes MoveStdio move a descriptor out of the way instead of closing it,
+// and write its new number to *fd. Whoever asked for it closes it.
+func (t *Table) Carry(fd *int) { t.carried = append(t.carried, fd) }
 
 // At reports whether descriptor fd is open and, if the image wants it, its
 // close-on-exec flag.

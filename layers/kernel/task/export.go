@@ -144,9 +144,6 @@ func describeThreads(p *target.Process) ([]*state.Thread, error) {
 }
 
 func describeThread(p *target.Process, th *tracer.Thread) (*state.Thread, error) {
-	if th.Stopped != 0 {
-		return nil, errors.New("it is stopped by job control since the pre-flight: continue it (SIGCONT)")
-	}
 	m := &state.Thread{Tid: int32(th.NSTid)}
 	proc := p.Proc.Thread(th.Tid)
 	comm, err := proc.Comm()

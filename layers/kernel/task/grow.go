@@ -39,6 +39,9 @@ func (s *Subsystem) receiveTree(in *record.Record) error {
 			return fmt.Errorf("%s: %w", in.Header, err)
 		}
 	}
+	if err := s.addTerminals(&m); err != nil {
+		return fmt.Errorf("%s: %w", in.Header, err)
+	}
 	s.tree = append(s.tree, m.Node...)
 	if len(s.tree) < int(m.Nodes) {
 		return nil
@@ -52,15 +55,18 @@ func (s *Subsystem) receiveTree(in *record.Record) error {
 
 // grow makes the processes.
 func (s *Subsystem) grow(first *target.Task) error {
+	if err := s.makeTerminals(); err != nil {
+		return err
+	}
 	st, err := first.Proc.Status()
 	if err != nil {
 		return err
 	}
-	steps, err := plan(s.tree, int(last(st.NSsid)), int(last(st.NSpgid)))
+	steps, err := plan(s.tree, s.terminals, int(last(st.NSsid)), int(last(st.NSpgid)))
 	if err != nil {
 		return err
 	}
-	g := &grower{tasks: map[int]*target.Task{initPid: first}, nodes: map[int]*state.Node{}, reap: map[int]bool{}}
+	g := &grower{frame: s.env.Frame, tasks: map[int]*target.Task{initPid: first}, nodes: map[int]*state.Node{}, reap: map[int]bool{}}
 	for _, n := range s.tree {
 		g.nodes[int(n.Pid)] = n
 	}
@@ -90,6 +96,7 @@ func (s *Subsystem) grow(first *target.Task) error {
 
 // grower follows a plan.
 type grower struct {
+	frame *target.Frame
 	tasks map[int]*target.Task
 	nodes map[int]*state.Node
 	reap  map[int]bool // that were sent SIGCHLD for the end of a zombie
@@ -112,6 +119,8 @@ func (g *grower) do(s step) error {
 			return fmt.Errorf("put process %d into process group %d: %w", s.pid, s.group, err)
 		}
 		return nil
+	case stepTerminal, stepNoTerminal, stepForeground:
+		return g.terminal(t, s)
 	case stepEnd:
 		if err := t.End(0); err != nil {
 			return err

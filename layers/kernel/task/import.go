@@ -65,6 +65,7 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 		if err == nil {
 			err = denyWriteExecute(t, k.settings)
 		}
+		s.stopAgain(t)
 	}
 	if err != nil {
 		return record.Progress{}, fmt.Errorf("task: process %d: %w", step.Process, err)

@@ -29,6 +29,13 @@ const (
 	stepReaper
 	// stepGroup: pid enters a process group, or makes it if it is its own pid.
 	stepGroup
+	// stepTerminal: pid, a session's leader, takes its terminal.
+	stepTerminal
+	// stepNoTerminal: pid gives up the controlling terminal of its session; if
+	// it leads that, for all of it.
+	stepNoTerminal
+	// stepForeground: the group becomes the foreground of pid's terminal.
+	stepForeground
 	// stepEnd: pid, a helper, ends, and its parent by waits for it.
 	stepEnd
 	// stepZombie: pid ends for good, with its status.
@@ -43,6 +50,8 @@ type step struct {
 	sibling bool
 	signal  int // exit signal of a fork; 0 for helpers, whose end nobody is told
 	group   int
+	// terminal is its index in the image.
+	terminal int
 }
 
 // member is a process of the history.
@@ -68,21 +77,28 @@ type planner struct {
 	byPid   map[int]*member
 	used    map[int]bool // ids that no temporary helper may have
 	helpers []*member    // that are alive, in the order in which they were made
+	// terminals are the controlling ones by their sessions.
+	terminals map[int]*state.Pseudoterminal
 }
 
 // initPid is the first process of a pid namespace.
 const initPid = 1
 
 // plan returns the history of a tree. The init exists already, in a session and
-// a group: 1, or 0 for those of somebody outside.
-func plan(nodes []*state.Node, session, group int) ([]step, error) {
-	p := &planner{byPid: map[int]*member{}, used: map[int]bool{}}
+// a group: 1, or 0 for those of somebody outside. terminals exist, too; the
+// console, if there is one, is the init's controlling terminal.
+func plan(nodes []*state.Node, terminals []*state.Pseudoterminal, session, group int) ([]step, error) {
+	p := &planner{byPid: map[int]*member{}, used: map[int]bool{}, terminals: map[int]*state.Pseudoterminal{}}
 	if err := p.add(nodes); err != nil {
+		return nil, err
+	}
+	if err := p.addTerminals(terminals); err != nil {
 		return nil, err
 	}
 	p.needs()
 	first := p.members[0]
 	first.made, first.session, first.group = true, session, group
+	p.passConsole(first, terminals)
 	if err := p.grow(first); err != nil {
 		return nil, err
 	}
@@ -90,6 +106,9 @@ func plan(nodes []*state.Node, session, group int) ([]step, error) {
 		return nil, err
 	}
 	if err := p.groups(); err != nil {
+		return nil, err
+	}
+	if err := p.foregrounds(terminals); err != nil {
 		return nil, err
 	}
 	for i := len(p.helpers) - 1; i >= 0; i-- {
@@ -207,6 +226,7 @@ func (p *planner) grow(m *member) error {
 func (p *planner) lead(m *member) {
 	p.do(step{kind: stepSession, pid: m.pid})
 	m.session, m.group = m.pid, m.pid
+	p.takeTerminal(m)
 }
 
 // fork makes c, a child of m, and all below it.

@@ -17,15 +17,17 @@ import (
 type world struct {
 	all  map[int]*proc
 	next int
+	ttys ttys
 }
 
 type proc struct {
 	pid, parent, group, session, signal int
 	reaper, dead                        bool
+	tty                                 int // controlling terminal, 0 for none
 }
 
 func newWorld() *world {
-	return &world{all: map[int]*proc{1: {pid: 1, group: 1, session: 1, signal: 17}}, next: 2}
+	return &world{all: map[int]*proc{1: {pid: 1, group: 1, session: 1, signal: 17}}, next: 2, ttys: newTTYs()}
 }
 
 func (w *world) fork(by, pid, signal int, sibling bool) error {
@@ -61,7 +63,8 @@ func (w *world) setsid(pid int) error {
 			return fmt.Errorf("setsid of %d, which leads a group", pid)
 		}
 	}
-	w.all[pid].session, w.all[pid].group = pid, pid
+	m := w.all[pid]
+	m.session, m.group, m.tty = pid, pid, 0
 	return nil
 }
 
@@ -81,6 +84,9 @@ func (w *world) setpgid(pid, group int) error {
 
 // exit ends a process: its children are adopted.
 func (w *world) exit(pid int) {
+	if m := w.all[pid]; m.tty != 0 && m.session == pid {
+		_ = w.leave(pid)
+	}
 	r := w.all[w.all[pid].parent]
 	for r.pid != 1 && (!r.reaper || r.dead) {
 		r = w.all[r.parent]
@@ -115,6 +121,12 @@ func (w *world) do(s step) error {
 		w.all[s.pid].reaper = true
 	case stepGroup:
 		return w.setpgid(s.pid, s.group)
+	case stepTerminal:
+		return w.take(s.pid, s.terminal)
+	case stepNoTerminal:
+		return w.leave(s.pid)
+	case stepForeground:
+		return w.front(s.pid, s.terminal, s.group)
 	case stepEnd:
 		w.exit(s.pid)
 		return w.wait(s.by, s.pid)
@@ -130,6 +142,9 @@ func (w *world) nodes() []*state.Node {
 	for _, p := range w.all {
 		n := &state.Node{Pid: int32(p.pid), Parent: int32(p.parent), ProcessGroup: int32(p.group), Session: int32(p.session),
 			ExitSignal: int32(p.signal), ChildSubreaper: p.reaper, Id: uint32(p.pid)}
+		for _, session := range w.ttys.session {
+			n.NoTerminal = n.NoTerminal || !p.dead && session == p.session && p.tty == 0
+		}
 		if p.dead {
 			n.Id, n.ChildSubreaper = 0, false
 		}
@@ -142,7 +157,7 @@ func (w *world) nodes() []*state.Node {
 // follow plays a plan and compares the outcome.
 func follow(t *testing.T, nodes []*state.Node) {
 	t.Helper()
-	steps, err := plan(nodes, 1, 1)
+	steps, err := plan(nodes, nil, 1, 1)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, show(nodes))
 	}
@@ -175,7 +190,7 @@ func TestPlanOfHistories(t *testing.T) {
 		w := history(rand.New(rand.NewPCG(seed, 1)))
 		nodes := w.nodes()
 		var r *refusal
-		if _, err := plan(nodes, 1, 1); errors.As(err, &r) {
+		if _, err := plan(nodes, nil, 1, 1); errors.As(err, &r) {
 			refused++
 			continue
 		}
@@ -255,7 +270,7 @@ func TestPlanRefusesForgedTrees(t *testing.T) {
 		"sessions in circle": {one(), {Id: 2, Pid: 2, Parent: 1, ProcessGroup: 3, Session: 3}, {Id: 3, Pid: 3, Parent: 2, ProcessGroup: 2, Session: 2}},
 		"outside":            {one(), {Id: 2, Pid: 2, Parent: 1}},
 	} {
-		if steps, err := plan(nodes, 1, 1); err == nil {
+		if steps, err := plan(nodes, nil, 1, 1); err == nil {
 			t.Errorf("%s: accepted as %+v", name, steps)
 		}
 	}

@@ -65,8 +65,6 @@ func inspect(t procfs.Task, first bool) error {
 		return &refusal{what, "its leader has exited", ""}
 	case st.TracerPid != 0:
 		return &refusal{what, fmt.Sprintf("process %d traces it", st.TracerPid), "detach the debugger"}
-	case st.State == 'T':
-		return &refusal{what, "it is stopped by job control", "continue it (SIGCONT)"}
 	}
 	if why := unknownPersonality(t.Pid()); why != "" {
 		return &refusal{what, why, ""}

@@ -62,6 +62,8 @@ type Subsystem struct {
 	// tree is what has arrived of the tree; grown: it exists.
 	tree  []*state.Node
 	grown bool
+	// terminals have arrived with the tree's first part.
+	terminals []*state.Pseudoterminal
 }
 
 // saved is one process on its way in.

@@ -32,6 +32,10 @@ func (s *Subsystem) exportTree(ctx context.Context, out record.Sink) error {
 	if err != nil {
 		return err
 	}
+	terminals, err := s.exportTerminals(processes, nodes)
+	if err != nil {
+		return err
+	}
 	used, err := usedAddresses(processes)
 	if err != nil {
 		return err
@@ -39,11 +43,11 @@ func (s *Subsystem) exportTree(ctx context.Context, out record.Sink) error {
 	total := uint32(len(nodes))
 	for at := 0; len(nodes) > 0; {
 		n := min(len(nodes), nodesPerRecord)
-		m := &state.Tree{Nodes: total, Node: nodes[:n], Used: used}
+		m := &state.Tree{Nodes: total, Node: nodes[:n], Used: used, Terminal: terminals}
 		if err := send(ctx, out, record.Header{Kind: KindTree, Entity: uint64(at)}, m); err != nil {
 			return err
 		}
-		nodes, used, at = nodes[n:], nil, at+n
+		nodes, used, terminals, at = nodes[n:], nil, nil, at+n
 	}
 	return nil
 }
@@ -71,6 +75,9 @@ func describeTree(processes []*target.Process) ([]*state.Node, error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	if err := findUnreported(processes, nodes); err != nil {
+		return nil, err
+	}
 	for _, p := range processes {
 		dead, err := zombies(p, inside)
 		if err != nil {
@@ -88,6 +95,9 @@ func describeProcess(p *target.Process, inside map[int]int) (*state.Node, error)
 		return nil, err
 	}
 	n.Id = uint32(p.ID)
+	if n.Stopped, err = stopped(p); err != nil {
+		return nil, err
+	}
 	n.ChildSubreaper, err = adoptsOrphans(p)
 	return n, err
 }
