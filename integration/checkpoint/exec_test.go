@@ -18,22 +18,25 @@ func session(t *testing.T, host *itest.Host, id, name, script string) {
 	host.Must(t, "tasks", "exec", "--detach", "--exec-id", name, id, "sh", "-c", script)
 }
 
-// A session of exec whose streams lead to its client is named and refused; one
-// that has let go of them is carried, and is a child of the init afterwards.
+// A session of exec is carried, and is a child of the init afterwards. Its client
+// is not there any more: its input is at its end, what it writes goes nowhere,
+// and its terminal is hung up.
 func TestCheckpointExecSession(t *testing.T) {
 	host := itest.Start(t, daemon.Config{Version: daemon.V24}, image.Busybox)
 	const id = "session"
 	removeLater(t, host, id)
 	host.Must(t, "run", "--detach", "--null-io", "--runtime", itest.Mig, image.Busybox.Name, id, "sh", "-c", "while :; do sleep 0.1; done")
 
-	session(t, host, id, "held", "sleep 1000")
-	result := host.Ctr(t.Context(), "containers", "checkpoint", "--rw", "--image", "--task", id, "mig.test/session:refused")
-	if result.Code == 0 || !strings.Contains(result.Stderr, "held by a process outside") {
-		t.Fatalf("a session with a client was not refused by name: exit %d: %s", result.Code, result.Stderr)
+	session(t, host, id, "reader", `cat >/tmp/read; echo end >/tmp/end`)
+	session(t, host, id, "writer", `n=0; while echo $n; do n=$((n+1)); echo $n >/tmp/w; mv /tmp/w /tmp/written; sleep 0.02; done; echo fails >/tmp/fails`)
+	s := onScreen(t, host, 30, 100, "tasks", "exec", "--tty", "--exec-id", "screen", id, "sh", "-c",
+		`trap 'echo hup >/tmp/hup' HUP; [ -t 0 ] && echo up; echo up >/tmp/up; while [ ! -e /tmp/hup ]; do sleep 0.05; done; read line || echo eof >/tmp/eof`)
+	s.expect("up")
+	written := func() int {
+		return number(t, strings.TrimSpace(shell(t, host, id, "until [ -s /tmp/written ]; do sleep 0.05; done; cat /tmp/written")))
 	}
-	host.Must(t, "tasks", "kill", "--exec-id", "held", "--signal", "KILL", id)
-	host.Ctr(t.Context(), "tasks", "delete", "--exec-id", "held", id)
-
+	shell(t, host, id, "until pidof cat >/dev/null && [ -s /tmp/up ]; do sleep 0.05; done")
+	beforehand := written()
 	session(t, host, id, "free", `exec </dev/null >/dev/null 2>&1; echo $$ >/tmp/pid; n=0; while :; do n=$((n+1)); echo $n >/tmp/new; mv /tmp/new /tmp/count; sleep 0.05; done`)
 	count := func() int {
 		return number(t, strings.TrimSpace(shell(t, host, id, "until [ -s /tmp/count ]; do sleep 0.05; done; cat /tmp/count")))
@@ -53,4 +56,9 @@ func TestCheckpointExecSession(t *testing.T) {
 	if parent := shell(t, host, id, `grep PPid /proc/$(cat /tmp/pid)/status`); strings.Fields(parent)[1] != "1" {
 		t.Errorf("its parent is %q, want the init", parent)
 	}
+	shell(t, host, id, "until [ -s /tmp/end ] && [ -s /tmp/hup ] && [ -s /tmp/eof ]; do sleep 0.05; done; [ ! -s /tmp/read ]")
+	if now := written(); now <= beforehand {
+		t.Errorf("who writes to the client has counted to %d and now to %d", beforehand, now)
+	}
+	shell(t, host, id, "[ ! -e /tmp/fails ]")
 }

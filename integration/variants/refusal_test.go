@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/oci"
 
 	"github.com/io-mig/mig/integration/internal/daemon"
 )
@@ -37,10 +38,10 @@ func (b *box) refused(patterns ...string) {
 }
 
 // TestExecSession: its streams lead to somebody outside, so that it is refused
-// by name. When it is over, a checkpoint works.
+// by name where the container says so. When it is over, a checkpoint works.
 func TestExecSession(t *testing.T) {
 	h := startHost(t, daemon.V24)
-	b := h.run(t, "visited", variant{})
+	b := h.run(t, "visited", variant{spec: []oci.SpecOpts{oci.WithAnnotations(map[string]string{"io.mig/exec": "refuse"})}})
 	b.lives("at first")
 	h.Must(t, "tasks", "exec", "--detach", "--exec-id", "visitor", b.id, "sleep", "1000")
 	b.refused("exec session")

@@ -36,9 +36,13 @@ type Pipe struct {
 	// The container's standard input (1 + stream), else 0. It has no ends.
 	Stdio uint32 `protobuf:"varint,4,opt,name=stdio,proto3" json:"stdio,omitempty"`
 	// Owner and permissions of the inode.
-	Uid           uint32 `protobuf:"varint,5,opt,name=uid,proto3" json:"uid,omitempty"`
-	Gid           uint32 `protobuf:"varint,6,opt,name=gid,proto3" json:"gid,omitempty"`
-	Mode          uint32 `protobuf:"varint,7,opt,name=mode,proto3" json:"mode,omitempty"`
+	Uid  uint32 `protobuf:"varint,5,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid  uint32 `protobuf:"varint,6,opt,name=gid,proto3" json:"gid,omitempty"`
+	Mode uint32 `protobuf:"varint,7,opt,name=mode,proto3" json:"mode,omitempty"`
+	// The other end was held by somebody outside of the container, as by the
+	// client of a session of exec: its readers find the end behind what is unread,
+	// and what is written to it goes nowhere.
+	Abandoned     bool `protobuf:"varint,8,opt,name=abandoned,proto3" json:"abandoned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -120,6 +124,13 @@ func (x *Pipe) GetMode() uint32 {
 		return x.Mode
 	}
 	return 0
+}
+
+func (x *Pipe) GetAbandoned() bool {
+	if x != nil {
+		return x.Abandoned
+	}
+	return false
 }
 
 // PipeEnd is an open file description of a pipe.
@@ -242,7 +253,7 @@ var File_spec_state_pipe_proto protoreflect.FileDescriptor
 
 const file_spec_state_pipe_proto_rawDesc = "" +
 	"\n" +
-	"\x15spec/state/pipe.proto\x12\tmig.state\"\xc1\x01\n" +
+	"\x15spec/state/pipe.proto\x12\tmig.state\"\xdf\x01\n" +
 	"\x04Pipe\x12\x1a\n" +
 	"\bcapacity\x18\x01 \x01(\rR\bcapacity\x12$\n" +
 	"\x03end\x18\x02 \x03(\v2\x12.mig.state.PipeEndR\x03end\x12)\n" +
@@ -250,7 +261,8 @@ const file_spec_state_pipe_proto_rawDesc = "" +
 	"\x05stdio\x18\x04 \x01(\rR\x05stdio\x12\x10\n" +
 	"\x03uid\x18\x05 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x06 \x01(\rR\x03gid\x12\x12\n" +
-	"\x04mode\x18\a \x01(\rR\x04mode\"A\n" +
+	"\x04mode\x18\a \x01(\rR\x04mode\x12\x1c\n" +
+	"\tabandoned\x18\b \x01(\bR\tabandoned\"A\n" +
 	"\aPipeEnd\x12 \n" +
 	"\vdescription\x18\x01 \x01(\x04R\vdescription\x12\x14\n" +
 	"\x05flags\x18\x02 \x01(\rR\x05flags\"Q\n" +

@@ -37,6 +37,8 @@ func decodePipe(r *record.Record) (*state.Pipe, error) {
 		return nil, fmt.Errorf("standard stream %d cannot have content", int(msg.Stdio)-1)
 	case msg.Mode > 0o7777:
 		return nil, fmt.Errorf("mode %#o", msg.Mode)
+	case msg.Abandoned && msg.OpenedElsewhere:
+		return nil, errors.New("an abandoned pipe with a name")
 	case len(msg.End) == 0:
 		return nil, errors.New("a pipe without an end")
 	}

@@ -37,6 +37,7 @@ func TestHostilePipesAreRefused(t *testing.T) {
 		"unknown flags":  {End: []*state.PipeEnd{{Description: 1, Flags: unix.O_CREAT}}},
 		"standard error": {End: two(), OpenedElsewhere: true, Stdio: 3},
 		"made stdin":     {End: two(), Stdio: 1},
+		"abandoned FIFO": {End: two(), Abandoned: true, OpenedElsewhere: true},
 	} {
 		if _, err := decodePipe(encode(t, KindPipe, 1, m)); err == nil {
 			t.Errorf("%s: accepted", name)

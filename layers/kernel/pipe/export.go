@@ -68,15 +68,18 @@ func (s *Subsystem) export(ctx context.Context, id uint64, g *group, out record.
 		return err
 	}
 	if r != nil {
-		return r
+		if carried, err := s.carries(g); err != nil || !carried {
+			return errors.Join(err, r)
+		}
 	}
 	msg, err := g.describe(int(f.Fd()))
 	if err != nil {
 		return err
 	}
+	msg.Abandoned = r != nil
 	var parts []*state.PipeContent
 	if g.reader() != nil { // else nobody can read it any more
-		if parts, err = unread(int(f.Fd()), int(msg.Capacity), g.packets()); err != nil {
+		if parts, err = unread(int(f.Fd()), int(msg.Capacity), g.packets(), msg.Abandoned); err != nil {
 			return err
 		}
 	}
@@ -95,6 +98,15 @@ func (s *Subsystem) export(ctx context.Context, id uint64, g *group, out record.
 	}
 	s.entities.Add(1)
 	return nil
+}
+
+// carries: the pipe leads to the client of a session of exec, and the request
+// does not refuse those.
+func (s *Subsystem) carries(g *group) (bool, error) {
+	if s.env.RefusesExec() {
+		return false, nil
+	}
+	return g.ofExec(s.env.Source.Init)
 }
 
 // describe makes the message but for the content.
@@ -125,8 +137,9 @@ func (g *group) describe(fd int) (*state.Pipe, error) {
 const endFlags = unix.O_ACCMODE | target.StatusFlags
 
 // unread copies what is in a pipe without taking it: tee(2) makes the buffers
-// of the pipe those of another one, too, which has as many of them.
-func unread(fd, capacity int, packets bool) ([]*state.PipeContent, error) {
+// of the pipe those of another one, too, which has as many of them. Somebody
+// outside may write to an open pipe meanwhile.
+func unread(fd, capacity int, packets, open bool) ([]*state.PipeContent, error) {
 	want, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
 	if err != nil {
 		return nil, os.NewSyscallError("ioctl(FIONREAD)", err)
@@ -147,6 +160,9 @@ func unread(fd, capacity int, packets bool) ([]*state.PipeContent, error) {
 	n, err := unix.Tee(fd, own[1], 1<<30, splitNonblock)
 	if err != nil {
 		return nil, os.NewSyscallError("tee", err)
+	}
+	if open && int(n) > want {
+		want = int(n)
 	}
 	if int(n) != want {
 		return nil, fmt.Errorf("tee copied %d of %d unread bytes: somebody outside of the container uses the pipe", n, want)

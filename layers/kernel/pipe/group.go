@@ -111,6 +111,31 @@ func (g *group) outside(fd int) (*refusal, error) {
 	}, nil
 }
 
+// ofExec: everybody who has the pipe was started by exec, or by somebody who
+// was: a runtime gives such a process a session of its own. Their client is not
+// there when they are restored.
+func (g *group) ofExec(init int) (bool, error) {
+	home, err := procfs.Host().Process(init).Stat()
+	if err != nil {
+		return false, err
+	}
+	for _, e := range g.ends {
+		st, err := procfs.Host().Process(e.pid).Stat()
+		if err != nil {
+			return false, err
+		}
+		if e.pid == init || st.Session == home.Session {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// abandonment tells what becomes of a pipe whose other end is a client's.
+func abandonment(r *refusal) *refusal {
+	return &refusal{r.what, r.why + ", as that of a session of exec by its client: in a restored container its readers find its end, and what is written to it is lost", "leave the session"}
+}
+
 // refusal is something that cannot be carried: what it is, why, and a remedy.
 type refusal struct{ what, why, remedy string }
 

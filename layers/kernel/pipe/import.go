@@ -159,12 +159,20 @@ func (a *arrival) placeEnd(p *target.Plan, e *state.PipeEnd, raw *[2]int) error 
 	if e.Flags&unix.O_ACCMODE == unix.O_WRONLY {
 		from = raw[1]
 	}
-	path := p.PutString(fmt.Sprint(target.SelfFD, from))
+	name := fmt.Sprint(target.SelfFD, from)
+	if a.msg.Abandoned && from == raw[1] {
+		name = sink
+	}
+	path := p.PutString(name)
 	cwd := int64(unix.AT_FDCWD)
 	fd := p.Open(tracer.Syscall(unix.SYS_OPENAT, uint64(cwd), path, uint64(e.Flags&unix.O_ACCMODE|unix.O_NONBLOCK|unix.O_CLOEXEC)))
 	p.Call(tracer.Syscall(unix.SYS_FCNTL, uint64(fd), unix.F_SETFL, uint64(e.Flags&target.StatusFlags)))
 	return p.Place(e.Description, fd)
 }
+
+// sink takes what is written to an abandoned pipe, whose writers did not fail
+// when the checkpoint was made.
+const sink = "/dev/null"
 
 // fill writes the content. The descriptor does not block: content that does not
 // fit is an error and not a hang.

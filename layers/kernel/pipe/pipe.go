@@ -7,7 +7,9 @@
 //
 // Content is copied by tee(2) into a pipe of the engine: nothing is consumed,
 // no offset and no flag of the application's changes. A pipe whose other end is
-// held outside of the container is refused by name.
+// held outside of the container is refused by name, unless only processes of
+// sessions that were started by exec have it: theirs is as if the client had gone
+// away, and what they write goes nowhere.
 //
 // Sources: pipe(7), tee(2), fcntl(2); fs/pipe.c.
 package pipe

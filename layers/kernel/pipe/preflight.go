@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/spec/record"
 )
 
@@ -61,9 +62,17 @@ func (s *Subsystem) suspects(ctx context.Context) (map[inode]record.Finding, err
 		if err != nil {
 			return nil, fmt.Errorf("pipe: pid %d: fd %d: %w", e.pid, e.d.FD, err)
 		}
-		if r != nil {
-			out[g.id] = record.Finding{Pid: e.pid, FD: e.d.FD, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy}
+		if r == nil {
+			continue
 		}
+		warning, err := s.carries(g)
+		if err != nil && !procfs.IsGone(err) {
+			return nil, fmt.Errorf("pipe: pid %d: %w", e.pid, err)
+		}
+		if warning {
+			r = abandonment(r)
+		}
+		out[g.id] = record.Finding{Pid: e.pid, FD: e.d.FD, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy, Warning: warning}
 	}
 	return out, nil
 }

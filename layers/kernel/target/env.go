@@ -34,3 +34,15 @@ type Peer interface {
 	// and calls release once. On the source it is an error.
 	Pull(ctx context.Context, want record.Pull) (r *record.Record, release func(), err error)
 }
+
+// OptionExec is the option (annotation io.mig/exec) that says what becomes of
+// processes that were started by exec and are connected to a client, which a
+// restored container does not have. By default they are carried, their streams
+// being as if the client had gone away; ExecRefuse refuses them.
+const (
+	OptionExec = "exec"
+	ExecRefuse = "refuse"
+)
+
+// RefusesExec reports whether the request chose ExecRefuse.
+func (e *Env) RefusesExec() bool { return e.Options[OptionExec] == ExecRefuse }

@@ -37,7 +37,7 @@ func (s *Subsystem) export(ctx context.Context, t *target.Terminal, init procfs.
 	if r := unsupported(t); r != nil {
 		return r
 	}
-	if orphaned(t) && s.env.Options[OptionExec] == ExecRefuse {
+	if orphaned(t) && s.env.RefusesExec() {
 		return orphanRefusal(t)
 	}
 	if carried(t) {

@@ -47,7 +47,7 @@ func (s *Subsystem) inspect(t *target.Terminal) ([]record.Finding, error) {
 		return found(r, false), nil
 	}
 	if orphaned(t) {
-		return found(orphanRefusal(t), s.env.Options[OptionExec] != ExecRefuse), nil
+		return found(orphanRefusal(t), !s.env.RefusesExec()), nil
 	}
 	if !carried(t) {
 		return nil, nil

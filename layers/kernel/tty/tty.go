@@ -46,14 +46,6 @@ const (
 	KindEnd      = 2
 )
 
-// OptionExec is the option (annotation io.mig/exec) that says what becomes of
-// sessions that were started by exec; ExecRefuse refuses those whose client
-// would be missed. The default is to carry them without it.
-const (
-	OptionExec = "exec"
-	ExecRefuse = "refuse"
-)
-
 // Subsystem is one event's terminals.
 type Subsystem struct {
 	env target.Env
