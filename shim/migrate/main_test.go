@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) {
 }
 
 // faultFile says what the next engines do: "record FILE" appends the steps that
-// they take to a file, "kill STEP" has them die there, "stop STEP" stop there as
+// they take to a file, with the time in microseconds, "kill STEP" has them die there, "stop STEP" stop there as
 // a whole, as one whose host is lost.
 func faultFile() string {
 	exe, err := os.Executable()
@@ -53,7 +54,7 @@ func injectFault() {
 		case verb == "record":
 			f, err := os.OpenFile(what, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 			if err == nil {
-				fmt.Fprintln(f, name)
+				fmt.Fprintf(f, "%d\t%s\n", time.Now().UnixMicro(), name)
 				f.Close()
 			}
 		case verb == "kill" && name == what:

@@ -94,8 +94,11 @@ func newWorld(t *testing.T, args ...string) *world {
 	ca := identitytest.New(t)
 	w.there, _ = ca.Host("127.0.0.1")
 	w.here, _ = ca.Host("here.example")
-	w.src = &Migrator{JournalDir: filepath.Join(dir, "journal")}
-	w.dst = &Migrator{JournalDir: filepath.Join(dir, "journal")}
+	// As in real life, not on a disk.
+	journals, err := os.MkdirTemp("/run", "mig-move-test-")
+	w.must(err)
+	w.root.Cleanup(func() { os.RemoveAll(journals) })
+	w.src, w.dst = &Migrator{JournalDir: journals}, &Migrator{JournalDir: journals}
 	w.listen()
 	w.root.Cleanup(func() { os.RemoveAll(filepath.Join(StateDir, w.namespace())) })
 	return w

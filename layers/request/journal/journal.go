@@ -3,10 +3,11 @@
 // Package journal keeps what both sides of a move must not forget between READY
 // and the end (package handover): one small file for each token and side.
 //
-// The directory is on a file system that ends with the host (/run), as do the
-// container's processes: a journal must survive the death of any process of
-// ours, not that of the kernel. It is written by rename and fsync'ed all the
-// same, which costs nothing there.
+// A journal must survive the death of any process of ours, in the middle of a
+// write too: hence the rename. It need not survive the kernel, with which the
+// container's processes end, so nothing is fsync'ed: that would be milliseconds
+// of the downtime where /run is on a disk. What a host does not remember after it
+// was started anew it answers with "unknown" (ErrUnknown), which frees nobody.
 package journal
 
 import (
@@ -89,7 +90,7 @@ func Create(dir string, s State) error {
 	return Write(dir, s)
 }
 
-// Write replaces the journal. It is durable when it returns.
+// Write replaces the journal. It outlives this process when it returns.
 func Write(dir string, s State) error {
 	s.Updated = time.Now()
 	b, err := json.Marshal(s)
@@ -109,23 +110,14 @@ func replace(path string, b []byte) error {
 		return err
 	}
 	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
+	err = errors.Join(err, f.Close())
 	if err == nil {
 		err = os.Rename(tmp, path)
 	}
 	if err != nil {
 		_ = os.Remove(tmp)
-		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return err
 }
 
 // Read returns a journal. fs.ErrNotExist: there is none.
