@@ -68,7 +68,10 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 	point("source: manifest sent")
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
 	x := control.NewExport(control.ExportOptions{
-		Tuning: moveTuning(p, "source", sw.Failing), Container: source{src}, Subsystems: instances, Medium: md,
+		Tuning: moveTuning(p, "source", func(ctx context.Context, cause error) {
+			sw.Failing(ctx, cause)
+			out.Abandon()
+		}), Container: source{src}, Subsystems: instances, Medium: md,
 		Strategy: strategy, Prepare: sw.Prepare, Switch: sw.Switch,
 	})
 	stop := p.watch(x.Status)

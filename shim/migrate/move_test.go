@@ -127,22 +127,7 @@ func (w *world) dieAt(from *copy, step string) *copy {
 		}
 		w.must(journal.Force(w.src.JournalDir, token))
 	}
-	moveErr := w.await("the move", moved)
-	arriveErr := w.await("the arrival", arrived)
-	if (moveErr == nil) != (arriveErr == nil) {
-		t.Errorf("the sides disagree: the move: %v; the arrival: %v", moveErr, arriveErr)
-	}
-	runs, over := from, to
-	if moveErr == nil {
-		runs, over = to, from
-	}
-	over.gone()
-	ticks, gap, memory := runs.report()
-	if memory != "ok" || ticks <= before || !runs.runs() {
-		t.Errorf("memory %s, ticks %d after %d, runs %v", memory, ticks, before, runs.runs())
-	}
-	t.Logf("%s runs, silent for %s; %s; %v", runs.name, time.Duration(gap), w.journalOf(token), moveErr)
-	return runs
+	return w.settled(from, to, before, moved, arrived, token)
 }
 
 func (w *world) journalOf(token wire.Token) string {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -218,10 +219,16 @@ func (w *world) source() *copy {
 // container with the annotation.
 func (w *world) destination(ctx context.Context, token wire.Token) (*copy, chan error) {
 	w.t.Helper()
+	k := w.newCopy("copy-" + token.String()[:6])
+	return k, w.arrive(ctx, k, token)
+}
+
+// arrive fills a copy with a move.
+func (w *world) arrive(ctx context.Context, k *copy, token wire.Token) chan error {
+	w.t.Helper()
 	path, forget, err := w.acceptor.Expect(token)
 	w.must(err)
 	w.root.Cleanup(forget)
-	k := w.newCopy("copy-" + token.String()[:6])
 	r, err := w.dst.PrepareRestore(ctx, shim.RestoreRequest{
 		ID: k.name, Namespace: w.namespace(), Bundle: w.bundle, Spec: k.spec,
 		Image: address.Incoming{Socket: path, TLS: w.there}.String(),
@@ -239,8 +246,10 @@ func (w *world) destination(ctx context.Context, token wire.Token) (*copy, chan 
 		_ = r.Close()
 		done <- err
 	}()
-	return k, done
+	return done
 }
+
+func itoa(n int) string { return strconv.Itoa(n) }
 
 func (w *world) namespace() string { return "mig-move-test-" + filepath.Base(filepath.Dir(w.dir)) }
 

@@ -30,6 +30,8 @@ type Writer struct {
 	acked    uint64 // records that the importer has released
 	answered bool   // some Ack came
 	flushed  bool   // nothing was pushed since the last Flush
+	// abandoned: see Abandon.
+	abandoned bool
 }
 
 // NewWriter begins a stream. It owns the connections, whose other ends are
@@ -193,6 +195,14 @@ func (w *Writer) PopData(context.Context) (*record.Record, func(), error) {
 	return nil, nil, fmt.Errorf("pop from the exporting end of a stream: %w", medium.ErrDirection)
 }
 
+// Abandon has Close cut the stream off, though everything was flushed: whoever
+// reads it must not take it for a whole one.
+func (w *Writer) Abandon() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.abandoned = true
+}
+
 // Close says Bye after a complete stream, and cuts off any other.
 func (w *Writer) Close() error {
 	w.mu.Lock()
@@ -200,7 +210,7 @@ func (w *Writer) Close() error {
 		w.mu.Unlock()
 		return medium.ErrClosed
 	}
-	whole := w.flushed && w.err == nil
+	whole := w.flushed && w.err == nil && !w.abandoned
 	w.mu.Unlock()
 	var err error
 	if whole {

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package switchover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/control/handover"
+	"github.com/io-mig/mig/layers/medium/stream"
+	"github.com/io-mig/mig/spec/record"
+)
+
+// world is a link and a journal that note what happens, in order.
+type world struct {
+	mu      sync.Mutex
+	trace   []string
+	handler stream.Handler
+	over    chan struct{}
+	// broken: what is journaled or sent fails.
+	brokenJournal handover.Entry
+	brokenLink    bool
+	answers       []handover.Message // of ask, the last one stays; 0 is an error
+}
+
+func newWorld() *world { return &world{over: make(chan struct{})} }
+
+func (w *world) note(f string, a ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.trace = append(w.trace, fmt.Sprintf(f, a...))
+}
+
+func (w *world) Handle(_ string, h stream.Handler) { w.handler = h }
+
+func (w *world) Tell(_ context.Context, c record.Command) error {
+	w.note("send %s", c.Verb)
+	if w.brokenLink {
+		return errors.New("link is broken")
+	}
+	return nil
+}
+
+func (w *world) Over() <-chan struct{} { return w.over }
+func (w *world) Err() error            { return errors.New("cut") }
+
+func (w *world) Write(e handover.Entry) error {
+	if e == w.brokenJournal {
+		return errors.New("no space")
+	}
+	w.note("journal %s", e)
+	return nil
+}
+
+func (w *world) ask(context.Context) (handover.Message, error) {
+	w.note("ask")
+	m := w.answers[0]
+	if len(w.answers) > 1 {
+		w.answers = w.answers[1:]
+	}
+	if m == 0 {
+		return 0, errors.New("nobody is there")
+	}
+	return m, nil
+}
+
+func (w *world) say(verbs ...string) {
+	for _, v := range verbs {
+		_, _ = w.handler(context.Background(), record.Command{To: receiver, Verb: v, Body: []byte("because")})
+	}
+}
+
+func (w *world) told() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(slices.Compact(slices.Clone(w.trace)), ", ")
+}
+
+// TestSource: what the destination says, or does not say, decides; time is
+// synctest's.
+func TestSource(t *testing.T) {
+	for name, test := range map[string]struct {
+		said    []string // before the switch
+		answers []handover.Message
+		cut     bool // after the switch began
+		cancel  bool
+		journal handover.Entry // that cannot be written
+		link    bool           // nothing can be sent
+		verdict control.Verdict
+		trace   string
+		text    string
+	}{
+		"as it should be": {said: []string{"READY", "RUNNING"}, verdict: control.VerdictCommit,
+			trace: "journal COMMITTED, send COMMIT, journal MOVED"},
+		"everything twice": {said: []string{"READY", "READY", "RUNNING", "RUNNING"}, verdict: control.VerdictCommit,
+			trace: "journal COMMITTED, send COMMIT, journal MOVED"},
+		"RUNNING without COMMIT is no RUNNING": {said: []string{"RUNNING", "LOST", "nonsense"}, cut: true, verdict: control.VerdictAbort,
+			trace: "journal KEPT, send ABORT", text: "cut"},
+		"refused":          {said: []string{"ABORTED"}, verdict: control.VerdictAbort, trace: "journal KEPT, send ABORT", text: "because"},
+		"cut before READY": {cut: true, verdict: control.VerdictAbort, trace: "journal KEPT, send ABORT", text: "cut"},
+		"cancelled":        {cancel: true, verdict: control.VerdictAbort, trace: "journal KEPT, send ABORT", text: "canceled"},
+		"cut after COMMIT, it runs": {said: []string{"READY"}, cut: true, answers: []handover.Message{0, handover.Ready, handover.Running},
+			verdict: control.VerdictCommit, trace: "journal COMMITTED, send COMMIT, ask, journal MOVED"},
+		"cut after COMMIT, it never will": {said: []string{"READY"}, cut: true, answers: []handover.Message{handover.Aborted},
+			verdict: control.VerdictAbort, trace: "journal COMMITTED, send COMMIT, ask, journal KEPT"},
+		"COMMIT cannot be sent, it runs all the same": {said: []string{"READY"}, link: true, cut: true, answers: []handover.Message{handover.Running},
+			verdict: control.VerdictCommit, trace: "journal COMMITTED, send COMMIT, ask, journal MOVED"},
+		"silence after COMMIT": {said: []string{"READY"}, answers: []handover.Message{handover.Running},
+			verdict: control.VerdictCommit, trace: "journal COMMITTED, send COMMIT, ask, journal MOVED"},
+		"lost": {said: []string{"READY", "LOST"}, verdict: control.VerdictDoubt, trace: "journal COMMITTED, send COMMIT", text: "abort --force"},
+		"nobody answers": {said: []string{"READY"}, cut: true, answers: []handover.Message{0},
+			verdict: control.VerdictDoubt, trace: "journal COMMITTED, send COMMIT, ask", text: "nobody is there"},
+		"COMMITTED cannot be written": {said: []string{"READY"}, journal: handover.EntryCommitted, verdict: control.VerdictAbort,
+			trace: "journal KEPT, send ABORT", text: "no space"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				w.answers, w.brokenJournal, w.brokenLink = test.answers, test.journal, test.link
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				// The destination's refusal ends the context, too, in real life.
+				s := NewSource(w, w, w.ask, func(error) {})
+				w.say(test.said...)
+				time.AfterFunc(time.Second, func() {
+					if test.cut {
+						close(w.over)
+					}
+					if test.cancel {
+						cancel(context.Canceled)
+					}
+				})
+				begun := time.Now()
+				v, err := s.Switch(ctx)
+				if v != test.verdict || w.told() != test.trace {
+					t.Errorf("verdict %d, %v\n%s", v, err, w.told())
+				}
+				if test.text != "" && (err == nil || !strings.Contains(err.Error(), test.text)) {
+					t.Errorf("error %v", err)
+				}
+				if d := time.Since(begun); d > patience+silence {
+					t.Errorf("it took %s", d)
+				}
+			})
+		})
+	}
+}
+
+// TestPrepare waits for PREPARED, and not for ever.
+func TestPrepare(t *testing.T) {
+	w := newWorld()
+	var gaveUp error
+	s := NewSource(w, w, w.ask, func(err error) { gaveUp = err })
+	w.say(prepared, prepared)
+	if err := s.Prepare(t.Context()); err != nil {
+		t.Error(err)
+	}
+	w.say("ABORTED")
+	var peer *PeerError
+	if !errors.As(gaveUp, &peer) || peer.Reason != "because" {
+		t.Errorf("a destination that gives up while state travels: %v", gaveUp)
+	}
+	w = newWorld()
+	s = NewSource(w, w, w.ask, func(error) {})
+	close(w.over)
+	if err := s.Prepare(t.Context()); err == nil {
+		t.Error("a destination that is gone is prepared")
+	}
+}
+
+// TestDestination: nothing runs without COMMIT, nothing after an end, and what is
+// said was written before.
+func TestDestination(t *testing.T) {
+	for name, test := range map[string]struct {
+		said    []string
+		cut     bool
+		journal handover.Entry
+		release bool // Ready succeeds
+		trace   string
+	}{
+		"as it should be": {said: []string{"COMMIT"}, release: true,
+			trace: "send READY, journal COMMITTED, journal RUNNING, send RUNNING"},
+		"COMMIT twice": {said: []string{"COMMIT", "COMMIT"}, release: true,
+			trace: "send READY, journal COMMITTED, journal RUNNING, send RUNNING"},
+		"aborted":      {said: []string{"ABORT"}, trace: "send READY, journal ABORTED, send ABORTED"},
+		"nonsense":     {said: []string{"READY", "RUNNING", "x"}, cut: true, trace: "send READY, journal ABORTED, send ABORTED"},
+		"cut":          {cut: true, trace: "send READY, journal ABORTED, send ABORTED"},
+		"cannot write": {said: []string{"COMMIT"}, journal: handover.EntryCommitted, release: true, trace: "send READY, journal ABORTED, send ABORTED"},
+	} {
+		w := newWorld()
+		w.brokenJournal = test.journal
+		d := NewDestination(w, w, func(error) {})
+		w.say(test.said...)
+		if test.cut {
+			close(w.over)
+		}
+		err := d.Ready(t.Context())
+		if (err == nil) != test.release {
+			t.Errorf("%s: ready: %v", name, err)
+		}
+		if err == nil {
+			err = d.Releasing()
+		}
+		if err == nil {
+			err = d.Running(t.Context())
+		} else {
+			d.Failing(t.Context(), err)
+			d.Failing(t.Context(), err)
+		}
+		if w.told() != test.trace {
+			t.Errorf("%s: %v\n%s", name, err, w.told())
+		}
+	}
+	w := newWorld()
+	d := NewDestination(w, w, func(error) {})
+	if d.Releasing() == nil {
+		t.Error("a copy is let go without a COMMIT")
+	}
+}
+
+// TestPartlyRun: a copy of which a part may have run is lost, not aborted.
+func TestPartlyRun(t *testing.T) {
+	w := newWorld()
+	d := NewDestination(w, w, func(error) {})
+	w.say("COMMIT")
+	if err := errors.Join(d.Ready(t.Context()), d.Releasing()); err != nil {
+		t.Fatal(err)
+	}
+	d.Failing(t.Context(), errors.New("the second task is stuck"))
+	if want := "send READY, journal COMMITTED, journal LOST, send LOST"; w.told() != want {
+		t.Error(w.told())
+	}
+}
