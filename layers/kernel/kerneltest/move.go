@@ -8,6 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/io-mig/mig/layers/control"
@@ -28,6 +31,35 @@ type Moved struct {
 	Source, Destination control.Result
 	// Notes are the subsystems' last words on the source.
 	Notes []string
+
+	mu   sync.Mutex
+	line []control.Transition
+}
+
+// observe notes the transitions of both sides.
+func (m *Moved) observe(t control.Transition) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.line = append(m.line, t)
+}
+
+// TimeLine says when either side came into its states, since the source began to
+// stop the container.
+func (m *Moved) TimeLine() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var b strings.Builder
+	var zero time.Time
+	slices.SortStableFunc(m.line, func(a, b control.Transition) int { return a.At.Compare(b.At) })
+	for _, t := range m.line {
+		if t.To == control.StateHolding && zero.IsZero() {
+			zero = t.At
+		}
+		if !zero.IsZero() {
+			fmt.Fprintf(&b, "%8d us  %s: %s\n", t.At.Sub(zero).Microseconds(), t.Side, t.To)
+		}
+	}
+	return b.String()
 }
 
 // Move moves the container through a pipe in memory, by the real control of
@@ -56,7 +88,7 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 	go func() {
 		var err error
 		m.Destination, err = control.Import(ctx, control.ImportOptions{
-			Tuning: control.Tuning{Workers: 2}, Container: destination{frame}, Medium: r,
+			Tuning: control.Tuning{Workers: 2, Observer: m.observe}, Container: destination{frame}, Medium: r,
 			Subsystems: forControl(instances(target.Env{Frame: frame, Workers: 2}, constructors)),
 			Ready: func(ctx context.Context) error {
 				close(ready)
@@ -71,7 +103,7 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 		imported <- err
 	}()
 	out := control.NewExport(control.ExportOptions{
-		Tuning: control.Tuning{Workers: 2}, Container: origin{src}, Medium: w, Strategy: s,
+		Tuning: control.Tuning{Workers: 2, Observer: m.observe}, Container: origin{src}, Medium: w, Strategy: s,
 		Subsystems: forControl(instances(target.Env{Source: src, Workers: 2}, constructors)),
 		Switch: func(ctx context.Context) (control.Verdict, error) {
 			select {

@@ -36,6 +36,8 @@ type ahead struct {
 	// them or about those a little later.
 	maps  []procfs.Mapping
 	smaps []procfs.SmapsMapping
+	// locked is what mlock(2) held then, in bytes.
+	locked uint64
 	// stopped is how long the process stood still for the tracking, stops how
 	// often.
 	stopped time.Duration
@@ -106,6 +108,11 @@ func (r *round) run(ctx context.Context, last bool) (record.Progress, error) {
 	if err != nil {
 		return record.Progress{}, err
 	}
+	if last {
+		if err := r.refresh(); err != nil {
+			return record.Progress{}, err
+		}
+	}
 	left, err := r.written(pm)
 	return record.Progress{Done: true, Advanced: true, Bytes: n, Remaining: left}, err
 }
@@ -136,8 +143,21 @@ func (r *round) readSmaps(always bool) (err error) {
 	if !always && sameMappings(r.a.maps, r.a.smaps) {
 		return nil
 	}
+	if r.a.locked, err = lockedBytes(r.p); err != nil {
+		return err
+	}
 	r.a.smaps, err = fresh(r.p.Proc.Smaps)
 	return err
+}
+
+// refresh reads smaps again at the end of the last round if the mappings have
+// changed meanwhile, so that it need not be done when the process is stopped.
+func (r *round) refresh() error {
+	maps, err := fresh(r.p.Proc.Maps)
+	if err != nil || sameMappings(maps, r.a.smaps) {
+		return err
+	}
+	return r.readSmaps(true)
 }
 
 // sameMappings compares what maps and smaps both show.

@@ -5,6 +5,7 @@ package memory
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -108,17 +109,12 @@ func (s *Subsystem) exportLayout(ctx context.Context, p *target.Process, out rec
 
 // withoutScratch drops the mappings that injections made.
 func withoutScratch(smaps []procfs.SmapsMapping, scratch []tracer.Range) []procfs.SmapsMapping {
-	out := smaps[:0]
-	for _, m := range smaps {
-		inside := false
-		for _, r := range scratch {
-			inside = inside || m.Start >= r.Start && m.End <= r.End
-		}
-		if !inside {
-			out = append(out, m)
-		}
-	}
-	return out
+	return slices.DeleteFunc(smaps, func(m procfs.SmapsMapping) bool { return within(m.Start, m.End, scratch) })
+}
+
+// within: the mapping is one of those that injections made.
+func within(start, end uint64, scratch []tracer.Range) bool {
+	return slices.ContainsFunc(scratch, func(r tracer.Range) bool { return start >= r.Start && end <= r.End })
 }
 
 // pushLayout sends the records of kind 1 and 2.
