@@ -94,7 +94,10 @@ type Tree struct {
 	// The pseudoterminals of the container, in ascending order of their indices.
 	// Only in the first part: processes inherit a controlling terminal when they
 	// are made, so all of them have to exist before.
-	Terminal      []*Pseudoterminal `protobuf:"bytes,4,rep,name=terminal,proto3" json:"terminal,omitempty"`
+	Terminal []*Pseudoterminal `protobuf:"bytes,4,rep,name=terminal,proto3" json:"terminal,omitempty"`
+	// In the first part: the container ran when this tree was read, and another
+	// one follows, which replaces it. It has no dead.
+	Early         bool `protobuf:"varint,32,opt,name=early,proto3" json:"early,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -155,6 +158,13 @@ func (x *Tree) GetTerminal() []*Pseudoterminal {
 		return x.Terminal
 	}
 	return nil
+}
+
+func (x *Tree) GetEarly() bool {
+	if x != nil {
+		return x.Early
+	}
+	return false
 }
 
 // Pseudoterminal is a terminal of the container's devpts file system. What else
@@ -287,8 +297,12 @@ type Node struct {
 	// not been told by wait(2) yet.
 	Stopped        bool `protobuf:"varint,11,opt,name=stopped,proto3" json:"stopped,omitempty"`
 	StopUnreported bool `protobuf:"varint,12,opt,name=stop_unreported,json=stopUnreported,proto3" json:"stop_unreported,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The process exists already, by an earlier tree, and is the same in all that
+	// is said here; so is its parent. What an earlier tree has made and this one
+	// does not name so is ended first.
+	Ahead         bool `protobuf:"varint,32,opt,name=ahead,proto3" json:"ahead,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
@@ -401,6 +415,13 @@ func (x *Node) GetStopped() bool {
 func (x *Node) GetStopUnreported() bool {
 	if x != nil {
 		return x.StopUnreported
+	}
+	return false
+}
+
+func (x *Node) GetAhead() bool {
+	if x != nil {
+		return x.Ahead
 	}
 	return false
 }
@@ -775,12 +796,13 @@ var File_spec_state_task_proto protoreflect.FileDescriptor
 
 const file_spec_state_task_proto_rawDesc = "" +
 	"\n" +
-	"\x15spec/state/task.proto\x12\tmig.state\"\xa5\x01\n" +
+	"\x15spec/state/task.proto\x12\tmig.state\"\xbb\x01\n" +
 	"\x04Tree\x12\x14\n" +
 	"\x05nodes\x18\x01 \x01(\rR\x05nodes\x12#\n" +
 	"\x04node\x18\x02 \x03(\v2\x0f.mig.state.NodeR\x04node\x12+\n" +
 	"\x04used\x18\x03 \x03(\v2\x17.mig.state.AddressRangeR\x04used\x125\n" +
-	"\bterminal\x18\x04 \x03(\v2\x19.mig.state.PseudoterminalR\bterminal\"\xe9\x01\n" +
+	"\bterminal\x18\x04 \x03(\v2\x19.mig.state.PseudoterminalR\bterminal\x12\x14\n" +
+	"\x05early\x18  \x01(\bR\x05early\"\xe9\x01\n" +
 	"\x0ePseudoterminal\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12+\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x17.mig.state.TerminalKindR\x04kind\x12\x18\n" +
@@ -791,7 +813,7 @@ const file_spec_state_task_proto_rawDesc = "" +
 	"\x04rows\x18\x05 \x01(\rR\x04rows\x12\x18\n" +
 	"\acolumns\x18\x06 \x01(\rR\acolumns\x12\x14\n" +
 	"\x05width\x18\a \x01(\rR\x05width\x12\x16\n" +
-	"\x06height\x18\b \x01(\rR\x06height\"\xe2\x02\n" +
+	"\x06height\x18\b \x01(\rR\x06height\"\xf8\x02\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x16\n" +
@@ -808,7 +830,8 @@ const file_spec_state_task_proto_rawDesc = "" +
 	" \x01(\bR\n" +
 	"noTerminal\x12\x18\n" +
 	"\astopped\x18\v \x01(\bR\astopped\x12'\n" +
-	"\x0fstop_unreported\x18\f \x01(\bR\x0estopUnreported\"<\n" +
+	"\x0fstop_unreported\x18\f \x01(\bR\x0estopUnreported\x12\x14\n" +
+	"\x05ahead\x18  \x01(\bR\x05ahead\"<\n" +
 	"\fAddressRange\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\x04R\x05start\x12\x16\n" +
 	"\x06length\x18\x02 \x01(\x04R\x06length\"\xbc\x02\n" +

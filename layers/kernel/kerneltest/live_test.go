@@ -5,6 +5,7 @@
 package kerneltest_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/io-mig/mig/layers/control"
@@ -33,7 +34,7 @@ func TestMove(t *testing.T) {
 
 // moves moves a program again and again, with rounds in which it goes on, and
 // has it look at its memory each time.
-func moves(t *testing.T, n int, p kerneltest.Program) {
+func moves(t *testing.T, n int, p kerneltest.Program) (notes []string) {
 	t.Helper()
 	c := kerneltest.Start(t, p)
 	for i := range n {
@@ -47,7 +48,9 @@ func moves(t *testing.T, n int, p kerneltest.Program) {
 		if i == n-1 {
 			t.Logf("%d rounds, %v down, %q", len(m.Source.Rounds), m.Source.Downtime, m.Notes)
 		}
+		notes = append(notes, m.Notes...)
 	}
+	return notes
 }
 
 // TestMoveTraps: what a program can do to its memory while it is copied.
@@ -60,4 +63,17 @@ func TestMoveTraps(t *testing.T) {
 	t.Run("exec", func(t *testing.T) {
 		moves(t, many(10), kerneltest.Program{Source: "testdata/execs.c"})
 	})
+}
+
+// TestMoveTrees: processes that are copied ahead beside their parents, that come
+// and go meanwhile, and that fork.
+func TestMoveTrees(t *testing.T) {
+	for _, how := range []string{"steady", "churn", "forks"} {
+		t.Run(how, func(t *testing.T) {
+			notes := moves(t, many(8), kerneltest.Program{Source: "testdata/offspring.c", Args: []string{how}})
+			if all := "task: 5 of 5 processes were made ahead"; how == "steady" && !slices.Contains(notes, all) {
+				t.Errorf("%q lacks %q", notes, all)
+			}
+		})
+	}
 }

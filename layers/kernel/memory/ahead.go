@@ -37,7 +37,8 @@ type ahead struct {
 	maps  []procfs.Mapping
 	smaps []procfs.SmapsMapping
 	// locked is what mlock(2) held then, in bytes.
-	locked uint64
+	locked      uint64
+	incarnation int // of the process at the destination, whose these are
 	// stopped is how long the process stood still for the tracking, stops how
 	// often.
 	stopped time.Duration
@@ -64,6 +65,10 @@ func (s *Subsystem) exportEarly(ctx context.Context, step record.Step, out recor
 	if a == nil {
 		a = &ahead{}
 		s.aheads[step.Process] = a
+	}
+	if a.incarnation != p.Incarnation { // the destination has nothing of it again
+		a.incarnation = p.Incarnation
+		a.sent, a.have, a.filled = nil, nil, nil
 	}
 	s.mu.Unlock()
 	r := &round{s, p, a, out}

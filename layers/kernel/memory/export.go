@@ -72,8 +72,11 @@ func (s *Subsystem) exportLayout(ctx context.Context, p *target.Process, out rec
 	s.mu.Lock()
 	a := s.aheads[p.ID]
 	s.mu.Unlock()
-	if a == nil || !p.Ahead {
+	if a == nil {
 		a = &ahead{}
+	}
+	if !p.Ahead || a.incarnation != p.Incarnation {
+		a.sent, a.have, a.filled = nil, nil, nil
 	}
 	smaps, err := a.stoppedSmaps(p)
 	if err != nil {

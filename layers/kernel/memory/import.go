@@ -36,7 +36,7 @@ func (s *Subsystem) Restart(ctx context.Context, step record.Step, in *record.Re
 	if t == nil || t.Traced == nil {
 		return record.Progress{}, fmt.Errorf("memory: process %d: %w", step.Process, target.ErrNotStopped)
 	}
-	l := s.layout(step.Process)
+	l := s.layout(t)
 	switch {
 	case in != nil:
 		return s.receive(ctx, t, l, in)
@@ -46,13 +46,18 @@ func (s *Subsystem) Restart(ctx context.Context, step record.Step, in *record.Re
 	return record.Progress{Done: true}, nil
 }
 
-func (s *Subsystem) layout(id record.ProcessID) *layout {
+// layout is that of a task. One that was made anew begins anew.
+func (s *Subsystem) layout(t *target.Task) *layout {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.imports[id] == nil {
-		s.imports[id] = &layout{}
+	if l := s.imports[t.ID]; l != nil && l.task == t {
+		return l
+	} else if l != nil {
+		_ = l.fill.close() // of a process that has ended
 	}
-	return s.imports[id]
+	l := &layout{task: t}
+	s.imports[t.ID] = l
+	return l
 }
 
 // receive takes one record.

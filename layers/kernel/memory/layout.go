@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/kernel/tracer"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/state"
@@ -30,6 +31,7 @@ const (
 
 // layout is one process on its way in. Everything in it has been validated.
 type layout struct {
+	task     *target.Task
 	space    *state.AddressSpace
 	mappings []*state.Mapping
 	// mapped: the task has the image's mappings, pages may be written.

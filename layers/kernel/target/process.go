@@ -30,6 +30,8 @@ type Process struct {
 	// the init that every frame begins with. The subsystem of tasks decides it in
 	// its shared step, before the processes' own.
 	Ahead bool
+	// Incarnation counts how often the destination was told to make it.
+	Incarnation int
 
 	source *Source
 	tracer *tracer.Tracer

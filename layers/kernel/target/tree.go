@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -77,6 +78,14 @@ func (f *Frame) Add(id record.ProcessID, t *Task) error {
 	f.tasks[id] = t
 	f.order = append(f.order, id)
 	return nil
+}
+
+// Remove takes a task's id back: it is none of the image's any more.
+func (f *Frame) Remove(t *Task) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.tasks, t.ID)
+	f.order = slices.DeleteFunc(f.order, func(id record.ProcessID) bool { return id == t.ID })
 }
 
 // End makes a forked task end with a status as wait(2) reports it. Its parent

@@ -18,6 +18,9 @@ import (
 
 // Checkpoint exports a process and its threads.
 func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
+	if step.Stage == record.StageEarly && step.Process == record.Shared {
+		return record.Progress{Done: true, Advanced: true}, s.exportEarly(ctx, out)
+	}
 	if step.Stage != record.StageResidual {
 		return record.Progress{Done: true}, nil
 	}

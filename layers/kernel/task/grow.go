@@ -24,6 +24,9 @@ func (s *Subsystem) receiveTree(in *record.Record) error {
 	if err := proto.Unmarshal(in.Payload, &m); err != nil {
 		return fmt.Errorf("%w: %s: %w", errImage, in.Header, err)
 	}
+	if s.grown && s.early && in.Entity == 0 {
+		s.tree, s.terminals, s.grown = nil, nil, false // this one replaces it
+	}
 	if s.grown || m.Nodes == 0 || m.Nodes > maxNodes || in.Entity != uint64(len(s.tree)) || len(s.tree)+len(m.Node) > int(m.Nodes) {
 		return fmt.Errorf("%w: %s: %d of %d processes at number %d", errImage, in.Header, len(m.Node), m.Nodes, len(s.tree))
 	}
@@ -42,11 +45,17 @@ func (s *Subsystem) receiveTree(in *record.Record) error {
 	if err := s.addTerminals(&m); err != nil {
 		return fmt.Errorf("%s: %w", in.Header, err)
 	}
+	if in.Entity == 0 {
+		s.early = m.Early
+	}
 	s.tree = append(s.tree, m.Node...)
 	if len(s.tree) < int(m.Nodes) {
 		return nil
 	}
 	s.grown = true
+	if err := s.endAbsent(); err != nil {
+		return fmt.Errorf("end what an earlier tree has made: %w", err)
+	}
 	if err := s.grow(first); err != nil {
 		return fmt.Errorf("make the container's %d processes: %w", len(s.tree), err)
 	}
@@ -69,6 +78,9 @@ func (s *Subsystem) grow(first *target.Task) error {
 	g := &grower{frame: s.env.Frame, tasks: map[int]*target.Task{initPid: first}, nodes: map[int]*state.Node{}, reap: map[int]bool{}}
 	for _, n := range s.tree {
 		g.nodes[int(n.Pid)] = n
+		if n.Ahead {
+			g.tasks[int(n.Pid)] = s.env.Frame.Task(record.ProcessID(n.Id))
+		}
 	}
 	for _, st := range steps {
 		if err := g.do(st); err != nil {
@@ -81,7 +93,7 @@ func (s *Subsystem) grow(first *target.Task) error {
 		}
 	}
 	for _, n := range s.tree[1:] {
-		if dead(n) {
+		if dead(n) || n.Ahead {
 			continue
 		}
 		if err := s.env.Frame.Add(record.ProcessID(n.Id), g.tasks[int(n.Pid)]); err != nil {

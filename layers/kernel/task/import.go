@@ -77,7 +77,7 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 func (s *Subsystem) wholeTree() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.grown {
+	if !s.grown || s.early {
 		return fmt.Errorf("task: %w: its tree of processes is not whole", errImage)
 	}
 	return nil

@@ -4,6 +4,7 @@ package task
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/io-mig/mig/spec/state"
 )
@@ -66,6 +67,8 @@ type member struct {
 	session, group int
 	made           bool
 	pid            int
+	// kept: it exists already, by an earlier tree.
+	kept bool
 }
 
 const anySession = -1
@@ -151,7 +154,13 @@ func (p *planner) add(nodes []*state.Node) error {
 			if m.parent == nil || dead(m.parent.node) {
 				return bad("its parent does not exist")
 			}
+			if n.Ahead && (dead(n) || i > 0 && m.parent.pid != initPid && !m.parent.kept) {
+				return bad("it cannot exist already")
+			}
 			m.parent.children = append(m.parent.children, m)
+			if m.kept = n.Ahead; m.kept {
+				m.made, m.session, m.group = true, int(n.Session), int(n.ProcessGroup)
+			}
 		}
 		p.members, p.byPid[m.pid] = append(p.members, m), m
 		for _, id := range []int32{n.Pid, n.Session, n.ProcessGroup} {
@@ -199,9 +208,16 @@ func (p *planner) grow(m *member) error {
 	if m.node.ChildSubreaper {
 		p.do(step{kind: stepReaper, pid: m.pid})
 	}
+	for _, c := range m.children {
+		if c.kept {
+			if err := p.grow(c); err != nil {
+				return err
+			}
+		}
+	}
 	if int(m.node.Session) != m.session {
 		for _, c := range m.children {
-			if c.need == m.session {
+			if !c.made && c.need == m.session {
 				if err := p.fork(m, c); err != nil {
 					return err
 				}
@@ -359,28 +375,46 @@ func (p *planner) freePid() int {
 // groups puts the processes into their process groups, those last that lead
 // one in which they are no longer.
 func (p *planner) groups() error {
-	leads := map[int]bool{}
 	for _, m := range p.members {
 		if g := int(m.node.ProcessGroup); g != 0 && g != m.group {
 			if err := p.found(m, g); err != nil {
 				return err
 			}
-			leads[g] = leads[g] || g != m.pid
 		}
 	}
-	for _, last := range []bool{false, true} {
-		for _, m := range p.members {
+	todo := slices.Clone(p.members)
+	for len(todo) > 0 {
+		left := todo[:0]
+		moved := false
+		for _, m := range todo {
 			g := int(m.node.ProcessGroup)
-			if leads[m.pid] != last || g == m.group {
+			if g == m.group {
 				continue
 			}
 			if g == 0 || m.session == m.pid {
 				return &refusal{fmt.Sprintf("process %d", m.pid), fmt.Sprintf("it is in process group %d and cannot get there from group %d", g, m.group), ""}
 			}
+			if p.awaited(m) {
+				left = append(left, m)
+				continue
+			}
 			p.enter(m, g)
+			moved = true
 		}
+		if !moved && len(left) > 0 {
+			m := left[0]
+			return &refusal{fmt.Sprintf("process %d", m.pid), fmt.Sprintf("it is in process group %d, whose leader waits for it in turn", m.node.ProcessGroup), ""}
+		}
+		todo = left
 	}
 	return nil
+}
+
+// awaited: m leads a group that others are still to enter.
+func (p *planner) awaited(m *member) bool {
+	return slices.ContainsFunc(p.members, func(o *member) bool {
+		return o != m && int(o.node.ProcessGroup) == m.pid && o.group != m.pid
+	})
 }
 
 func (p *planner) enter(m *member, group int) {

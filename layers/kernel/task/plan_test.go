@@ -205,8 +205,14 @@ func TestPlanOfHistories(t *testing.T) {
 // history lets processes do what they can.
 func history(r *rand.Rand) *world {
 	w := newWorld()
+	w.live(r, 5+r.IntN(60))
+	return w
+}
+
+// live lets n things happen.
+func (w *world) live(r *rand.Rand, n int) {
 	reapers := r.IntN(3) == 0
-	for range 5 + r.IntN(60) {
+	for range n {
 		var pids []int
 		for pid, p := range w.all {
 			if !p.dead {
@@ -240,7 +246,71 @@ func history(r *rand.Rand) *world {
 			w.adoptDead()
 		}
 	}
-	return w
+}
+
+// TestPlanFromAnEarlierTree: processes that were made for an earlier tree stay
+// where they are the same in the later one, and the later one comes out of it.
+func TestPlanFromAnEarlierTree(t *testing.T) {
+	kept, total := 0, 0
+	for seed := range uint64(20000) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		w := newWorld()
+		w.live(r, 5+r.IntN(40))
+		early := slices.DeleteFunc(w.nodes(), dead)
+		w.live(r, r.IntN(12))
+		late := w.nodes()
+		sent := map[uint32]*state.Node{}
+		for _, n := range early {
+			n.ChildSubreaper = false // nobody can tell it of a running process
+			sent[n.Id] = n
+		}
+		first, err := plan(early, nil, 1, 1)
+		if _, e := plan(late, nil, 1, 1); err != nil || e != nil {
+			continue // refused, as by TestPlanOfHistories
+		}
+		markAhead(late, sent)
+		copied := newWorld()
+		copied.play(t, first)
+		stay := map[int]bool{1: true}
+		for _, n := range late {
+			if n.Ahead {
+				stay[int(n.Pid)] = true
+				kept++
+			}
+			total++
+		}
+		slices.Reverse(early) // children first
+		for _, n := range early {
+			if !stay[int(n.Pid)] {
+				copied.exit(int(n.Pid))
+				if err := copied.wait(copied.all[int(n.Pid)].parent, int(n.Pid)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		init := copied.all[1]
+		steps, err := plan(late, nil, init.session, init.group)
+		if err != nil {
+			t.Fatalf("seed %d: %v\n%s", seed, err, show(late))
+		}
+		copied.play(t, steps)
+		if got, want := show(copied.nodes()), show(late); got != want {
+			t.Fatalf("seed %d: %+v\nleads to\n%sinstead of\n%s", seed, steps, got, want)
+		}
+	}
+	t.Logf("%d of %d processes stay", kept, total)
+	if kept < total/3 {
+		t.Errorf("only %d of %d processes stay", kept, total)
+	}
+}
+
+func (w *world) play(t *testing.T, steps []step) {
+	t.Helper()
+	for _, s := range steps {
+		if err := w.do(s); err != nil {
+			t.Fatalf("step %+v: %v\nof %+v", s, err, steps)
+		}
+	}
 }
 
 // adoptDead: the init waits for the dead that it adopts, most of the time.

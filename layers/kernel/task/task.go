@@ -56,12 +56,16 @@ const threadsPerRecord = 512
 type Subsystem struct {
 	env     target.Env
 	threads atomic.Uint64
+	note    atomic.Pointer[string]
 
 	mu   sync.Mutex
 	kept map[record.ProcessID]*saved
-	// tree is what has arrived of the tree; grown: it exists.
-	tree  []*state.Node
-	grown bool
+	// tree is what has arrived of the tree; grown: it exists; early: another one
+	// will replace it.
+	tree         []*state.Node
+	grown, early bool
+	// sent is the last early tree of an export, by the processes' ids.
+	sent map[uint32]*state.Node
 	// terminals have arrived with the tree's first part.
 	terminals []*state.Pseudoterminal
 }
@@ -87,7 +91,13 @@ func New(env target.Env) *Subsystem {
 func (s *Subsystem) Name() string { return Name }
 
 // Status counts threads.
-func (s *Subsystem) Status() record.Status { return record.Status{Entities: s.threads.Load()} }
+func (s *Subsystem) Status() record.Status {
+	st := record.Status{Entities: s.threads.Load()}
+	if n := s.note.Load(); n != nil {
+		st.Note = *n
+	}
+	return st
+}
 
 // Fault cannot be served: tasks exist once.
 func (s *Subsystem) Fault(_ context.Context, f record.Fault) error {

@@ -40,14 +40,25 @@ func (s *Subsystem) exportTree(ctx context.Context, out record.Sink) error {
 	if err != nil {
 		return err
 	}
-	total := uint32(len(nodes))
+	if len(terminals) > 0 {
+		s.sent = nil // terminals are made before all processes but the first
+	}
+	s.decideAhead(processes, nodes)
+	return pushTree(ctx, out, &state.Tree{Node: nodes, Used: used, Terminal: terminals})
+}
+
+// pushTree sends a whole tree in parts.
+func pushTree(ctx context.Context, out record.Sink, whole *state.Tree) error {
+	nodes, m := whole.Node, whole
+	m.Nodes = uint32(len(nodes))
 	for at := 0; len(nodes) > 0; {
 		n := min(len(nodes), nodesPerRecord)
-		m := &state.Tree{Nodes: total, Node: nodes[:n], Used: used, Terminal: terminals}
+		m.Node = nodes[:n]
 		if err := send(ctx, out, record.Header{Kind: KindTree, Entity: uint64(at)}, m); err != nil {
 			return err
 		}
-		nodes, used, terminals, at = nodes[n:], nil, nil, at+n
+		nodes, at = nodes[n:], at+n
+		m = &state.Tree{Nodes: m.Nodes}
 	}
 	return nil
 }
@@ -224,7 +235,10 @@ func usedAddresses(processes []*target.Process) ([]*state.AddressRange, error) {
 		if err != nil {
 			return nil, fmt.Errorf("pid %d: %w", p.Pid, err)
 		}
-		mine := p.Traced.ScratchRanges()
+		var mine []tracer.Range
+		if p.Traced != nil {
+			mine = p.Traced.ScratchRanges()
+		}
 		for _, m := range maps {
 			ours := m.Kind == procfs.MapVSyscall
 			for _, r := range mine {
