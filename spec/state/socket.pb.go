@@ -304,6 +304,10 @@ type TcpConnection struct {
 	// (getsockopt(SO_SNDBUF, SO_RCVBUF)).
 	SendBuffer    uint32 `protobuf:"varint,14,opt,name=send_buffer,json=sendBuffer,proto3" json:"send_buffer,omitempty"`
 	ReceiveBuffer uint32 `protobuf:"varint,15,opt,name=receive_buffer,json=receiveBuffer,proto3" json:"receive_buffer,omitempty"`
+	// When timestamp was read, in nanoseconds since 1970.
+	ReadAt int64 `protobuf:"varint,16,opt,name=read_at,json=readAt,proto3" json:"read_at,omitempty"`
+	// The other end is outside of the container.
+	Outside       bool `protobuf:"varint,17,opt,name=outside,proto3" json:"outside,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -441,6 +445,20 @@ func (x *TcpConnection) GetReceiveBuffer() uint32 {
 		return x.ReceiveBuffer
 	}
 	return 0
+}
+
+func (x *TcpConnection) GetReadAt() int64 {
+	if x != nil {
+		return x.ReadAt
+	}
+	return 0
+}
+
+func (x *TcpConnection) GetOutside() bool {
+	if x != nil {
+		return x.Outside
+	}
+	return false
 }
 
 // TcpWindow is struct tcp_repair_window of include/uapi/linux/tcp.h.
@@ -745,7 +763,7 @@ const file_spec_state_socket_proto_rawDesc = "" +
 	"\x03uid\x18\r \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x0e \x01(\rR\x03gid\x12\x14\n" +
 	"\x05group\x18\x0f \x03(\rR\x05group\x12*\n" +
-	"\x03tcp\x18\x10 \x01(\v2\x18.mig.state.TcpConnectionR\x03tcp\"\xec\x03\n" +
+	"\x03tcp\x18\x10 \x01(\v2\x18.mig.state.TcpConnectionR\x03tcp\"\x9f\x04\n" +
 	"\rTcpConnection\x12\x1b\n" +
 	"\tsend_next\x18\x01 \x01(\rR\bsendNext\x12!\n" +
 	"\freceive_next\x18\x02 \x01(\rR\vreceiveNext\x12\x16\n" +
@@ -767,7 +785,9 @@ const file_spec_state_socket_proto_rawDesc = "" +
 	"\x06window\x18\r \x01(\v2\x14.mig.state.TcpWindowR\x06window\x12\x1f\n" +
 	"\vsend_buffer\x18\x0e \x01(\rR\n" +
 	"sendBuffer\x12%\n" +
-	"\x0ereceive_buffer\x18\x0f \x01(\rR\rreceiveBuffer\"\xa0\x01\n" +
+	"\x0ereceive_buffer\x18\x0f \x01(\rR\rreceiveBuffer\x12\x17\n" +
+	"\aread_at\x18\x10 \x01(\x03R\x06readAt\x12\x18\n" +
+	"\aoutside\x18\x11 \x01(\bR\aoutside\"\xa0\x01\n" +
 	"\tTcpWindow\x12\x1f\n" +
 	"\vsend_update\x18\x01 \x01(\rR\n" +
 	"sendUpdate\x12\x12\n" +

@@ -73,7 +73,7 @@ func importInto(ctx context.Context, frame *target.Frame, image *Image, list []k
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, first.Cleanup(ctx))
+			err = errors.Join(err, first.Cleanup(ctx), frame.Release(ctx))
 		}
 	}()
 	if err := receive(ctx, image, list); err != nil {

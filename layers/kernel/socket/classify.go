@@ -22,17 +22,17 @@ func (r *refusal) Error() string { return r.what + ": " + r.why }
 // network is what the kernel tells about the sockets of one process's network
 // namespace, and which of them the container's descriptors lead to.
 type network struct {
-	unix     map[uint32]*unixSocket
-	netlink  map[uint64]procfs.NetlinkSocket
-	ours     map[uint64]bool // inodes
-	closeTCP bool
-	groups   *memberships // nil until somebody asks
-	tcp      *tcpTable
+	unix    map[uint32]*unixSocket
+	netlink map[uint64]procfs.NetlinkSocket
+	ours    map[uint64]bool // inodes
+	policy  string          // see OptionTCP
+	groups  *memberships    // nil until somebody asks
+	tcp     *tcpTable
 }
 
 // look reads the namespace of a process.
-func look(t procfs.Task, closeTCP bool, ours map[uint64]bool, tcp *tcpTable) (*network, error) {
-	n := &network{netlink: map[uint64]procfs.NetlinkSocket{}, closeTCP: closeTCP, ours: ours, tcp: tcp}
+func look(t procfs.Task, policy string, ours map[uint64]bool, tcp *tcpTable) (*network, error) {
+	n := &network{netlink: map[uint64]procfs.NetlinkSocket{}, policy: policy, ours: ours, tcp: tcp}
 	err := target.InNamespace(t.Path("ns/net"), func() (err error) { n.unix, err = listUnix(); return err })
 	if err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func (n *network) classifyListener(t procfs.Task, c *connection) (state.SocketSt
 	if err != nil {
 		return 0, err
 	}
-	if lost > 0 && !n.closeTCP {
+	if lost > 0 && n.policy != TCPClose {
 		return 0, &refusal{
 			fmt.Sprintf("TCP listener %s", c.local), fmt.Sprintf("%d connections wait to be accepted", lost),
 			"try again in a moment, or choose " + OptionTCP + "=" + TCPClose + ": their clients find them reset and connect again",

@@ -112,7 +112,8 @@ func checkTCP(m *state.Socket) error {
 		return nil
 	}
 	if t.Mss == 0 || t.Mss > math.MaxUint16 || t.SendScale > maxScale || t.ReceiveScale > maxScale || t.Window == nil ||
-		t.SendBuffer > math.MaxInt32 || t.ReceiveBuffer > math.MaxInt32 || t.ReceiveEnded && t.ReceiveShut {
+		t.SendBuffer > math.MaxInt32 || t.ReceiveBuffer > math.MaxInt32 || t.ReceiveEnded && t.ReceiveShut ||
+		t.Outside && m.Peer != 0 {
 		return fmt.Errorf("TCP connection with %v", t)
 	}
 	return nil
@@ -170,7 +171,7 @@ func decodeQueue(r *record.Record, of func(uint64) *arrival) (*arrival, *state.S
 		return nil, nil, err
 	}
 	a := of(q.Description)
-	if a == nil || r.Entity>>queueShift != q.Description || !mayHold(a.msg.State, r.Kind) {
+	if a == nil || r.Entity>>queueShift != q.Description || !a.ended && !mayHold(a.msg.State, r.Kind) {
 		return nil, nil, fmt.Errorf("data of description %d, which is nothing that holds data of kind %d", q.Description, r.Kind)
 	}
 	if stream := a.msg.Type == unix.SOCK_STREAM; stream && len(q.Message) > 0 || !stream && len(q.Stream) > 0 {

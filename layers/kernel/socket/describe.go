@@ -23,6 +23,8 @@ type getter struct {
 	fd int
 	p  *target.Process
 	d  *target.Descriptor
+	// deaf: the filter is ours (tcprepair.Deafen).
+	deaf bool
 }
 
 // socketFlags are the flags that a socket's description can have.
@@ -69,11 +71,16 @@ func (g *getter) describe(how state.SocketState) (*state.Socket, error) {
 	return msg, err
 }
 
+// hasFilter tells of a packet filter, classic or not.
+func hasFilter(fd int) bool {
+	var n uint32
+	_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, soGetFilter, 0, uintptr(unsafe.Pointer(&n)), 0)
+	return e == 0 && n > 0 || e == unix.EACCES
+}
+
 // refuseHidden looks for state that is not carried.
 func (g *getter) refuseHidden() error {
-	var n uint32
-	_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(g.fd), unix.SOL_SOCKET, soGetFilter, 0, uintptr(unsafe.Pointer(&n)), 0)
-	if e == 0 && n > 0 {
+	if !g.deaf && hasFilter(g.fd) {
 		return &refusal{"socket", "it has a packet filter (SO_ATTACH_FILTER), which is not carried by this version", ""}
 	}
 	if off, err := unix.GetsockoptInt(g.fd, unix.SOL_SOCKET, soPeekOff); err == nil && off >= 0 {

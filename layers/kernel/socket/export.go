@@ -21,7 +21,7 @@ type exporter struct {
 	// descriptions by inode, and the networks by namespace.
 	descriptions map[uint64]uint64
 	networks     map[uint64]*network
-	closeTCP     bool
+	policy       string
 	ours         map[uint64]bool // inodes
 	tcp          *tcpTable
 	// connections are the TCP connections by their descriptions.
@@ -41,7 +41,7 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 		connections: map[uint64]*connected{}, byEnds: map[ends]uint64{},
 	}
 	var err error
-	if x.closeTCP, err = policy(s.env); err != nil {
+	if x.policy, err = policy(s.env, TCPRefuse); err != nil {
 		return record.Progress{}, fmt.Errorf("socket: %w", err)
 	}
 	n, err := x.all(ctx)
@@ -109,7 +109,7 @@ func (x *exporter) network(p *target.Process) (*network, error) {
 	if n := x.networks[ns.Inode]; n != nil {
 		return n, nil
 	}
-	n, err := look(p.Proc, x.closeTCP, x.ours, x.tcp)
+	n, err := look(p.Proc, x.policy, x.ours, x.tcp)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +132,8 @@ func (x *exporter) export(ctx context.Context, p *target.Process, d *target.Desc
 		return err
 	}
 	defer f.Close()
-	g := &getter{network: n, fd: int(f.Fd()), p: p, d: d}
+	c := x.connections[d.Description]
+	g := &getter{network: n, fd: int(f.Fd()), p: p, d: d, deaf: c != nil && c.outside}
 	msg, err := g.describe(how)
 	if err != nil {
 		return err
@@ -152,7 +153,7 @@ func (x *exporter) export(ctx context.Context, p *target.Process, d *target.Desc
 		}
 	}
 	var sent []*state.SocketQueue
-	if c := x.connections[d.Description]; c != nil {
+	if c != nil {
 		msg.Tcp, msg.Peer = c.read.msg, x.byEnds[c.ends.reversed()]
 		parts, sent = split(c.read.receive), split(c.read.send)
 	}

@@ -44,13 +44,20 @@ func (s *Subsystem) receive(r *record.Record) error {
 		if s.in[r.Entity] != nil {
 			return fmt.Errorf("%s: the socket exists already", r.Header)
 		}
-		s.in[r.Entity] = &arrival{msg: m}
+		a := &arrival{msg: m}
+		if err := s.outsideOf(a); err != nil {
+			return fmt.Errorf("%s: %w", r.Header, err)
+		}
+		s.in[r.Entity] = a
 		s.entities.Add(1)
 		return nil
 	case KindQueue, KindSendQueue:
 		a, q, err := decodeQueue(r, func(id uint64) *arrival { return s.in[id] })
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.Header, err)
+		}
+		if a.ended {
+			return nil // by the policy
 		}
 		n := queued(q)
 		if s.held += n; s.held > maxHeld {
@@ -133,7 +140,7 @@ func (s *Subsystem) buildConnection(b *builder, desc uint64, a *arrival) error {
 			return err
 		}
 	}
-	closed := a.msg.Tcp.ReceiveEnded && a.msg.Peer == 0
+	closed := a.msg.Tcp.ReceiveEnded && a.msg.Peer == 0 && !a.msg.Tcp.Outside
 	if err := makeWay(b.task, a.msg); err != nil {
 		return err
 	}
@@ -141,7 +148,7 @@ func (s *Subsystem) buildConnection(b *builder, desc uint64, a *arrival) error {
 	if err != nil {
 		return err
 	}
-	r.limits = s.limits
+	r.limits, r.net = s.limits, b.task.Proc.Path("ns/net")
 	s.rising = append(s.rising, r)
 	other := s.in[a.msg.Peer]
 	if a.msg.Peer != 0 && (other == nil || other.msg.Peer != desc || other == a || other.msg.State != a.msg.State) {

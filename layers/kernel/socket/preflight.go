@@ -16,7 +16,7 @@ import (
 
 // Preflight names what could not be carried, while the tasks run.
 func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
-	closeTCP, err := policy(s.env)
+	tcpPolicy, err := policy(s.env, TCPRefuse)
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
@@ -46,7 +46,7 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 		if len(lists[pid]) == 0 {
 			continue
 		}
-		found, err := inspect(ctx, pid, lists[pid], ours, tcp, closeTCP)
+		found, err := inspect(ctx, pid, lists[pid], ours, tcp, tcpPolicy)
 		if procfs.IsGone(err) {
 			continue
 		}
@@ -59,12 +59,12 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 }
 
 // inspect looks at one process's sockets.
-func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[uint64]bool, tcp *tcpTable, closeTCP bool) ([]record.Finding, error) {
+func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[uint64]bool, tcp *tcpTable, policy string) ([]record.Finding, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	t := procfs.Host().Process(pid)
-	n, err := look(t, closeTCP, ours, tcp)
+	n, err := look(t, policy, ours, tcp)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,8 @@
 //
 // What happens to the rest:
 //   - A TCP connection to the outside is refused by name, since its peer is
-//     elsewhere. With the option tcp=close it is restored as a connection that
+//     elsewhere. With the option tcp=keep it is carried like the others, if the
+//     copy's network has the same address: see tcp_outside.go. With the option tcp=close it is restored as a connection that
 //     has ended: read(2) returns 0, write(2) fails with EPIPE (and SIGPIPE),
 //     poll(2) reports POLLIN, POLLRDHUP and POLLHUP, getpeername(2) fails with
 //     ENOTCONN. Servers close such a connection and their clients reconnect.
@@ -59,14 +60,15 @@ const (
 	KindSendQueue = 3
 )
 
-// OptionTCP is the policy for TCP connections: TCPRefuse, the default, or
-// TCPClose.
+// OptionTCP is the policy for TCP connections to the outside. An export refuses
+// them without it, an import keeps what the image has.
 const OptionTCP = "tcp"
 
 // Values of OptionTCP.
 const (
 	TCPRefuse = "refuse"
 	TCPClose  = "close"
+	TCPKeep   = "keep"
 )
 
 // Subsystem is one event's sockets.
@@ -83,6 +85,7 @@ type Subsystem struct {
 	rising     []*rising
 	connecting []*connecting
 	limits     map[int]uint32 // see bufferLimits
+	kept       *kept          // nil: no connection to the outside
 }
 
 // arrival is a socket of the image.
@@ -91,6 +94,7 @@ type arrival struct {
 	stream   []byte
 	messages [][]byte
 	send     []byte // of a TCP connection: see KindSendQueue
+	ended    bool   // a connection that the policy ends
 	builtBy  record.ProcessID
 }
 
@@ -123,13 +127,13 @@ func (s *Subsystem) Dump(w io.Writer) error {
 }
 
 // policy reads OptionTCP.
-func policy(env target.Env) (closeTCP bool, err error) {
+func policy(env target.Env, unset string) (string, error) {
 	switch v := env.Options[OptionTCP]; v {
-	case "", TCPRefuse:
-		return false, nil
-	case TCPClose:
-		return true, nil
+	case "":
+		return unset, nil
+	case TCPRefuse, TCPClose, TCPKeep:
+		return v, nil
 	default:
-		return false, fmt.Errorf("option %s=%s is not known: %s or %s", OptionTCP, v, TCPRefuse, TCPClose)
+		return "", fmt.Errorf("option %s=%s is not known: %s, %s or %s", OptionTCP, v, TCPRefuse, TCPClose, TCPKeep)
 	}
 }

@@ -19,6 +19,9 @@ import (
 // fail any more in the tasks and none of them runs yet. All ends exist, so that
 // what one transmits finds the other.
 func (s *Subsystem) beginAll() error {
+	if err := s.kept.letThrough(); err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
 	for _, part := range []func(*rising) error{(*rising).begin, (*rising).write, (*rising).end} {
 		for _, r := range s.rising {
 			if err := part(r); err != nil {
@@ -102,6 +105,11 @@ func (r *rising) end() error {
 		}
 	}
 	t := r.msg.Tcp
+	if t.Outside && t.ReceiveEnded {
+		if err := target.InNamespace(r.net, r.endOther); err != nil {
+			return fmt.Errorf("end the stream of the other end, which had ended it: %w", err)
+		}
+	}
 	if t.SendEnded && !r.ended {
 		if err := unix.Shutdown(r.fd(), unix.SHUT_WR); err != nil {
 			return fmt.Errorf("shutdown: %w", err)
@@ -112,7 +120,10 @@ func (r *rising) end() error {
 			return fmt.Errorf("shutdown: %w", err)
 		}
 	}
-	if o := find(r.msg.Option, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT); o != nil {
+	for _, o := range r.msg.Option {
+		if o.Level != unix.SOL_SOCKET && !later(o) || o.Level == unix.SOL_SOCKET && o.Name != unix.SO_BINDTODEVICE {
+			continue
+		}
 		if err := setOwn(r.fd(), o); err != nil {
 			return err
 		}

@@ -30,8 +30,10 @@ type rising struct {
 	// push is what was transmitted and not acknowledged, to be transmitted again
 	// at once; unsent comes behind it.
 	push, unsent []byte
+	acknowledged uint32 // where the queue of what was sent begins
 	// ended: the end of the stream is in the queue already.
 	ended bool
+	net   string // path of its network namespace
 	// limits of its buffers by their bits of SO_BUF_LOCK, in bytes.
 	limits map[int]uint32
 	// standIn is the other end, if its program has closed it; nil otherwise.
@@ -42,7 +44,11 @@ type rising struct {
 func later(o *state.SocketOption) bool {
 	switch {
 	case o.Level == unix.SOL_SOCKET:
-		return o.Name == unix.SO_SNDBUF || o.Name == unix.SO_RCVBUF
+		return o.Name == unix.SO_SNDBUF || o.Name == unix.SO_RCVBUF || o.Name == unix.SO_BINDTODEVICE
+	case o.Level == unix.IPPROTO_IP: // by it the kernel would let a connection have an address that is not there
+		return o.Name == unix.IP_FREEBIND
+	case o.Level == unix.IPPROTO_IPV6:
+		return o.Name == unix.IPV6_FREEBIND
 	case o.Level == unix.IPPROTO_TCP:
 		switch o.Name {
 		case unix.TCP_WINDOW_CLAMP, unix.TCP_NODELAY, unix.TCP_CORK, unix.TCP_NOTSENT_LOWAT:
@@ -60,7 +66,7 @@ func (b *builder) connection(desc uint64, a *arrival) (r *rising, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r = &rising{own: own, msg: a.msg, what: summary(a.msg)}
+	r = &rising{own: own, msg: a.msg, what: summary(a.msg), acknowledged: a.sendFrom()}
 	if err = r.connect(); err == nil {
 		err = r.fill(a)
 	}
@@ -192,7 +198,7 @@ func (r *rising) connect() error {
 	if !t.Timestamps {
 		return nil
 	}
-	if err := unix.SetsockoptInt(r.fd(), unix.IPPROTO_TCP, unix.TCP_TIMESTAMP, int(int32(t.Timestamp))); err != nil {
+	if err := unix.SetsockoptInt(r.fd(), unix.IPPROTO_TCP, unix.TCP_TIMESTAMP, int(int32(r.now()))); err != nil {
 		return fmt.Errorf("setsockopt(TCP_TIMESTAMP): %w", err)
 	}
 	return nil

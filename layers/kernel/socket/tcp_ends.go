@@ -152,16 +152,20 @@ func (n *network) classifyConnection(t procfs.Task, c *connection) (state.Socket
 		return state.SocketState_SOCKET_STATE_CONNECTION, nil
 	case at == waiting && c.state == stateEstablished && !c.sending:
 		return state.SocketState_SOCKET_STATE_CONNECTING, nil
-	case n.closeTCP:
+	case n.policy == TCPClose:
 		return state.SocketState_SOCKET_STATE_CLOSED, nil
 	case at == waiting || at == waitingFull:
 		return 0, &refusal{what, "its other end waits to be accepted, and data were sent to it", soon}
 	case at == closing:
 		return 0, &refusal{what, "its other end was closed by its program, and what that had written is still on its way", soon}
 	}
+	if n.policy == TCPKeep {
+		return state.SocketState_SOCKET_STATE_CONNECTION, canKeep(what)
+	}
 	return 0, &refusal{
-		what, "its other end is outside of the container, and such connections are not carried by this version",
-		"let the clients disconnect, or choose " + OptionTCP + "=" + TCPClose + ": they find it closed and connect again",
+		what, "its other end is outside of the container",
+		"let the clients disconnect, or choose " + OptionTCP + "=" + TCPKeep + " if the copy will have the same address, or " +
+			OptionTCP + "=" + TCPClose + ": they find it closed and connect again",
 	}
 }
 

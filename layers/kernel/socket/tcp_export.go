@@ -24,6 +24,7 @@ type connected struct {
 	fd          int
 	own         *target.Duplicate // until the event ends
 	ends        ends
+	outside     bool // the other end is
 	read        *tcpState
 	net         int // its network namespace, open while it is ended; -1 before
 }
@@ -69,7 +70,13 @@ func (x *exporter) findConnection(p *target.Process, d *target.Descriptor) error
 	if err != nil {
 		return err
 	}
-	x.connections[d.Description] = &connected{description: d.Description, process: p, fd: d.FD, own: own, net: -1, ends: ends{c.local, c.remote}}
+	at, err := n.other(p.Proc, &c)
+	if err != nil {
+		return errors.Join(err, own.Close())
+	}
+	x.connections[d.Description] = &connected{
+		outside: at == outside, description: d.Description, process: p, fd: d.FD, own: own, net: -1, ends: ends{c.local, c.remote},
+	}
 	x.byEnds[ends{c.local, c.remote}] = d.Description
 	return nil
 }
@@ -90,6 +97,9 @@ func (x *exporter) readConnections(ctx context.Context) error {
 		return nil
 	}
 	return x.env.Source.WhileFrozen(ctx, func() error {
+		if err := x.deafen(); err != nil {
+			return err
+		}
 		for try := 0; ; try++ {
 			err := x.readOnce()
 			if !errors.Is(err, errMoving) || try == consistentTries {
@@ -111,6 +121,7 @@ func (x *exporter) readOnce() error {
 		if c.read, err = readTCP(int(c.own.Fd())); err != nil {
 			return fmt.Errorf("pid %d: fd %d: TCP connection %s to %s: %w", c.process.Pid, c.fd, c.ends.local, c.ends.remote, err)
 		}
+		c.read.msg.Outside = c.outside
 	}
 	return x.consistent()
 }
@@ -159,6 +170,9 @@ func (c *connected) silence() error {
 	if c.net, err = unix.Open(c.process.Proc.Path("ns/net"), unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("network namespace of pid %d: %w", c.process.Pid, err)
 	}
+	if err := c.drop(); err != nil {
+		return err
+	}
 	own, err := c.process.OpenDescriptor(c.fd)
 	if err != nil {
 		return err
@@ -175,7 +189,7 @@ func (x *exporter) evictClosed(list []*connected) error {
 		if c.net < 0 {
 			continue
 		}
-		if c.read.msg.ReceiveEnded && x.byEnds[c.ends.reversed()] == 0 {
+		if c.read.msg.ReceiveEnded && !c.outside && x.byEnds[c.ends.reversed()] == 0 {
 			errs = append(errs, target.InNamespaceFD(c.net, "net", func() error { return evict(c.ends.reversed(), true) }))
 		}
 		errs = append(errs, unix.Close(c.net))

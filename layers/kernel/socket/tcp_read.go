@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -77,6 +78,7 @@ func (t *tcpState) readNumbers(fd int) error {
 		}
 		*o.to = uint32(n)
 	}
+	t.msg.ReadAt = time.Now().UnixNano()
 	// The program ended its reading, not the other end its stream.
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
 	if _, err := unix.Poll(p, 0); err != nil {

@@ -58,6 +58,8 @@ type Frame struct {
 	atCommit []func() error
 	// terminals are those that exist, by their numbers in the image.
 	terminals map[int]*MadeTerminal
+	// atFailure are those of AtFailure, nil once there is a copy.
+	atFailure []func() error
 
 	// sending is held while descriptors are on their way to a process: all of
 	// them read from one socket.
@@ -144,8 +146,26 @@ const FirstTask record.ProcessID = 1
 // Seal and Release have nothing to do: a frame is held by its tracer alone.
 func (f *Frame) Seal(context.Context) error { return nil }
 
-// Release ends the handle.
-func (f *Frame) Release(context.Context) error { return nil }
+// Release ends the handle of a frame whose import has failed.
+func (f *Frame) Release(context.Context) error {
+	f.mu.Lock()
+	list := f.atFailure
+	f.atFailure = nil
+	f.mu.Unlock()
+	var errs []error
+	for _, fn := range list {
+		errs = append(errs, fn())
+	}
+	return errors.Join(errs...)
+}
+
+// AtFailure has fn called if the import fails, when the frame's processes are
+// gone: it undoes what was done beside them.
+func (f *Frame) AtFailure(fn func() error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.atFailure = append(f.atFailure, fn)
+}
 
 // Setup takes over the frame: seizes it, lets it exec the frame program and
 // looks at its descriptors.
@@ -271,6 +291,9 @@ func (f *Frame) commitAll() error {
 			return err
 		}
 	}
+	f.mu.Lock()
+	f.atFailure = nil
+	f.mu.Unlock()
 	for _, t := range tasks {
 		if err := t.Traced.Commit(); err != nil {
 			return fmt.Errorf("process %d: commit: %w", t.ID, err)

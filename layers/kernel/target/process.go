@@ -149,13 +149,14 @@ func (p *Process) Restart(context.Context) error {
 	if err := p.source.beforeRemote(); err != nil {
 		return err
 	}
+	undone := p.source.callOnce(&p.source.beforeRun)
 	if p.source.wasFrozen {
 		if err := p.Traced.Withdraw(); err != nil && !errors.Is(err, tracer.ErrExited) {
-			return err
+			return errors.Join(undone, err)
 		}
-		return nil
+		return undone
 	}
-	return p.letGo()
+	return errors.Join(undone, p.letGo())
 }
 
 // letGo detaches from the process.

@@ -49,9 +49,11 @@ type Source struct {
 	wasFrozen bool
 	sealed    bool
 	asked     int // calls of Hold
-	// beforeKill and afterKill are what BeforeKill and AfterKill were given, nil
-	// once called.
-	beforeKill, afterKill []func() error
+	// beforeRun, beforeKill and afterKill are what BeforeRun, BeforeKill and
+	// AfterKill were given, nil once called.
+	beforeRun, beforeKill, afterKill []func() error
+
+	calling sync.Mutex // held while they are called; taken before mu
 }
 
 // NewSource looks at the container whose first process is init. It touches
@@ -324,6 +326,15 @@ func (s *Source) WhileFrozen(ctx context.Context, fn func() error) error {
 	return errors.Join(err, s.Freezer.Thaw())
 }
 
+// BeforeRun has fn called before the first process runs on, if they do: whether
+// the event failed or leaves the container running. It undoes what was done to
+// the container beside its processes.
+func (s *Source) BeforeRun(fn func() error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.beforeRun = append(s.beforeRun, fn)
+}
+
 // BeforeKill has fn called when the container is to be ended, before the first
 // process is killed, if it ever is. The container is frozen then and runs no
 // instruction of its own any more.
@@ -341,8 +352,11 @@ func (s *Source) AfterKill(fn func() error) {
 	s.afterKill = append(s.afterKill, fn)
 }
 
-// callOnce calls the functions of a list and empties it.
+// callOnce calls the functions of a list and empties it. Others who call it wait
+// for the end.
 func (s *Source) callOnce(list *[]func() error) error {
+	s.calling.Lock()
+	defer s.calling.Unlock()
 	s.mu.Lock()
 	fns := *list
 	*list = nil
@@ -388,6 +402,8 @@ func (s *Source) Release(ctx context.Context) error {
 	err = errors.Join(err, errors.Join(errs...))
 	if len(killed) > 0 {
 		err = errors.Join(err, s.callOnce(&s.afterKill))
+	} else {
+		err = errors.Join(err, s.callOnce(&s.beforeRun))
 	}
 	for _, p := range all {
 		if p.Traced != nil && !slices.Contains(killed, p) {
@@ -396,7 +412,7 @@ func (s *Source) Release(ctx context.Context) error {
 		p.close()
 	}
 	s.mu.Lock()
-	s.sealed, s.asked, s.processes, s.beforeKill, s.afterKill = false, 0, nil, nil, nil
+	s.sealed, s.asked, s.processes, s.beforeRun, s.beforeKill, s.afterKill = false, 0, nil, nil, nil, nil
 	s.mu.Unlock()
 	return err
 }

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Undo ends repair mode of every TCP socket that the processes have, and tells
-// of how many. It is for the supervisor of an engine that died: the container
+// Undo ends repair mode and deafness of every TCP socket that the processes
+// have, and tells of how many. It is for the supervisor of an engine that died: the container
 // must be frozen, or its program would find a connection that it cannot read
 // from. What SO_REUSEADDR was died with the engine; it is set, the value that
 // forbids least. A process that is gone has no sockets.
@@ -69,8 +69,14 @@ func undoOne(pidfd, pid, fd int) (was bool, err error) {
 	if p, err := unix.GetsockoptInt(own, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || p != unix.IPPROTO_TCP {
 		return false, nil
 	}
+	if deaf(own) {
+		was = true
+		if err := Hear(own); err != nil {
+			return was, fmt.Errorf("pid %d: fd %d: %w", pid, fd, err)
+		}
+	}
 	if active, err := Active(own); err != nil || !active {
-		return false, nil
+		return was, nil
 	}
 	if err := Leave(own, 1, false); err != nil {
 		return false, fmt.Errorf("pid %d: fd %d: end repair mode: %w", pid, fd, err)

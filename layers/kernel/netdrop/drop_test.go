@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package netdrop
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"os"
+	"runtime"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// inNamespace runs fn on a thread in a network namespace of its own, with a
+// loopback that is up.
+func inNamespace(t *testing.T, fn func() error) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: a network namespace")
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			err = up()
+		}
+		if err == nil {
+			err = fn()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// up sets IFF_UP of the loopback.
+func up() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var r [40]byte // struct ifreq
+	copy(r[:], "lo")
+	binary.NativeEndian.PutUint16(r[16:], unix.IFF_UP|unix.IFF_RUNNING)
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&r[0]))); e != 0 {
+		return e
+	}
+	return nil
+}
+
+// pair connects two sockets over the loopback and returns the server's view.
+func pair(family int, any unix.Sockaddr) (client, server int, c Connection, err error) {
+	l, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, 0, c, err
+	}
+	defer unix.Close(l)
+	err = errors.Join(unix.Bind(l, any), unix.Listen(l, 1))
+	name, nameErr := unix.Getsockname(l)
+	client, sockErr := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err = errors.Join(err, nameErr, sockErr); err == nil {
+		err = unix.Connect(client, name)
+	}
+	if err != nil {
+		return 0, 0, c, err
+	}
+	server, from, err := unix.Accept(l)
+	return client, server, Connection{address(from), address(name)}, err
+}
+
+func address(a unix.Sockaddr) netip.AddrPort {
+	switch a := a.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// readable waits for data.
+func readable(fd, ms int) bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, ms)
+	return err == nil && n == 1
+}
+
+func TestDropAndPass(t *testing.T) {
+	for name, c := range map[string]struct {
+		family int
+		any    unix.Sockaddr
+	}{
+		"IPv4": {unix.AF_INET, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}},
+		"IPv6": {unix.AF_INET6, &unix.SockaddrInet6{Addr: [16]byte{15: 1}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inNamespace(t, func() error { return dropAndPass(t, c.family, c.any) })
+		})
+	}
+}
+
+func dropAndPass(t *testing.T, domain int, any unix.Sockaddr) error {
+	client, server, c, err := pair(domain, any)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(client)
+	otherClient, otherServer, other, err := pair(domain, any)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(otherClient)
+	if err := errors.Join(Available(), Pass([]Connection{c})); err != nil {
+		return err
+	}
+	for i, d := range []Connection{c, other, c} {
+		if added, err := Drop(d); err != nil || added != (i < 2) {
+			t.Errorf("drop %d: %v, %v", i, added, err)
+		}
+	}
+	if _, err := unix.Write(client, []byte("x")); err != nil {
+		return err
+	}
+	if readable(server, 20) {
+		t.Error("what was dropped has come")
+	}
+	if err := Pass([]Connection{other}); err != nil {
+		return err
+	}
+	if _, err := unix.Write(otherClient, []byte("x")); err != nil {
+		return err
+	}
+	if !readable(otherServer, 5000) {
+		t.Error("what was let through has not come")
+	}
+	if n, err := open(); err != nil {
+		return err
+	} else if empty, err := n.empty(v4); domain == unix.AF_INET && (empty || err != nil) {
+		t.Errorf("the table is empty: %v, %v", empty, err)
+	}
+	if err := Pass([]Connection{c}); err != nil {
+		return err
+	}
+	if !readable(server, 5000) {
+		t.Error("what was sent again has not come")
+	}
+	n, err := open()
+	if err != nil {
+		return err
+	}
+	for _, f := range []family{v4, v6} {
+		if _, err := n.empty(f); !errors.Is(err, unix.ENOENT) {
+			t.Errorf("the table is still there: %v", err)
+		}
+	}
+	return nil
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(make([]byte, 16))
+	f.Add([]byte{20, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 254, 255, 255, 255})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		list, err := parse(b)
+		if err != nil {
+			return
+		}
+		for _, a := range list {
+			_ = hasElements(a.body)
+		}
+	})
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/netdrop"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tcprepair"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// A connection to the outside moves while its other end knows of nothing. From
+// the moment that it is read it must not receive anything, or what it had
+// acknowledged would be lost, and nobody may be told of its end:
+//
+//	source       deaf (tcprepair.Deafen), read ......... | dropped, silent, killed
+//	                                                     |
+//	destination  dropped, made ... COMMIT, let through ... repair mode ended
+//
+// "dropped" is netdrop: the network namespace does not answer for a connection
+// whose socket is not there. Deafness loses nothing, since what is not
+// acknowledged is sent again; if the source is to run on it is taken away. The
+// drop stays where the source was, until a copy in the same namespace takes the
+// connection up, or the namespace ends.
+
+// canKeep: the kernel has what it takes.
+func canKeep(what string) error {
+	if err := netdrop.Available(); err != nil {
+		return &refusal{what, fmt.Sprintf("it cannot be kept silent: %v", err), "choose " + OptionTCP + "=" + TCPClose}
+	}
+	return nil
+}
+
+// arriving is the connection as netdrop names it.
+func (e ends) arriving() netdrop.Connection {
+	return netdrop.Connection{Source: e.remote, Destination: e.local}
+}
+
+// deafen makes the connections to the outside deaf, until the container runs on.
+func (x *exporter) deafen() error {
+	var list []*connected
+	for _, c := range x.connections {
+		if c.outside {
+			list = append(list, c)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	for _, c := range list {
+		if hasFilter(int(c.own.Fd())) {
+			return &refusal{fmt.Sprintf("TCP connection %s to %s", c.ends.local, c.ends.remote), "it has a packet filter (SO_ATTACH_FILTER)", ""}
+		}
+	}
+	x.env.Source.BeforeRun(func() error {
+		var errs []error
+		for _, c := range list {
+			own, err := c.process.OpenDescriptor(c.fd)
+			if errors.Is(err, unix.ESRCH) {
+				continue // it was killed meanwhile
+			}
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			err = tcprepair.Hear(int(own.Fd()))
+			if errors.Is(err, unix.ENOENT) {
+				err = nil // we did not get so far
+			}
+			errs = append(errs, err, own.Close())
+		}
+		return errors.Join(errs...)
+	})
+	for _, c := range list {
+		if err := tcprepair.Deafen(int(c.own.Fd())); err != nil {
+			return fmt.Errorf("pid %d: fd %d: TCP connection %s to %s: %w", c.process.Pid, c.fd, c.ends.local, c.ends.remote, err)
+		}
+	}
+	return nil
+}
+
+// drop has the network namespace not answer for a connection to the outside.
+func (c *connected) drop() error {
+	if !c.outside {
+		return nil
+	}
+	return target.InNamespaceFD(c.net, "net", func() error { _, err := netdrop.Drop(c.ends.arriving()); return err })
+}
+
+// outsideOf is what an import does with a connection to the outside as soon as
+// it knows of it: by the policy it is kept, ended or refused.
+func (s *Subsystem) outsideOf(a *arrival) error {
+	m := a.msg
+	if m.Tcp == nil || !m.Tcp.Outside {
+		return nil
+	}
+	p, err := policy(s.env, TCPKeep)
+	if err != nil {
+		return err
+	}
+	switch p {
+	case TCPRefuse:
+		return fmt.Errorf("a TCP connection to the outside (%s), which the option %s=%s refuses", summary(m), OptionTCP, TCPRefuse)
+	case TCPClose:
+		m.State, m.Tcp, m.Local, m.Remote = state.SocketState_SOCKET_STATE_CLOSED, nil, nil, nil
+		m.Option = nil
+		a.ended = true
+		return nil
+	}
+	e := ends{endpoint(m.Family, m.Local), endpoint(m.Family, m.Remote)}
+	if !e.local.IsValid() || !e.remote.IsValid() || e.local.Addr().Is4() != e.remote.Addr().Is4() {
+		return fmt.Errorf("a TCP connection between addresses of %d and %d bytes", len(m.Local), len(m.Remote))
+	}
+	if s.env.Frame == nil {
+		return nil // a test of the decoder
+	}
+	return s.expect(e)
+}
+
+// expect drops what arrives for a connection until the commit. It is nobody
+// else's: an image cannot silence others in a namespace that the container
+// shares.
+func (s *Subsystem) expect(e ends) error {
+	if s.kept == nil {
+		net, err := os.Open(s.env.Frame.Task(target.FirstTask).Proc.Path("ns/net"))
+		if err != nil {
+			return fmt.Errorf("network namespace of the frame: %w", err)
+		}
+		s.kept = &kept{net: net}
+		s.env.Frame.AtFailure(s.kept.giveUp)
+	}
+	return s.kept.in(func() error {
+		other, err := findInet(e)
+		if err != nil {
+			return err
+		}
+		if other != nil && other.inode != 0 {
+			return fmt.Errorf("TCP connection %s to %s: somebody in this network has it", e.local, e.remote)
+		}
+		added, err := netdrop.Drop(e.arriving())
+		s.kept.all = append(s.kept.all, e.arriving())
+		if added {
+			s.kept.added = append(s.kept.added, e.arriving())
+		}
+		return err
+	})
+}
+
+// kept are the connections to the outside of an import, of which nothing is let
+// in before the commit.
+type kept struct {
+	net *os.File // network namespace
+	// all are dropped; added were not dropped before.
+	all, added []netdrop.Connection
+}
+
+func (k *kept) in(fn func() error) error {
+	return target.InNamespaceFD(int(k.net.Fd()), "net", fn)
+}
+
+// letThrough ends the drop, when every connection has its socket.
+func (k *kept) letThrough() error {
+	if k == nil {
+		return nil
+	}
+	return errors.Join(k.in(func() error { return netdrop.Pass(k.all) }), k.net.Close())
+}
+
+// giveUp leaves the namespace as it was before a failed import: a source that was
+// here has dropped its connections itself, and another import may take them up.
+func (k *kept) giveUp() error {
+	return errors.Join(k.in(func() error { return netdrop.Pass(k.added) }), k.net.Close())
+}
+
+// now is the time stamp that the connection would have by now, had it not been
+// away: one that goes back would be taken for one of an old segment (PAWS, RFC
+// 7323).
+func (r *rising) now() uint32 {
+	t := r.msg.Tcp
+	away := time.Since(time.Unix(0, t.ReadAt))
+	if t.ReadAt == 0 || away < 0 {
+		return t.Timestamp
+	}
+	// The lowest bit tells of microseconds (net/ipv4/tcp.c), else they are
+	// milliseconds.
+	if t.Timestamp&1 != 0 {
+		return (t.Timestamp + uint32(away.Microseconds())) | 1
+	}
+	return (t.Timestamp + uint32(away.Milliseconds())) &^ 1
+}
