@@ -78,7 +78,7 @@ func openSource(j *job.Job) (*target.Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("container %s: %w", j.Container, err)
 	}
-	src.Allowed = &a
+	src.Allowed, src.Files = &a, filesOf(j, spec)
 	src.Terminal = j.Terminal
 	src.OwnIPC = ownNamespace(spec, specs.IPCNamespace)
 	return src, nil

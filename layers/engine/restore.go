@@ -65,7 +65,7 @@ func openFrame(j *job.Job, spec *specs.Spec, files []*os.File) (*target.Frame, e
 		return nil, fmt.Errorf("container %s: %w", j.Container, err)
 	}
 	return &target.Frame{
-		Init: j.InitPid, Socket: int(files[socket].Fd()), Allowed: a,
+		Init: j.InitPid, Socket: int(files[socket].Fd()), Allowed: a, Files: filesOf(j, spec),
 		OwnIPC: ownNamespace(spec, specs.IPCNamespace),
 		Started: func(context.Context) error {
 			if _, err := files[seized].Write([]byte{1}); err != nil {

@@ -805,8 +805,10 @@ func (x *TreeRemoval) GetPath() []byte {
 
 // TreePassEnd ends a pass: the tree is whole now.
 type TreePassEnd struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Pass          uint32                 `protobuf:"varint,1,opt,name=pass,proto3" json:"pass,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Pass  uint32                 `protobuf:"varint,1,opt,name=pass,proto3" json:"pass,omitempty"`
+	// The container was stopped: no pass follows.
+	Final         bool `protobuf:"varint,2,opt,name=final,proto3" json:"final,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -846,6 +848,13 @@ func (x *TreePassEnd) GetPass() uint32 {
 		return x.Pass
 	}
 	return 0
+}
+
+func (x *TreePassEnd) GetFinal() bool {
+	if x != nil {
+		return x.Final
+	}
+	return false
 }
 
 var File_spec_state_filetree_proto protoreflect.FileDescriptor
@@ -898,9 +907,10 @@ const file_spec_state_filetree_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\fR\x04path\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\fR\x02to\"!\n" +
 	"\vTreeRemoval\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\fR\x04path\"!\n" +
+	"\x04path\x18\x01 \x01(\fR\x04path\"7\n" +
 	"\vTreePassEnd\x12\x12\n" +
-	"\x04pass\x18\x01 \x01(\rR\x04pass*}\n" +
+	"\x04pass\x18\x01 \x01(\rR\x04pass\x12\x14\n" +
+	"\x05final\x18\x02 \x01(\bR\x05final*}\n" +
 	"\fFileTreeKind\x12\x1e\n" +
 	"\x1aFILE_TREE_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14FILE_TREE_KIND_TMPFS\x10\x01\x12\x18\n" +

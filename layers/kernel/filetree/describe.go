@@ -40,6 +40,24 @@ const maxEntry = 1 << 20
 // describe makes a file's entry. at is where its attributes are found. A file
 // that is refused is errLeftOut, or ends the pass.
 func (w *walk) describe(at, path string, st *unix.Statx_t) (*state.TreeEntry, error) {
+	e, err := w.entryOf(at, path, st)
+	if err == nil && w.o.Check != nil {
+		if r := w.o.Check(path, e); r != nil {
+			err = r
+		}
+	}
+	var r *Refusal
+	if errors.As(err, &r) {
+		if err := w.refuse(path, r.Why, r.Remedy); err != nil {
+			return nil, err
+		}
+		return nil, errLeftOut
+	}
+	return e, err
+}
+
+// entryOf makes a file's entry, or a *Refusal.
+func (w *walk) entryOf(at, path string, st *unix.Statx_t) (*state.TreeEntry, error) {
 	e := &state.TreeEntry{
 		Path: []byte(path), Mode: uint32(st.Mode),
 		Uid: inner(w.o.IDs.UID, st.Uid), Gid: inner(w.o.IDs.GID, st.Gid),
@@ -73,20 +91,8 @@ func (w *walk) describe(at, path string, st *unix.Statx_t) (*state.TreeEntry, er
 	if err == nil && len(e.Attribute) > 0 && fileType(st) == unix.S_IFLNK {
 		err = &Refusal{Why: "it is a symbolic link with the extended attribute " + string(e.Attribute[0].Name), Remedy: "remove the attribute"}
 	}
-	if err == nil && w.o.Check != nil {
-		if r := w.o.Check(path, e); r != nil {
-			err = r
-		}
-	}
 	if n := proto.Size(e); err == nil && n > maxEntry {
 		err = &Refusal{Why: fmt.Sprintf("its extended attributes have %d bytes", n), Remedy: "remove some"}
-	}
-	var r *Refusal
-	if errors.As(err, &r) {
-		if err := w.refuse(path, r.Why, r.Remedy); err != nil {
-			return nil, err
-		}
-		return nil, errLeftOut
 	}
 	return e, err
 }

@@ -23,6 +23,9 @@ type ExportOptions struct {
 	IDs IDs
 	// Layer: the tree is the upper directory of an overlay; see layer.go.
 	Layer bool
+	// Compare: the other side has what the directory that is open as Base has.
+	Compare bool
+	Base    int
 	// Unstamped: files can be written without a new time stamp, as mapped ones
 	// of a tmpfs are. All contents are compared in every pass.
 	Unstamped bool
@@ -124,7 +127,7 @@ func (w *walk) tree() error {
 		return &os.PathError{Op: "open", Path: rootPath, Err: err}
 	}
 	if w.top == nil {
-		w.top = &node{ino: st.Ino, mode: unix.S_IFDIR, kids: map[string]*node{}}
+		w.top = &node{ino: st.Ino, mode: unix.S_IFDIR, kids: map[string]*node{}, base: w.o.Compare}
 		w.count++
 	}
 	if err := w.directory(os.NewFile(uintptr(fd), rootPath), rootPath, &st, w.top, false); err != nil {
@@ -139,7 +142,7 @@ func (w *walk) tree() error {
 			w.forget(kid, r.path)
 		}
 	}
-	return w.send(&state.TreeItem{Of: &state.TreeItem_End{End: &state.TreePassEnd{Pass: w.passes}}})
+	return w.send(&state.TreeItem{Of: &state.TreeItem_End{End: &state.TreePassEnd{Pass: w.passes, Final: w.final}}})
 }
 
 func (w *walk) send(item *state.TreeItem) error {

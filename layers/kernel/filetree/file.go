@@ -5,6 +5,7 @@ package filetree
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -24,13 +25,25 @@ func (w *walk) file(dir int, name, path string, parent *node, st *unix.Statx_t) 
 	if n != nil && n.mode != fileType(st) || n != nil && len(n.paths) == 0 {
 		n = nil
 	}
+	is := uint64(0)
+	if fileType(st) != unix.S_IFREG && (n == nil || n.stamp != stampOf(st)) {
+		is = w.identity(dir, name, st)
+		if n != nil && n.is != is {
+			n = nil // another file with the number of one that is gone
+		}
+	}
 	if n == nil {
-		n = &node{ino: st.Ino, mode: fileType(st)}
+		n = &node{ino: st.Ino, mode: fileType(st), is: is}
 		if err := w.add(parent, name, path, n); err != nil {
 			return err
 		}
 		w.inodes[st.Ino] = n
 		n.paths = []string{path}
+		if w.comparing(parent) {
+			if same, err := w.baseFile(dir, name, path, st, n); err != nil || same {
+				return err
+			}
+		}
 		return w.examine(dir, name, path, st, parent, n, true)
 	}
 	if parent.kids[name] != n {
@@ -38,6 +51,10 @@ func (w *walk) file(dir int, name, path string, parent *node, st *unix.Statx_t) 
 			w.forget(old, path)
 		}
 		parent.kids[name] = n
+		if w.linkedInBase(path, parent, n) {
+			n.paths = append(n.paths, path)
+			return nil
+		}
 		link := &state.TreeLink{Path: []byte(path), To: []byte(n.paths[0])}
 		if err := w.send(&state.TreeItem{Of: &state.TreeItem_Link{Link: link}}); err != nil {
 			return err
@@ -48,6 +65,20 @@ func (w *walk) file(dir int, name, path string, parent *node, st *unix.Statx_t) 
 		return nil
 	}
 	return w.examine(dir, name, path, st, parent, n, false)
+}
+
+// identity is node.is.
+func (w *walk) identity(dir int, name string, st *unix.Statx_t) uint64 {
+	switch fileType(st) {
+	case unix.S_IFCHR, unix.S_IFBLK:
+		return unix.Mkdev(st.Rdev_major, st.Rdev_minor)
+	case unix.S_IFLNK:
+		to, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d/%s", dir, name))
+		if err == nil { // else it is gone, as will be seen
+			return maphash.String(w.seed, to)
+		}
+	}
+	return 0
 }
 
 // unstamped: the file may have been written to without a trace in its stamp.

@@ -59,9 +59,8 @@ func NewImporter(root int, p Policy, exact bool) (*Importer, error) {
 	return im, im.list(rootPath)
 }
 
-// maxStrange bounds what may be there before an exact import: it is what a
-// runtime puts into a new container.
-const maxStrange = 65536
+// maxStrange bounds what may be there before an exact import.
+const maxStrange = 1 << 20
 
 // list notes what is below a directory.
 func (im *Importer) list(path string) error {

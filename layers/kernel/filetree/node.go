@@ -10,6 +10,9 @@ type node struct {
 	mode uint32 // type bits of st_mode
 	// stamp as it was before the file was read last.
 	stamp stamp
+	// is what cannot change of a file without content: a device's number, or a
+	// sum of where a symbolic link leads.
+	is uint64
 	// open: the stamp does not prove that the file is what it was, see settled.
 	open bool
 	// sum of the entry that was sent, pieces of the content: see content.go.
@@ -24,6 +27,10 @@ type node struct {
 	kids map[string]*node
 	// paths by which the other side has the file; nil for a directory.
 	paths []string
+	// base: the base has a directory there, too; baseIno is the inode of a file in
+	// it that is the same. See base.go.
+	base    bool
+	baseIno uint64
 	// whiteout: no file, but the mark of a removed one.
 	whiteout bool
 }

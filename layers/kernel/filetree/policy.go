@@ -23,6 +23,9 @@ type Policy struct {
 	// user's, and lose what would give rights to whoever executes them.
 	Owner  *uint32
 	Groups []uint32
+	// Foreign allows others' files in spite of that; they lose their rights all
+	// the same.
+	Foreign bool
 	// Device tells whether a device node may be made. nil allows none.
 	Device func(mode uint32, device uint64) bool
 	// Trusted allows attributes of the name space trusted, Flags that files are
@@ -67,11 +70,14 @@ func (p *Policy) Check(path string, e *state.TreeEntry) *Refusal {
 // owner translates an owner and narrows owner and mode.
 func (p *Policy) owner(uid, gid, mode uint32) (outUID, outGID, outMode uint32, foreign bool, err error) {
 	if p.Owner != nil {
+		foreign = uid != *p.Owner || !slices.Contains(p.Groups, gid)
+	}
+	if foreign && !p.Foreign {
 		if uid != *p.Owner {
-			uid, foreign = *p.Owner, true
+			uid = *p.Owner
 		}
 		if !slices.Contains(p.Groups, gid) && len(p.Groups) > 0 {
-			gid, foreign = p.Groups[0], true
+			gid = p.Groups[0]
 		}
 	}
 	if foreign {

@@ -41,7 +41,7 @@ func (im *Importer) attributes(fd int, e *state.TreeEntry, made bool) error {
 	if err := statAt(fd, "", &st); err != nil {
 		return err
 	}
-	if foreign && !made && st.Uid != uid {
+	if foreign && !im.p.Foreign && !made && st.Uid != uid {
 		// What the container's user could not have given away, it did not make:
 		// the runtime did, here too.
 		return setTimes(fd, &st, e)

@@ -40,6 +40,9 @@ func (w *walk) directory(dir *os.File, path string, st *unix.Statx_t, n *node, f
 			return err
 		}
 	}
+	if err := w.missing(path, names, n); err != nil {
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(n.kids)) {
 		if _, there := slices.BinarySearch(names, name); !there {
 			w.removals = append(w.removals, removal{join(path, name), n, name})
@@ -56,6 +59,7 @@ func (w *walk) describeDirectory(dir *os.File, path string, st *unix.Statx_t, n 
 	if !first && !n.open && n.stamp == stampOf(st) {
 		return nil
 	}
+	changed := first || n.stamp != stampOf(st)
 	n.stamp, n.open = stampOf(st), !settled(st)
 	if w.o.Look && path == rootPath {
 		return nil
@@ -67,9 +71,27 @@ func (w *walk) describeDirectory(dir *os.File, path string, st *unix.Statx_t, n 
 	if err != nil {
 		return err
 	}
+	if first && n.base {
+		var same bool
+		if n.base, same, err = w.baseDirectory(path, entry); err != nil {
+			return err
+		}
+		if n.base {
+			fresh = false // it is there
+		}
+		if same {
+			n.sum, err = w.sumOf(entry)
+			return err
+		}
+	}
 	entry.Fresh = fresh
 	// What an earlier pass made at the path is not what the directory has now.
 	entry.Opaque = entry.Opaque || fresh && w.passes > 1
+	if changed {
+		// Its time may be what it was: an overlay that copies a file up hides that
+		// from the directory. The other side will have to make the same.
+		n.sum = 0
+	}
 	return w.sendEntry(entry, n)
 }
 
@@ -138,7 +160,7 @@ func (w *walk) subdirectory(dir int, name, path string, parent *node, st *unix.S
 	n := parent.kids[name]
 	fresh := n == nil || n.kids == nil || n.ino != st.Ino
 	if fresh {
-		n = &node{ino: st.Ino, mode: unix.S_IFDIR, kids: map[string]*node{}}
+		n = &node{ino: st.Ino, mode: unix.S_IFDIR, kids: map[string]*node{}, base: w.comparing(parent)}
 		if err := w.add(parent, name, path, n); err != nil {
 			unix.Close(fd)
 			return err

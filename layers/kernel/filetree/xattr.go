@@ -40,7 +40,7 @@ func fateOf(name string) fate {
 	switch {
 	case name == attrCapability, name == attrACL, name == attrDefaultACL, strings.HasPrefix(name, "user."):
 		return fateCarried
-	case strings.HasPrefix(name, "trusted.overlay."):
+	case strings.HasPrefix(name, "trusted.overlay."), strings.HasPrefix(name, "trusted.mig."):
 		return fateLocal
 	case strings.HasPrefix(name, trustedPrefix):
 		return fateCarried

@@ -23,6 +23,8 @@ const treeShift = 40
 type export struct {
 	trees []*exportTree
 	drop  bool
+	// moving: the trees of a move were added.
+	moving bool
 }
 
 // exportTree is one tree on its way out.
@@ -36,6 +38,7 @@ type exportTree struct {
 	sent    bool // it was announced
 	records uint64
 	keep    *openFiles
+	base    *os.File // that it is compared with, nil without
 }
 
 // Checkpoint exports: a pass over all trees, in each round while the container
@@ -130,7 +133,11 @@ func (s *Subsystem) findTrees() error {
 			return err
 		}
 	}
-	return nil
+	if !s.env.Source.Files.Moves || s.out.moving {
+		return nil
+	}
+	s.out.moving = true
+	return s.addMoving(init)
 }
 
 func (s *Subsystem) known(m procfs.Mount) bool {
@@ -143,34 +150,37 @@ func (s *Subsystem) known(m procfs.Mount) bool {
 }
 
 func (s *Subsystem) addTmpfs(init procfs.Task, m procfs.Mount) error {
-	o, err := s.exportOptions(init, m)
+	o, err := s.exportOptions(init, m.Target)
 	if err != nil {
 		return err
 	}
+	o.Unstamped = true
 	root, err := openTmpfs(init.Pid(), m)
 	if err != nil || root == nil {
 		return err
 	}
-	t := &exportTree{
-		id: uint64(len(s.out.trees) + 1), kind: state.FileTreeKind_FILE_TREE_KIND_TMPFS,
-		path: m.Target, dev: m.Dev, root: root,
-	}
+	t := &exportTree{kind: state.FileTreeKind_FILE_TREE_KIND_TMPFS, path: m.Target, dev: m.Dev, root: root}
 	if s.out.drop {
 		t.keep = &openFiles{dev: m.Dev.Stat()}
 		o.Keep = t.keep.has
 	}
-	t.out = filetree.NewExporter(int(root.Fd()), o)
-	s.out.trees = append(s.out.trees, t)
+	s.addTree(t, o)
 	return nil
 }
 
-// exportOptions are those of a memory file system.
-func (s *Subsystem) exportOptions(init procfs.Task, m procfs.Mount) (filetree.ExportOptions, error) {
+func (s *Subsystem) addTree(t *exportTree, o filetree.ExportOptions) {
+	t.id = uint64(len(s.out.trees) + 1)
+	t.out = filetree.NewExporter(int(t.root.Fd()), o)
+	s.out.trees = append(s.out.trees, t)
+}
+
+// exportOptions are those of any tree at a path of the container.
+func (s *Subsystem) exportOptions(init procfs.Task, path string) (filetree.ExportOptions, error) {
 	ids, err := idsOf(init)
 	if err != nil {
 		return filetree.ExportOptions{}, err
 	}
-	o := filetree.ExportOptions{IDs: ids, Unstamped: true}
+	o := filetree.ExportOptions{IDs: ids}
 	if s.env.Source.Allowed == nil {
 		return o, nil
 	}
@@ -178,11 +188,11 @@ func (s *Subsystem) exportOptions(init procfs.Task, m procfs.Mount) (filetree.Ex
 	if err != nil {
 		return filetree.ExportOptions{}, err
 	}
-	o.Check = func(path string, e *state.TreeEntry) *filetree.Refusal {
-		if kind := e.Mode & unix.S_IFMT; kind == unix.S_IFCHR && m.Target == "/dev" {
+	o.Check = func(name string, e *state.TreeEntry) *filetree.Refusal {
+		if kind := e.Mode & unix.S_IFMT; kind == unix.S_IFCHR && path == "/dev" {
 			return nil // of the spec, or refused by the import
 		}
-		return policy.Check(path, e)
+		return policy.Check(name, e)
 	}
 	return o, nil
 }
@@ -190,6 +200,9 @@ func (s *Subsystem) exportOptions(init procfs.Task, m procfs.Mount) (filetree.Ex
 func (s *Subsystem) closeExport() {
 	for _, t := range s.out.trees {
 		t.root.Close()
+		if t.base != nil {
+			t.base.Close()
+		}
 	}
-	s.out.trees = nil
+	s.out.trees, s.out.moving = nil, false
 }

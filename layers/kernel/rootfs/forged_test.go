@@ -28,8 +28,8 @@ func TestForgedTrees(t *testing.T) {
 	c.Stop()
 	disk := t.TempDir()
 	for path, want := range map[string]string{
-		disk: "mounts none there", "/": "mounts none there", "/proc": "mounts none there", "/dev": "mounts none there",
-		"relative": "not an absolute path", p.Tmpfs + "/..": "not one that the kernel shows", p.Tmpfs + "/": "mounts none there",
+		disk: "mounts no memory file system there", "/": "mounts no memory file system there", "/proc": "mounts no memory file system there", "/dev": "mounts no memory file system there",
+		"relative": "not an absolute path", p.Tmpfs + "/..": "not one that the kernel shows", p.Tmpfs + "/": "mounts no memory file system there",
 	} {
 		_, err := c.Import(forged(t, image, func(r *record.Record, m *state.FileTree) {
 			if r.Kind == rootfs.KindTree {

@@ -5,6 +5,7 @@ package rootfs
 import (
 	"context"
 	"fmt"
+	"os"
 	"path"
 	"strings"
 
@@ -55,7 +56,11 @@ func (s *Subsystem) inspect(ctx context.Context, init procfs.Task, drop bool) ([
 		}
 		out = append(out, found...)
 	}
-	return out, nil
+	if !s.env.Source.Files.Moves {
+		return out, nil
+	}
+	found, err := s.inspectMoving(ctx, init)
+	return append(out, found...), err
 }
 
 // inspectTmpfs goes through one memory file system as the export will.
@@ -65,19 +70,9 @@ func (s *Subsystem) inspectTmpfs(ctx context.Context, init procfs.Task, m procfs
 		return nil, err
 	}
 	defer root.Close()
-	o, err := s.exportOptions(init, m)
+	o, err := s.exportOptions(init, m.Target)
 	if err != nil {
 		return nil, err
-	}
-	var out []record.Finding
-	o.Look = true
-	o.Refuse = func(r *filetree.Refusal) error {
-		if len(out) < maxFindings {
-			out = append(out, record.Finding{
-				FD: -1, Subsystem: Name, What: m.FSType + " " + m.Target + ": " + path.Join(m.Target, r.Path), Why: r.Why, Remedy: r.Remedy,
-			})
-		}
-		return nil
 	}
 	var dropped []string
 	if drop {
@@ -87,13 +82,28 @@ func (s *Subsystem) inspectTmpfs(ctx context.Context, init procfs.Task, m procfs
 		}
 		o.Keep = keep.has
 	}
-	if _, err := filetree.NewExporter(int(root.Fd()), o).Pass(ctx, false, func(*state.TreeItem) error { return nil }); err != nil {
+	out, err := s.look(ctx, root, o, func(p string) string { return m.FSType + " " + m.Target + ": " + path.Join(m.Target, p) })
+	if err != nil {
 		return nil, err
 	}
 	if len(dropped) > 0 {
 		out = append(out, lost(m, dropped))
 	}
 	return out, nil
+}
+
+// look goes through a tree without reading it and names what is refused.
+func (s *Subsystem) look(ctx context.Context, root *os.File, o filetree.ExportOptions, name func(string) string) ([]record.Finding, error) {
+	var out []record.Finding
+	o.Look = true
+	o.Refuse = func(r *filetree.Refusal) error {
+		if len(out) < maxFindings {
+			out = append(out, record.Finding{FD: -1, Subsystem: Name, What: name(r.Path), Why: r.Why, Remedy: r.Remedy})
+		}
+		return nil
+	}
+	_, err := filetree.NewExporter(int(root.Fd()), o).Pass(ctx, false, func(*state.TreeItem) error { return nil })
+	return out, err
 }
 
 // lost warns of what TmpfsDrop leaves out.

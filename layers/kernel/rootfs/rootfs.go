@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package rootfs carries the files of a container that end with it: whatever is
-// on memory file systems that only this container has (/run, /dev/shm, /dev).
-// The package filetree does the work; this one finds the trees, on both sides,
-// and says what the live spec allows.
+// Package rootfs carries the files of a container that its copy would not find:
+// whatever is on memory file systems that only this container has (/run,
+// /dev/shm, /dev), and, if it moves to another host, its writable layer and those
+// volumes that are to go along. The package filetree does the work; this one
+// finds the trees, on both sides, and says what the live spec allows.
+//
+// A container that moves writes to its files while they travel: every early
+// round is a pass over all trees, and the last pass is made when it is stopped.
+// Without a move, the layer and volumes are left to who asked (ctr containers
+// checkpoint --rw).
 //
 // Records come in the order of the subsystems, before memory and file, which
 // map and open files by their paths: a file on a tmpfs is the same file, for
 // all who have it, as on a disk. Files without a name travel with their
 // descriptions and mappings.
 //
-// Sources: mount_namespaces(7), tmpfs(5).
+// Sources: mount_namespaces(7), tmpfs(5), Documentation/filesystems/overlayfs.rst.
 package rootfs
 
 import (
@@ -37,6 +43,29 @@ const (
 // systems: TmpfsCarry, the default, or TmpfsDrop, which leaves out, with a
 // warning, the content of those that nobody has open or maps.
 const OptionTmpfs = "tmpfs"
+
+// Options of a move. Lists have commas between their items.
+const (
+	// OptionCopy lists destinations of bind mounts whose content goes along. The
+	// destination host needs it, too: what is there is changed.
+	OptionCopy = "copy-volume"
+	// OptionShared lists those whose content the other host has.
+	OptionShared = "shared-volume"
+	// OptionContent says what becomes of files that a volume has at the
+	// destination: ContentRefuse, the default, wants none, ContentReplace makes
+	// them those of the source.
+	OptionContent = "volume-content"
+	// OptionBase is a directory of this host with the content of the container's
+	// image, for roots that are no overlay. The destination's root must be that
+	// of the same image.
+	OptionBase = "rootfs-base"
+)
+
+// Values of OptionContent.
+const (
+	ContentRefuse  = "refuse"
+	ContentReplace = "replace"
+)
 
 // Values of OptionTmpfs.
 const (

@@ -39,6 +39,8 @@ type Frame struct {
 	Releasing func() error
 	// Limits is what the live request allows: see Allowed.
 	Allowed Allowed
+	// Files are its file systems on this host.
+	Files Files
 	// OwnIPC: the container has an IPC namespace of its own.
 	OwnIPC bool
 

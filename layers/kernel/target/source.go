@@ -34,6 +34,8 @@ type Source struct {
 	Allowed *Allowed
 	// Terminal: the container has a terminal of its own (spec.process.terminal).
 	Terminal bool
+	// Files are its file systems on this host.
+	Files Files
 	// OwnIPC: the container has an IPC namespace of its own, which ends with it.
 	OwnIPC bool
 
