@@ -149,3 +149,33 @@ func TestPrune(t *testing.T) {
 		t.Errorf("an open one is forgotten: %v", err)
 	}
 }
+
+// TestDoomed: from the moment at which kill(2) returns, a process never seems to
+// live on, however long its end takes on a busy machine.
+func TestDoomed(t *testing.T) {
+	for range 200 {
+		c := exec.Command("sleep", "1000")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		p, err := ProcessOf(c.Process.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if traced, killed := p.doomed(); traced || killed || !p.Alive() {
+			t.Errorf("a process that lives: traced %v, killed %v, alive %v", traced, killed, p.Alive())
+		}
+		if err := c.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		for p.Alive() {
+			if _, killed := p.doomed(); !killed {
+				t.Error("a killed process seems to live")
+			}
+		}
+		_ = c.Wait()
+	}
+	if (Process{Pid: os.Getpid(), Start: 1}).Alive() {
+		t.Error("a process with another start lives")
+	}
+}
