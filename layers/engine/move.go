@@ -145,8 +145,9 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 func liveStrategy(m address.Move) (control.Strategy, error) {
 	name := m.Strategy
 	if name == "" || name == control.Auto.Name {
-		// The early rounds have no subsystem yet.
-		name = control.StopAndCopy.Name
+		// What auto would leave behind where the rounds do not suffice no subsystem
+		// can leave yet.
+		name = control.PreCopy.Name
 	}
 	s, err := control.StrategyByName(name)
 	if err != nil {
