@@ -10,30 +10,53 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/io-mig/mig/layers/request"
+	"github.com/io-mig/mig/layers/request/address"
+	"github.com/io-mig/mig/layers/request/journal"
+	"github.com/io-mig/mig/spec/wire"
 )
 
 func abortCommand() *cobra.Command {
 	var where stores
 	var timeout time.Duration
+	var force bool
 	c := &cobra.Command{
-		Use:   "abort REQUEST",
-		Short: "Have a running checkpoint or restore undone",
-		Long: `Have a running checkpoint or restore undone, and wait until it is.
+		Use:   "abort REQUEST|TOKEN",
+		Short: "Have a running checkpoint, restore or move undone",
+		Long: `Have a running checkpoint, restore or move undone, and wait until it is.
 
-Before its decision a checkpoint is rolled back, and the container runs on; a
-restore is removed. After it the request goes to its end, and mig abort fails.`,
+Before its decision a checkpoint or a move is rolled back, and the container runs
+on; a restore is removed. After it the request goes to its end, and mig abort
+fails.
+
+The source of a move that was cut off after its decision stays frozen until the
+destination says what became of the copy. If you know that the copy is dead, and
+never comes back, --force lets the source go on. If the copy lives all the same,
+there are two of it.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			store, _, err := where.find(args[0])
+			store, st, err := where.find(args[0])
 			if err != nil {
 				return err
 			}
-			if err := store.Abort(args[0]); err != nil {
+			if force {
+				if err := forceSource(st); err != nil {
+					return err
+				}
+				if st.Phase.Final() { // its engine has ended, its shim waits
+					fmt.Fprintf(cmd.OutOrStdout(), "the shim of container %s lets it go on\n", oneLine(st.Container))
+					return nil
+				}
+			}
+			if err := store.Abort(st.ID); err != nil {
 				return err
 			}
-			st, err := awaitEnd(cmd.Context(), store, args[0], timeout)
+			st, err = awaitEnd(cmd.Context(), store, st.ID, timeout)
 			if err != nil {
 				return err
+			}
+			if force && st.Phase == request.Failed {
+				fmt.Fprintf(cmd.OutOrStdout(), "request %s is ended by force: %s\n", st.ID, phaseText(st))
+				return nil
 			}
 			if st.Phase != request.Canceled {
 				return fmt.Errorf("request %s could not be aborted: it is %s", st.ID, phaseText(st))
@@ -43,8 +66,24 @@ restore is removed. After it the request goes to its end, and mig abort fails.`,
 		},
 	}
 	where.flags(c)
+	c.Flags().BoolVar(&force, "force", false, "the copy of a move is dead for good: let the source go on")
 	c.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the end")
 	return c
+}
+
+// forceSource tells whoever resolves a move that a person has decided it.
+func forceSource(st *request.Status) error {
+	if !address.IsMove(st.Image) {
+		return fmt.Errorf("request %s is no move of a container away from this host: there is nothing to force", st.ID)
+	}
+	token, err := wire.ParseToken(st.Token)
+	if err != nil {
+		return err
+	}
+	if err := journal.Force(journal.Dir, token); err != nil {
+		return fmt.Errorf("request %s has not come to its decision (mig abort without --force undoes it): %w", st.ID, err)
+	}
+	return nil
 }
 
 // pollEvery is how often a status is read again: not more often than it is

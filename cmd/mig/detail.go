@@ -26,8 +26,11 @@ func (d detail) text(width int, now time.Time) string {
 		fmt.Fprintf(w, "%s\t%s\n", name, oneLine(fmt.Sprintf(format, args...)))
 	}
 	line("request", "%s", st.ID)
-	line(string(st.Kind), "%s, namespace %s", st.Container, st.Namespace)
+	line(kind(st), "%s, namespace %s", st.Container, st.Namespace)
 	line("image", "%s", st.Image)
+	if st.Token != "" {
+		line("token", "%s", st.Token)
+	}
 	line("phase", "%s", d.phase())
 	line("started", "%s", begun(st).Local().Format(time.DateTime))
 	line("time", "%s", took(lasted(st, now)))

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/docker/go-units"
@@ -16,6 +18,7 @@ import (
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/engine"
 	"github.com/io-mig/mig/layers/request"
+	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/shim/depart"
 	"github.com/io-mig/mig/shim/host"
 	"github.com/io-mig/mig/spec/record"
@@ -32,7 +35,7 @@ type migrateOptions struct {
 func migrateCommand() *cobra.Command {
 	var o migrateOptions
 	c := &cobra.Command{
-		Use:   "migrate CONTAINER HOST[:PORT]",
+		Use:   "migrate CONTAINER HOST[:PORT]|mig://HOST[:PORT][?OPTIONS]",
 		Short: "Move a running container to another host",
 		Long: `Move a running container to another host.
 
@@ -40,6 +43,10 @@ migd runs on the other host, and both have certificates of one authority (mig
 certs). What does not fit is named before anything is touched. Until the copy
 runs, every error, and the death of this program, leaves the container running
 here; afterwards it is removed here.
+
+HOST may be an address as ctr tasks checkpoint --image-path takes it, whose
+options (strategy, downtime, ...) take the place of the flags; then the ended
+container is kept here, since another client is at work with it.
 
 With --all every container of the namespace is moved.`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -57,8 +64,8 @@ With --all every container of the namespace is moved.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVarP(&o.Namespace, "namespace", "n", "default", "containerd's namespace of the container")
-	f.StringVar(&o.containerd, "containerd", "/run/containerd/containerd.sock", "containerd's socket")
+	f.StringVarP(&o.Namespace, "namespace", "n", fromEnv("CONTAINERD_NAMESPACE", "default"), "containerd's namespace of the container")
+	f.StringVar(&o.containerd, "containerd", fromEnv("CONTAINERD_ADDRESS", "/run/containerd/containerd.sock"), "containerd's socket")
 	f.StringVar(&o.State, "state", host.DefaultState, "containerd's state directory")
 	f.StringVar(&o.Requests, "dir", request.DefaultDir, "directory of mig's state")
 	f.StringVar(&o.Strategy, "strategy", control.Auto.Name, "auto, stop-and-copy, pre-copy, post-copy or hybrid")
@@ -66,6 +73,7 @@ With --all every container of the namespace is moved.`,
 	f.DurationVar(&o.Timeout, "timeout", time.Minute, "give up, with the container running here, after that time (0: never)")
 	f.StringVar(&o.bandwidth, "bandwidth", "", "most bytes per second, for example 100MB (no limit)")
 	f.StringVar(&o.Compress, "compress", "auto", "auto, zstd or none")
+	f.IntVar(&o.Rounds, "rounds", 0, "most early rounds (the strategy's)")
 	f.IntVar(&o.Streams, "streams", 0, "number of connections (chosen by the engine)")
 	f.BoolVar(&o.Keep, "keep", false, "leave the ended container here")
 	f.StringVar(&o.LogURI, "log-uri", "", "where the container's output goes on the other host, for example file:///var/log/web")
@@ -118,9 +126,22 @@ func (o *migrateOptions) run(ctx context.Context, out, progress io.Writer) error
 	return explain(progress, r, err)
 }
 
+// fromEnv is a variable that containerd's clients read, or else a default.
+func fromEnv(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}
+
 // complete turns what was typed into what depart understands.
 func (o *migrateOptions) complete() error {
 	o.Tool, o.Describe, o.Check = engine.Version, engine.Describe, checkBundle
+	if address.IsMove(o.Destination) {
+		if err := o.fromAddress(); err != nil {
+			return err
+		}
+	}
 	if o.bandwidth != "" {
 		n, err := units.FromHumanSize(o.bandwidth)
 		if err != nil || n <= 0 {
@@ -135,6 +156,37 @@ func (o *migrateOptions) complete() error {
 	var err error
 	o.TLS, err = filepath.Abs(o.TLS)
 	return err
+}
+
+// fromAddress takes the options of a mig: address.
+func (o *migrateOptions) fromAddress() error {
+	m, err := address.ParseMove(o.Destination)
+	if err != nil {
+		return err
+	}
+	o.Destination, o.Keep, o.Peer, o.Insecure = m.Host, true, m.Peer, m.Insecure
+	o.Rounds, o.Streams = m.Rounds, m.Streams
+	if m.Prepared() {
+		o.Token = m.Token.String()
+	}
+	if m.Bandwidth > 0 {
+		o.bandwidth = strconv.FormatInt(m.Bandwidth, 10)
+	}
+	for _, given := range []struct {
+		from string
+		to   *string
+	}{{m.Strategy, &o.Strategy}, {m.Compress, &o.Compress}, {m.TLS, &o.TLS}} {
+		if given.from != "" {
+			*given.to = given.from
+		}
+	}
+	if m.Downtime > 0 {
+		o.Downtime = m.Downtime
+	}
+	if m.Timeout > 0 {
+		o.Timeout = m.Timeout
+	}
+	return nil
 }
 
 func checkBundle(ctx context.Context, bundle, namespace, id string) ([]record.Finding, error) {

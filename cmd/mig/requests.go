@@ -12,7 +12,21 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/io-mig/mig/layers/request"
+	"github.com/io-mig/mig/layers/request/address"
+	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/spec/wire"
 )
+
+// kind is what a request is, as a person calls it.
+func kind(st *request.Status) string {
+	switch {
+	case st.Kind == job.Checkpoint && address.IsMove(st.Image):
+		return "move out"
+	case st.Kind == job.Restore && address.IsIncoming(st.Image):
+		return "move in"
+	}
+	return string(st.Kind)
+}
 
 // stores says where the statuses of requests are.
 type stores struct {
@@ -64,7 +78,8 @@ func (s *stores) list() ([]*request.Status, error) {
 	return all, errors.Join(errs...)
 }
 
-// find returns the store that has a request, and its status.
+// find returns the store that has a request, and its status. A move's token
+// names its request, too.
 func (s *stores) find(id string) (*request.Store, *request.Status, error) {
 	namespaces, err := s.namespaces()
 	if err != nil {
@@ -81,6 +96,15 @@ func (s *stores) find(id string) (*request.Store, *request.Status, error) {
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, nil, err
+		}
+		if _, err := wire.ParseToken(id); err != nil {
+			continue
+		}
+		all, _ := store.List() // what cannot be read has another token
+		for _, st := range slices.Backward(all) {
+			if st.Token == id {
+				return store, st, nil
+			}
 		}
 	}
 	return nil, nil, fmt.Errorf("there is no request %s on this host (mig status lists them): %w", id, fs.ErrNotExist)

@@ -38,7 +38,7 @@ func (t table) text(width int, now time.Time) string {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "REQUEST\tKIND\tNAMESPACE\tCONTAINER\tPHASE\tDONE\tSIZE\tTIME\tSTARTED")
 	for _, st := range t {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", oneLine(st.ID), oneLine(string(st.Kind)), oneLine(st.Namespace), oneLine(st.Container),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", oneLine(st.ID), oneLine(kind(st)), oneLine(st.Namespace), oneLine(st.Container),
 			oneLine(string(st.Phase)), done(st), size(st.Progress.Bytes), took(lasted(st, now)), begun(st).Local().Format(time.DateTime))
 	}
 	_ = w.Flush() // a strings.Builder takes everything

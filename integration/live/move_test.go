@@ -44,10 +44,10 @@ func TestRedisThereAndBack(t *testing.T) {
 }
 
 // run starts a container under mig and sees to its end.
-func (w *world) run(h *host, i image.Image, id string, args ...string) {
+func (w *world) run(h *host, i image.Image, id string, command ...string) {
 	w.t.Helper()
-	full := append([]string{"run", "--detach", "--null-io", "--snapshotter", h.d.Snapshotter, "--runtime", itest.Mig}, args...)
-	h.d.Must(w.t, append(full, i.Name, id)...)
+	args := []string{"run", "--detach", "--null-io", "--snapshotter", h.d.Snapshotter, "--runtime", itest.Mig, i.Name, id}
+	h.d.Must(w.t, append(args, command...)...)
 	w.t.Cleanup(func() {
 		w.alpha.d.Remove(id)
 		w.beta.d.Remove(id)

@@ -52,6 +52,8 @@ type Options struct {
 	Bandwidth uint64
 	// Compress is auto, zstd or none.
 	Compress string
+	// Rounds bounds the early rounds, 0 means the strategy's own bound.
+	Rounds int
 	// Streams is the number of connections, 0 means the engine's choice.
 	Streams int
 	// Keep leaves the ended container on the source.
@@ -85,8 +87,8 @@ func (o *Options) valid() error {
 	default:
 		errs = append(errs, fmt.Errorf("compression %q: there are auto, zstd and none", o.Compress))
 	}
-	if o.Downtime < 0 || o.Timeout < 0 || o.Streams < 0 {
-		errs = append(errs, errors.New("downtime, time-out and number of streams cannot be negative"))
+	if o.Downtime < 0 || o.Timeout < 0 || o.Streams < 0 || o.Rounds < 0 {
+		errs = append(errs, errors.New("downtime, time-out, rounds and number of streams cannot be negative"))
 	}
 	if _, port, err := net.SplitHostPort(o.address()); err != nil {
 		errs = append(errs, fmt.Errorf("destination %q: %w", o.Destination, err))
@@ -128,7 +130,7 @@ func loopback(name string) bool {
 func (o *Options) move(token wire.Token) address.Move {
 	m := address.Move{
 		Host: o.address(), Token: token, Strategy: o.Strategy, Downtime: o.Downtime, Timeout: o.Timeout,
-		Streams: o.Streams, Bandwidth: int64(o.Bandwidth), Compress: o.Compress, TLS: o.TLS, Insecure: o.Insecure, Peer: o.Peer,
+		Rounds: o.Rounds, Streams: o.Streams, Bandwidth: int64(o.Bandwidth), Compress: o.Compress, TLS: o.TLS, Insecure: o.Insecure, Peer: o.Peer,
 	}
 	if o.Compress == "auto" {
 		m.Compress = ""
