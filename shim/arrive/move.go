@@ -81,7 +81,7 @@ func unjoin(err error) []error {
 func (m *move) Store(ctx context.Context, b *peer.Blob, r io.Reader) error {
 	m.touched = true
 	counted := counter{r, m.d.opts.Observer}
-	return m.d.opts.Host.Store(ctx, m.offer.Namespace, m.offer.Token, b, counted)
+	return m.d.opts.Host.Store(ctx, m.offer.Namespace, m.offer.Container.ID, m.offer.Token, b, counted)
 }
 
 type counter struct {

@@ -34,7 +34,7 @@ func (h *Host) Discard(ctx context.Context, namespace, id, token string, keepBlo
 		}
 	}
 	if !keepBlobs {
-		errs = append(errs, h.endLease(ctx, token))
+		errs = append(errs, h.endLeases(ctx, id, token))
 	}
 	return errors.Join(errs...)
 }

@@ -32,10 +32,12 @@ type Incoming struct {
 
 // Make makes everything of a container up to a task whose frame waits: image,
 // record, snapshot, task. After an error Discard removes what there is of it.
-// The context may end between any two steps.
+// The end of ctx ends it between two steps or while the image is unpacked: a call
+// that is given up at our end may still be carried out at containerd's, behind
+// the back of whoever cleans up.
 func (h *Host) Make(ctx context.Context, o *peer.Offer, how Incoming) (*Copy, error) {
 	ctx = in(ctx, o.Namespace)
-	ctx, err := h.lease(ctx, o.Token)
+	ctx, err := h.lease(ctx, o.Container.ID, o.Token)
 	if err != nil {
 		return nil, err
 	}
@@ -49,19 +51,23 @@ func (h *Host) Make(ctx context.Context, o *peer.Offer, how Incoming) (*Copy, er
 		{"container", h.makeContainer},
 		{"snapshot", h.makeSnapshot},
 	} {
-		if err := ctx.Err(); err != nil {
+		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		if err := step.do(ctx, o, how); err != nil {
 			return nil, fmt.Errorf("make the %s of %s: %w", step.what, o.Container.ID, err)
 		}
 	}
-	return h.makeTask(ctx, o)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return h.makeTask(context.WithoutCancel(ctx), o)
 }
 
 // makeImage ties the blobs together, so that garbage collection keeps them, and
 // makes the record unless there is one.
 func (h *Host) makeImage(ctx context.Context, o *peer.Offer, _ Incoming) error {
+	ctx = context.WithoutCancel(ctx)
 	i := &o.Container.Image
 	store := h.client.ContentStore()
 	target := descriptor(i.Target)
@@ -93,6 +99,7 @@ func (h *Host) makeImage(ctx context.Context, o *peer.Offer, _ Incoming) error {
 }
 
 func (h *Host) makeContainer(ctx context.Context, o *peer.Offer, how Incoming) error {
+	ctx = context.WithoutCancel(ctx)
 	c := &o.Container
 	spec, err := editAnnotations(c.Spec, func(a map[string]string) {
 		for _, key := range incomingAnnotations {
@@ -155,6 +162,7 @@ func (h *Host) makeSnapshot(ctx context.Context, o *peer.Offer, _ Incoming) erro
 			return fmt.Errorf("unpack %s: %w", record.Name, err)
 		}
 	}
+	ctx = context.WithoutCancel(ctx)
 	labels := maps.Clone(s.Labels)
 	if labels == nil {
 		labels = map[string]string{}
@@ -222,7 +230,7 @@ func (h *Host) Finish(ctx context.Context, namespace, id, token string) error {
 	if err := h.keepImages(ctx, token); err != nil {
 		return err
 	}
-	return h.endLease(ctx, token)
+	return h.endLeases(ctx, id, token)
 }
 
 // keepImages takes the move's label off the images that it brought.

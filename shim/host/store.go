@@ -28,31 +28,45 @@ func leaseID(token string) string { return "mig-" + token }
 // attempt.
 func blobRef(d digest.Digest) string { return "mig-" + d.String() }
 
+// labelContainer is the lease's label with the container's id.
+const labelContainer = "io.mig/container"
+
 // lease makes the move's lease, once, and returns a context in which everything
 // that is made belongs to it.
-func (h *Host) lease(ctx context.Context, token string) (context.Context, error) {
+func (h *Host) lease(ctx context.Context, id, token string) (context.Context, error) {
 	_, err := h.client.LeasesService().Create(ctx, leases.WithID(leaseID(token)),
-		leases.WithExpiration(leaseFor), leases.WithLabel(LabelIncoming, token))
+		leases.WithExpiration(leaseFor), leases.WithLabel(LabelIncoming, token), leases.WithLabel(labelContainer, id))
 	if err != nil && !errdefs.IsAlreadyExists(err) {
 		return nil, fmt.Errorf("lease of move %s: %w", token, err)
 	}
 	return leases.WithLease(ctx, leaseID(token)), nil
 }
 
-// endLease lets containerd remove what nothing else refers to, and waits for
-// it. Without one there is nothing to do.
-func (h *Host) endLease(ctx context.Context, token string) error {
-	err := h.client.LeasesService().Delete(ctx, leases.Lease{ID: leaseID(token)}, leases.SynchronousDelete)
-	if err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("lease of move %s: %w", token, err)
+// endLeases lets containerd remove what nothing else refers to, and waits for
+// it: the move's lease and those that earlier attempts with the container left
+// for this one.
+func (h *Host) endLeases(ctx context.Context, id, token string) error {
+	filters := []string{fmt.Sprintf("id==%s", leaseID(token))}
+	if id != "" {
+		filters = append(filters, fmt.Sprintf("labels.%q==%q", labelContainer, id))
+	}
+	list, err := h.client.LeasesService().List(ctx, filters...)
+	if err != nil {
+		return fmt.Errorf("leases of move %s: %w", token, err)
+	}
+	for _, l := range list {
+		err := h.client.LeasesService().Delete(ctx, l, leases.SynchronousDelete)
+		if err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("lease of move %s: %w", token, err)
+		}
 	}
 	return nil
 }
 
 // Store keeps a blob, of which r yields the bytes behind offset. It is there
 // only if its digest is right. Of one that was cut off the bytes so far stay.
-func (h *Host) Store(ctx context.Context, namespace, token string, b *peer.Blob, r io.Reader) error {
-	ctx, err := h.lease(in(ctx, namespace), token)
+func (h *Host) Store(ctx context.Context, namespace, id, token string, b *peer.Blob, r io.Reader) error {
+	ctx, err := h.lease(in(ctx, namespace), id, token)
 	if err != nil {
 		return err
 	}
