@@ -90,3 +90,28 @@ func TestTmpfsContent(t *testing.T) {
 	}
 	r.remove()
 }
+
+// TestHostName: a name that the container gave itself is there after a restore,
+// also where the specification says another.
+func TestHostName(t *testing.T) {
+	h := startHost(t, daemon.V24)
+	for name, spec := range map[string][]oci.SpecOpts{
+		"of-the-host": {oci.WithAddedCapabilities([]string{"CAP_SYS_ADMIN"})},
+		"of-the-spec": {oci.WithAddedCapabilities([]string{"CAP_SYS_ADMIN"}), oci.WithHostname("specified")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := variant{spec: spec}
+			b := h.run(t, "named-"+name, v)
+			b.exec("hostname", "chosen")
+			b.lives("at first")
+			dir := b.checkpointExit()
+			b.remove()
+			r := h.restore(t, "named-"+name+"-again", v, dir)
+			r.lives("after the restore")
+			if got := r.exec("hostname"); got != "chosen" {
+				t.Errorf("it is called %q", got)
+			}
+			r.remove()
+		})
+	}
+}

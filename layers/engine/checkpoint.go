@@ -81,6 +81,9 @@ func openSource(j *job.Job) (*target.Source, error) {
 	src.Allowed, src.Files = &a, filesOf(j, spec)
 	src.Terminal = j.Terminal
 	src.OwnIPC = ownNamespace(spec, specs.IPCNamespace)
+	if ownNamespace(spec, specs.UTSNamespace) {
+		src.UTS = &target.UTSNames{Host: spec.Hostname, Domain: spec.Domainname}
+	}
 	return src, nil
 }
 

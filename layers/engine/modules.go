@@ -20,6 +20,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/task"
 	"github.com/io-mig/mig/layers/kernel/timer"
 	"github.com/io-mig/mig/layers/kernel/tty"
+	"github.com/io-mig/mig/layers/kernel/uts"
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/layers/medium/directory"
 	"github.com/io-mig/mig/layers/request/address"
@@ -35,6 +36,7 @@ func Subsystems() (*kernel.Manager, error) {
 	for _, e := range []kernel.Entry{
 		{Name: task.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return task.New(env) }},
 		{Name: rootfs.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return rootfs.New(env) }},
+		{Name: uts.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return uts.New(env) }},
 		{Name: ipc.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return ipc.New(env) }},
 		{Name: memory.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return memory.New(env) }},
 		{Name: file.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return file.New(env) }},

@@ -160,7 +160,11 @@ type ThreadSettings struct {
 	MemoryNodes  []byte `protobuf:"bytes,6,opt,name=memory_nodes,json=memoryNodes,proto3" json:"memory_nodes,omitempty"`
 	// prctl(PR_SET_SPECULATION_CTRL) by feature (PR_SPEC_STORE_BYPASS and
 	// following): PR_SPEC_DISABLE and its like, 0 where nothing was asked.
-	Speculation   []uint32 `protobuf:"varint,7,rep,packed,name=speculation,proto3" json:"speculation,omitempty"`
+	Speculation []uint32 `protobuf:"varint,7,rep,packed,name=speculation,proto3" json:"speculation,omitempty"`
+	// prctl(PR_SET_TSC): PR_TSC_*; 0 leaves it.
+	TimeStampCounter uint32 `protobuf:"varint,8,opt,name=time_stamp_counter,json=timeStampCounter,proto3" json:"time_stamp_counter,omitempty"`
+	// prctl(PR_SET_IO_FLUSHER).
+	IoFlusher     bool `protobuf:"varint,9,opt,name=io_flusher,json=ioFlusher,proto3" json:"io_flusher,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -244,6 +248,20 @@ func (x *ThreadSettings) GetSpeculation() []uint32 {
 	return nil
 }
 
+func (x *ThreadSettings) GetTimeStampCounter() uint32 {
+	if x != nil {
+		return x.TimeStampCounter
+	}
+	return 0
+}
+
+func (x *ThreadSettings) GetIoFlusher() bool {
+	if x != nil {
+		return x.IoFlusher
+	}
+	return false
+}
+
 var File_spec_state_setting_proto protoreflect.FileDescriptor
 
 const file_spec_state_setting_proto_rawDesc = "" +
@@ -257,7 +275,7 @@ const file_spec_state_setting_proto_rawDesc = "" +
 	"\n" +
 	"membarrier\x18\x02 \x01(\rR\n" +
 	"membarrier\x12,\n" +
-	"\x12deny_write_execute\x18\x03 \x01(\rR\x10denyWriteExecute\"\xee\x01\n" +
+	"\x12deny_write_execute\x18\x03 \x01(\rR\x10denyWriteExecute\"\xbb\x02\n" +
 	"\x0eThreadSettings\x12\x10\n" +
 	"\x03tid\x18\x01 \x01(\x05R\x03tid\x12\x1a\n" +
 	"\baffinity\x18\x02 \x01(\fR\baffinity\x12\x1f\n" +
@@ -266,7 +284,10 @@ const file_spec_state_setting_proto_rawDesc = "" +
 	"\rmachine_check\x18\x04 \x01(\rR\fmachineCheck\x12#\n" +
 	"\rmemory_policy\x18\x05 \x01(\rR\fmemoryPolicy\x12!\n" +
 	"\fmemory_nodes\x18\x06 \x01(\fR\vmemoryNodes\x12 \n" +
-	"\vspeculation\x18\a \x03(\rR\vspeculationB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
+	"\vspeculation\x18\a \x03(\rR\vspeculation\x12,\n" +
+	"\x12time_stamp_counter\x18\b \x01(\rR\x10timeStampCounter\x12\x1d\n" +
+	"\n" +
+	"io_flusher\x18\t \x01(\bR\tioFlusherB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
 
 var (
 	file_spec_state_setting_proto_rawDescOnce sync.Once

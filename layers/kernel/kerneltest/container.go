@@ -118,6 +118,9 @@ func newContainer(t testing.TB, p *Program, files []*os.File, uid, gid int, args
 	if p.IPC {
 		c.cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWIPC
 	}
+	if p.UTS {
+		c.cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUTS
+	}
 	if p.UserNamespace {
 		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: firstID, Size: 65536}}
 		c.cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER

@@ -76,6 +76,9 @@ func (c *Container) source() (*target.Source, error) {
 		return nil, err
 	}
 	source.OwnIPC = c.program.IPC
+	if c.program.UTS {
+		source.UTS = &target.UTSNames{}
+	}
 	source.SeccompFilters = c.program.SeccompFilters
 	if c.program.Filtered {
 		source.SeccompFilters++

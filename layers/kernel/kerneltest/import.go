@@ -57,7 +57,7 @@ func (c *Container) frame() (n *Container, f *target.Frame, done func(), err err
 		allowed = Root()
 	}
 	return n, &target.Frame{
-		Init: n.Pid, Socket: int(mine.Fd()), Allowed: *allowed, OwnIPC: c.program.IPC,
+		Init: n.Pid, Socket: int(mine.Fd()), Allowed: *allowed, OwnIPC: c.program.IPC, OwnUTS: c.program.UTS,
 		Started: func(context.Context) error { return n.letGo() },
 	}, func() { mine.Close() }, nil
 }

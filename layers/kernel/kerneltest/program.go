@@ -40,6 +40,8 @@ type Program struct {
 	Tmpfs string
 	// IPC gives it, and its frames, an IPC namespace of their own.
 	IPC bool
+	// UTS likewise a UTS namespace, which begins with the machine's names.
+	UTS bool
 	// Devpts mounts a devpts of its own on /dev/pts, in the same way.
 	Devpts bool
 	// Allowed is what imports may ask for; nil means Root().

@@ -41,8 +41,8 @@ type Frame struct {
 	Allowed Allowed
 	// Files are its file systems on this host.
 	Files Files
-	// OwnIPC: the container has an IPC namespace of its own.
-	OwnIPC bool
+	// OwnIPC, OwnUTS: the container has such a namespace of its own.
+	OwnIPC, OwnUTS bool
 
 	mu    sync.Mutex
 	tasks map[record.ProcessID]*Task

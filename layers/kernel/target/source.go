@@ -32,6 +32,9 @@ type Source struct {
 	// Allowed is what the container's spec gives it, nil if that is not known: an
 	// import of the image under the same spec may do as much.
 	Allowed *Allowed
+	// UTS are the names that the spec gives the container's own UTS namespace;
+	// nil: it has none of its own.
+	UTS *UTSNames
 	// Terminal: the container has a terminal of its own (spec.process.terminal).
 	Terminal bool
 	// Files are its file systems on this host.
@@ -57,6 +60,9 @@ type Source struct {
 
 	calling sync.Mutex // held while they are called; taken before mu
 }
+
+// UTSNames are a host name and a domain name; empty ones are the host's.
+type UTSNames struct{ Host, Domain string }
 
 // NewSource looks at the container whose first process is init. It touches
 // nothing.

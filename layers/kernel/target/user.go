@@ -58,6 +58,10 @@ func (a *Allowed) inReach() uint64 {
 	return a.Effective | a.Permitted
 }
 
+// CanReach reports whether a process that the live spec starts can make a
+// capability effective.
+func (a *Allowed) CanReach(capability int) bool { return a.inReach()&(1<<capability) != 0 }
+
 // capVersion is _LINUX_CAPABILITY_VERSION_3 of include/uapi/linux/capability.h.
 const capVersion = 0x20080522
 

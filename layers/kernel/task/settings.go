@@ -103,8 +103,12 @@ func processSettings(p *target.Process) (*state.ProcessSettings, error) {
 	return m, nil
 }
 
-// ask is the size of a thread's block of answers: mode, then nodes.
-const ask = 8 + nodeBytes
+// ask is the size of a thread's block of answers: memory policy, its nodes, and
+// the mode of the time stamp counter.
+const (
+	ask   = 8 + nodeBytes + 8
+	askTS = 8 + nodeBytes
+)
 
 // threadSettings asks every thread at the same time for what it alone can
 // tell, and the kernel for the rest.
@@ -152,7 +156,7 @@ func questions(at uint64) []tracer.Call {
 	for n := range uint64(speculations) {
 		calls = append(calls, tracer.Prctl(unix.PR_GET_SPECULATION_CTRL, n, 0, 0, 0))
 	}
-	return calls
+	return append(calls, tracer.Prctl(unix.PR_GET_TSC, at+askTS), tracer.Prctl(unix.PR_GET_IO_FLUSHER, 0, 0, 0, 0))
 }
 
 // answers reads what the calls of questions found.
@@ -164,7 +168,7 @@ func answers(calls []tracer.Call, b []byte) (*state.ThreadSettings, error) {
 	switch err := calls[1].Errno(); {
 	case err == nil:
 		m.MemoryPolicy = binary.LittleEndian.Uint32(b)
-		m.MemoryNodes = trim(b[8:])
+		m.MemoryNodes = trim(b[8:askTS])
 	case errors.Is(err, unix.EINVAL):
 		return nil, fmt.Errorf("the memory policy has more than %d nodes: %w", nodeBytes*8, err)
 	}
@@ -175,6 +179,11 @@ func answers(calls []tracer.Call, b []byte) (*state.ThreadSettings, error) {
 		}
 		m.Speculation = append(m.Speculation, chosen)
 	}
+	if !calls[2+speculations].Failed() {
+		m.TimeStampCounter = binary.LittleEndian.Uint32(b[askTS:])
+	}
+	// Who may not ask (CAP_SYS_RESOURCE) could not have set it either.
+	m.IoFlusher = calls[3+speculations].Ret == 1
 	return m, nil
 }
 

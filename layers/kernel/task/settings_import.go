@@ -32,7 +32,7 @@ func (k *saved) addSettings(payload []byte) error {
 		switch {
 		case th.Tid <= 0 || th.Tid > maxThreads || k.threadSettings[th.Tid] != nil:
 			return fmt.Errorf("%w: settings of thread %d", errImage, th.Tid)
-		case len(th.Affinity) > cpuBytes || len(th.MemoryNodes) > nodeBytes || len(th.Speculation) > speculations || th.MachineCheck > mceDefault:
+		case len(th.Affinity) > cpuBytes || len(th.MemoryNodes) > nodeBytes || len(th.Speculation) > speculations || th.MachineCheck > mceDefault || th.TimeStampCounter > unix.PR_TSC_SIGSEGV:
 			return fmt.Errorf("%w: settings of thread %d: %v", errImage, th.Tid, th)
 		}
 		if k.threadSettings == nil {
@@ -125,6 +125,12 @@ func settingCalls(m *state.ThreadSettings, nodes uint64) []tracer.Call {
 	if m.MemoryPolicy != 0 {
 		calls = append(calls, tracer.Syscall(unix.SYS_SET_MEMPOLICY, uint64(m.MemoryPolicy), nodes, nodeBytes*8))
 	}
+	if m.TimeStampCounter == unix.PR_TSC_SIGSEGV {
+		calls = append(calls, tracer.Prctl(unix.PR_SET_TSC, unix.PR_TSC_SIGSEGV))
+	}
+	if m.IoFlusher {
+		calls = append(calls, tracer.Prctl(unix.PR_SET_IO_FLUSHER, 1, 0, 0, 0))
+	}
 	for n, chosen := range m.Speculation {
 		if chosen &= specChosen; chosen != 0 {
 			calls = append(calls, tracer.Prctl(unix.PR_SET_SPECULATION_CTRL, uint64(n), uint64(chosen), 0, 0))
@@ -144,6 +150,8 @@ func checkSettings(batches []tracer.Batch) error {
 			switch {
 			case err == nil:
 			case c.Nr == unix.SYS_SET_MEMPOLICY && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)):
+			case c.Nr == unix.SYS_PRCTL && c.Args[0] == unix.PR_SET_IO_FLUSHER && errors.Is(err, unix.EPERM):
+				// The live spec does not give CAP_SYS_RESOURCE.
 			case c.Nr == unix.SYS_PRCTL && c.Args[0] == unix.PR_SET_SPECULATION_CTRL &&
 				(errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EPERM)):
 			default:

@@ -16,7 +16,7 @@ import (
 // Attach seizes every thread of a running process, stops them and returns
 // when no thread is left out. On error nothing stays attached and the
 // process runs on, or stays group-stopped, as before. Errors to tell apart:
-// ErrTraced, ErrVfork, ErrNoStop, Err32Bit, ErrZombieLeader, ErrSeccomp,
+// ErrTraced, ErrVfork, ErrNoStop, Err32Bit, ErrUserDispatch, ErrZombieLeader, ErrSeccomp,
 // ErrShadowStack, ErrExited, ErrBusy.
 func (t *Tracer) Attach(ctx context.Context, o Options) (*Process, error) {
 	if o.Timeout == 0 {
@@ -307,6 +307,9 @@ func (p *Process) inspect() error {
 	for _, th := range p.threads {
 		if err := th.load(leader.NSTid == p.Pid); err != nil {
 			return err
+		}
+		if d, err := ptraceUserDispatch(th.Tid); err == nil && d.mode != 0 {
+			return fmt.Errorf("task %d: %w", th.Tid, ErrUserDispatch)
 		}
 		blocked |= th.mask
 	}

@@ -32,6 +32,9 @@ var (
 	ErrSeccomp = errors.New("the task's seccomp filter cannot be suspended")
 	// ErrShadowStack: the task uses user shadow stacks (CET).
 	ErrShadowStack = errors.New("user shadow stacks are not supported")
+	// ErrUserDispatch: the task has its system calls sent to itself, and would
+	// get ours, too (Documentation/admin-guide/syscall-user-dispatch.rst).
+	ErrUserDispatch = errors.New("syscall user dispatch is not supported")
 	// ErrNoGadget: no instruction sequence for a kill-safe call was found.
 	ErrNoGadget = errors.New("no code for a kill-safe remote call")
 	// ErrNoStackRoom: no memory known to be dead was found for the first

@@ -158,3 +158,14 @@ func (s *Siginfo) Code() int { return int(int32(binary.LittleEndian.Uint32(s[8:]
 
 // Pid is si_pid, for codes that have one.
 func (s *Siginfo) Pid() int { return int(int32(binary.LittleEndian.Uint32(s[16:]))) }
+
+// userDispatch is struct ptrace_sud_config of include/uapi/linux/ptrace.h.
+type userDispatch struct{ mode, selector, offset, length uint64 }
+
+// ptraceUserDispatch reads prctl(PR_SET_SYSCALL_USER_DISPATCH)'s settings. A
+// kernel before 6.4 does not tell: EIO.
+func ptraceUserDispatch(tid int) (d userDispatch, err error) {
+	const request = 0x4211 // PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG
+	err = ptracePtr(request, tid, unsafe.Sizeof(d), unsafe.Pointer(&d))
+	return d, err
+}

@@ -13,7 +13,7 @@
 
 struct settings {
   unsigned long cpus[16], nodes[16];
-  int ioprio, mce, policy, ssb, ib, l1d;
+  int ioprio, mce, policy, ssb, ib, l1d, tsc, flusher;
 };
 
 static struct settings was[2];
@@ -28,6 +28,8 @@ static void look(struct settings *s) {
   syscall(SYS_get_mempolicy, &s->policy, s->nodes, 1024, NULL, 0);
   s->ssb = prctl(PR_GET_SPECULATION_CTRL, PR_SPEC_STORE_BYPASS, 0, 0, 0);
   s->ib = prctl(PR_GET_SPECULATION_CTRL, PR_SPEC_INDIRECT_BRANCH, 0, 0, 0);
+  CHECK(prctl(PR_GET_TSC, &s->tsc) == 0);
+  s->flusher = prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0);
   s->l1d = prctl(PR_GET_SPECULATION_CTRL, PR_SPEC_L1D_FLUSH, 0, 0, 0);
 }
 
@@ -40,6 +42,10 @@ static void change(int n) {
   syscall(SYS_set_mempolicy, 1 + n, &node, 64);
   prctl(PR_SET_SPECULATION_CTRL, PR_SPEC_STORE_BYPASS, PR_SPEC_DISABLE, 0, 0);
   prctl(PR_SET_SPECULATION_CTRL, PR_SPEC_INDIRECT_BRANCH, n ? PR_SPEC_FORCE_DISABLE : PR_SPEC_DISABLE, 0, 0);
+  if (n) {
+    MUST(prctl(PR_SET_TSC, PR_TSC_SIGSEGV) == 0);
+    prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0); // CAP_SYS_RESOURCE
+  }
   look(&was[n]);
 }
 
@@ -55,6 +61,8 @@ static void same(int n) {
   SAME(ssb);
   SAME(ib);
   SAME(l1d);
+  SAME(tsc);
+  SAME(flusher);
 }
 
 static void *other(void *arg) {
@@ -84,6 +92,9 @@ int main(int argc, char **argv) {
   pthread_t id;
   if (argc > 1 && !strcmp(argv[1], "compat"))
     MUST(personality(0x0200000) >= 0);
+  static char allow;
+  if (argc > 1 && !strcmp(argv[1], "dispatch"))
+    MUST(prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, 0, 0, &allow) == 0);
   MUST(syscall(SYS_membarrier, 16, 0, 0) == 0);
   MUST(syscall(SYS_membarrier, 64, 0, 0) == 0);
   barriers = syscall(SYS_membarrier, 512, 0, 0);
