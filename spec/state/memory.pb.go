@@ -601,6 +601,64 @@ func (x *SharedMemory) GetSize() uint64 {
 	return 0
 }
 
+// Inherited names pages that a process shares copy-on-write with another one
+// whose memory comes before in the image (kind 18, entity: the first page's
+// address). It comes behind the AddressSpace and before the Mappings. The pages
+// are not carried again: they are those of the other process at the same
+// addresses.
+type Inherited struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The other process's id in the image.
+	From          uint32   `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	Range         []*Range `protobuf:"bytes,2,rep,name=range,proto3" json:"range,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inherited) Reset() {
+	*x = Inherited{}
+	mi := &file_spec_state_memory_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inherited) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inherited) ProtoMessage() {}
+
+func (x *Inherited) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_memory_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inherited.ProtoReflect.Descriptor instead.
+func (*Inherited) Descriptor() ([]byte, []int) {
+	return file_spec_state_memory_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Inherited) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *Inherited) GetRange() []*Range {
+	if x != nil {
+		return x.Range
+	}
+	return nil
+}
+
 type Range struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Start         uint64                 `protobuf:"varint,1,opt,name=start,proto3" json:"start,omitempty"`
@@ -611,7 +669,7 @@ type Range struct {
 
 func (x *Range) Reset() {
 	*x = Range{}
-	mi := &file_spec_state_memory_proto_msgTypes[4]
+	mi := &file_spec_state_memory_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +681,7 @@ func (x *Range) String() string {
 func (*Range) ProtoMessage() {}
 
 func (x *Range) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_memory_proto_msgTypes[4]
+	mi := &file_spec_state_memory_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +694,7 @@ func (x *Range) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Range.ProtoReflect.Descriptor instead.
 func (*Range) Descriptor() ([]byte, []int) {
-	return file_spec_state_memory_proto_rawDescGZIP(), []int{4}
+	return file_spec_state_memory_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Range) GetStart() uint64 {
@@ -714,7 +772,10 @@ const file_spec_state_memory_proto_rawDesc = "" +
 	"\x05guard\x18\x11 \x03(\v2\x10.mig.state.RangeR\x05guard\x12\x16\n" +
 	"\x06sealed\x18\x12 \x01(\bR\x06sealed\"\"\n" +
 	"\fSharedMemory\x12\x12\n" +
-	"\x04size\x18\x01 \x01(\x04R\x04size\"5\n" +
+	"\x04size\x18\x01 \x01(\x04R\x04size\"G\n" +
+	"\tInherited\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\rR\x04from\x12&\n" +
+	"\x05range\x18\x02 \x03(\v2\x10.mig.state.RangeR\x05range\"5\n" +
 	"\x05Range\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\x04R\x05start\x12\x16\n" +
 	"\x06length\x18\x02 \x01(\x04R\x06length*\xcb\x01\n" +
@@ -742,24 +803,26 @@ func file_spec_state_memory_proto_rawDescGZIP() []byte {
 }
 
 var file_spec_state_memory_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_spec_state_memory_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_spec_state_memory_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_spec_state_memory_proto_goTypes = []any{
 	(Backing)(0),         // 0: mig.state.Backing
 	(*AddressSpace)(nil), // 1: mig.state.AddressSpace
 	(*Mappings)(nil),     // 2: mig.state.Mappings
 	(*Mapping)(nil),      // 3: mig.state.Mapping
 	(*SharedMemory)(nil), // 4: mig.state.SharedMemory
-	(*Range)(nil),        // 5: mig.state.Range
+	(*Inherited)(nil),    // 5: mig.state.Inherited
+	(*Range)(nil),        // 6: mig.state.Range
 }
 var file_spec_state_memory_proto_depIdxs = []int32{
 	3, // 0: mig.state.Mappings.mapping:type_name -> mig.state.Mapping
 	0, // 1: mig.state.Mapping.backing:type_name -> mig.state.Backing
-	5, // 2: mig.state.Mapping.guard:type_name -> mig.state.Range
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	6, // 2: mig.state.Mapping.guard:type_name -> mig.state.Range
+	6, // 3: mig.state.Inherited.range:type_name -> mig.state.Range
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_spec_state_memory_proto_init() }
@@ -773,7 +836,7 @@ func file_spec_state_memory_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_memory_proto_rawDesc), len(file_spec_state_memory_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

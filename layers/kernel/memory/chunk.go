@@ -28,6 +28,8 @@ const (
 	KindObject = 16
 	// KindContent: raw bytes of such a file, shared; see target.ContentEntity.
 	KindContent = 17
+	// KindInherited: state.Inherited, entity is the first page's address.
+	KindInherited = 18
 	// KindDropped: runs of pages (see encodeRuns) that hold nothing any more,
 	// entity is the first one's address. Between the rounds of a process that is
 	// copied ahead there is one, empty if need be.

@@ -24,6 +24,8 @@ type copier struct {
 	// live: the process runs. Pages that it has unmapped since they were listed
 	// are missed, which is no failure.
 	live bool
+	// gently: others may share pages with it: see readRuns.
+	gently bool
 
 	mu     sync.Mutex
 	missed pageSet // in ascending order after send
@@ -51,6 +53,7 @@ func (c *copier) send(ctx context.Context, chunks []chunk) error {
 		return fmt.Errorf("open its memory: %w", err)
 	}
 	defer mem.Close()
+	c.gently = len(c.s.env.Source.Processes()) > 1
 	var taken atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
 	for range min(c.s.workers, len(chunks)) {
@@ -86,7 +89,7 @@ func (c *copier) send(ctx context.Context, chunks []chunk) error {
 // one copies one chunk and pushes it.
 func (c *copier) one(ctx context.Context, mem *os.File, ch *chunk, buf []byte) error {
 	head := ch.header()
-	err := readRuns(c.p.Pid, mem, ch.runs, buf[head:head+int(ch.bytes)])
+	err := readRuns(c.p.Pid, mem, c.gently, ch.runs, buf[head:head+int(ch.bytes)])
 	if err != nil && !c.live {
 		return err
 	}
@@ -96,7 +99,7 @@ func (c *copier) one(ctx context.Context, mem *os.File, ch *chunk, buf []byte) e
 	left := c.survivors(mem, ch)
 	for i := range left {
 		head := left[i].header()
-		if err := readRuns(c.p.Pid, mem, left[i].runs, buf[head:head+int(left[i].bytes)]); err != nil {
+		if err := readRuns(c.p.Pid, mem, c.gently, left[i].runs, buf[head:head+int(left[i].bytes)]); err != nil {
 			c.miss(left[i].runs...)
 			continue
 		}

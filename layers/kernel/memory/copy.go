@@ -21,11 +21,65 @@ var errPartial = errors.New("partial copy")
 // readRuns copies runs of a process's memory into dst, one after another.
 // process_vm_readv is the fast way; it cannot read what the process itself may
 // not read (PROT_NONE), for which /proc/PID/mem is asked, which can.
-func readRuns(pid int, mem *os.File, runs []run, dst []byte) error {
+//
+// The fast way pins the pages, for which the kernel first gives the process a
+// copy of its own of each page that it shares copy-on-write (mm/gup.c,
+// gup_must_unshare): a container of several processes would grow by being looked
+// at. gently reads such pages by /proc/PID/mem, which pins nothing.
+func readRuns(pid int, mem *os.File, gently bool, runs []run, dst []byte) error {
+	if !gently {
+		return readFast(pid, mem, runs, dst)
+	}
+	pages, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", pid))
+	if err != nil {
+		return fmt.Errorf("open the page map: %w", err)
+	}
+	defer pages.Close()
+	for _, part := range runs {
+		if err := eachKind(pages, part, func(r run, shared bool) error {
+			n := r.bytes()
+			b := dst[:n]
+			dst = dst[n:]
+			if shared {
+				return readSlow(mem, []run{r}, b)
+			}
+			return readFast(pid, mem, []run{r}, b)
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachKind splits a run into pieces whose pages are all shared with other
+// processes, or all not.
+func eachKind(pages *os.File, r run, fn func(r run, shared bool) error) error {
+	list, err := entries(pages, r)
+	if err != nil {
+		return err
+	}
+	shared := func(e uint64) bool { return e&entryPresent != 0 && e&(entryFile|entryExclusive) == 0 }
+	for i := 0; i < len(list); {
+		from, kind := i, shared(list[i])
+		for i < len(list) && shared(list[i]) == kind {
+			i++
+		}
+		if err := fn(run{r.start + uint64(from)*pageSize, r.start + uint64(i)*pageSize}, kind); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readFast(pid int, mem *os.File, runs []run, dst []byte) error {
 	err := copyVectors(unix.SYS_PROCESS_VM_READV, pid, runs, dst)
 	if !errors.Is(err, unix.EFAULT) && !errors.Is(err, errPartial) {
 		return err
 	}
+	return readSlow(mem, runs, dst)
+}
+
+func readSlow(mem *os.File, runs []run, dst []byte) error {
 	for _, r := range runs {
 		n := r.bytes()
 		if _, err := io.ReadFull(io.NewSectionReader(mem, int64(r.start), int64(n)), dst[:n]); err != nil {

@@ -43,27 +43,63 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	if step.Process == record.Shared {
 		return s.exportShared(ctx, out)
 	}
-	p := s.env.Source.Process(step.Process)
-	if p == nil || p.Traced == nil {
-		return record.Progress{}, fmt.Errorf("memory: process %d: %w", step.Process, target.ErrNotStopped)
+	return s.exportInOrder(ctx, step.Process, out)
+}
+
+// exportInOrder exports the processes one after another, parents first, since
+// what they share is carried with the first of them; each of them is copied by
+// several workers. Whoever is asked for a process does the next step of the one
+// whose turn it is.
+func (s *Subsystem) exportInOrder(ctx context.Context, id record.ProcessID, out record.Sink) (record.Progress, error) {
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return record.Progress{}, context.Cause(ctx)
 	}
+	var n uint64
+	for _, next := range s.order {
+		e := s.exported(next)
+		if e != nil && e.next == len(e.chunks) {
+			continue
+		}
+		var err error
+		if n, err = s.exportProcess(ctx, next, out); err != nil {
+			return record.Progress{}, err
+		}
+		break
+	}
+	e := s.exported(id)
+	return record.Progress{Done: e != nil && e.next == len(e.chunks), Advanced: true, Bytes: n}, nil
+}
+
+func (s *Subsystem) exported(id record.ProcessID) *export {
 	s.mu.Lock()
-	e := s.exports[step.Process]
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	return s.exports[id]
+}
+
+// exportProcess makes one step with one process.
+func (s *Subsystem) exportProcess(ctx context.Context, id record.ProcessID, out record.Sink) (uint64, error) {
+	p := s.env.Source.Process(id)
+	if p == nil || p.Traced == nil {
+		return 0, fmt.Errorf("memory: process %d: %w", id, target.ErrNotStopped)
+	}
+	e := s.exported(id)
 	if e == nil {
 		var err error
 		if e, err = s.exportLayout(ctx, p, out); err != nil {
-			return record.Progress{}, fmt.Errorf("memory: pid %d: %w", p.Pid, err)
+			return 0, fmt.Errorf("memory: pid %d: %w", p.Pid, err)
 		}
 		s.mu.Lock()
-		s.exports[step.Process] = e
+		s.exports[id] = e
 		s.mu.Unlock()
 	}
 	n, err := s.exportPages(ctx, p, e, out)
 	if err != nil {
-		return record.Progress{}, fmt.Errorf("memory: pid %d: %w", p.Pid, err)
+		return 0, fmt.Errorf("memory: pid %d: %w", p.Pid, err)
 	}
-	return record.Progress{Done: e.next == len(e.chunks), Advanced: true, Bytes: n}, nil
+	return n, nil
 }
 
 // exportLayout reads and pushes the mappings and plans the pages: all of them, or
@@ -94,11 +130,8 @@ func (s *Subsystem) exportLayout(ctx context.Context, p *target.Process, out rec
 	if err := s.nameShared(mappings); err != nil {
 		return nil, err
 	}
-	if err := pushLayout(ctx, p.ID, space, mappings, out); err != nil {
-		return nil, err
-	}
 	e := &export{mappings: mappings}
-	if e.chunks, err = a.residual(ctx, p, mappings, out); err != nil {
+	if e.chunks, err = s.pushProcess(ctx, p, a, space, mappings, out); err != nil {
 		return nil, err
 	}
 	var total uint64
@@ -120,11 +153,43 @@ func within(start, end uint64, scratch []tracer.Range) bool {
 	return slices.ContainsFunc(scratch, func(r tracer.Range) bool { return start >= r.Start && end <= r.End })
 }
 
+// pushProcess sends the layout of a process and plans its pages. What it has from
+// others comes before its mappings; a process that was copied ahead is the first
+// one, and has nothing from others.
+func (s *Subsystem) pushProcess(ctx context.Context, p *target.Process, a *ahead, space *state.AddressSpace, mappings []*state.Mapping, out record.Sink) ([]chunk, error) {
+	if a.sent != nil {
+		if err := pushLayout(ctx, p.ID, space, mappings, out); err != nil {
+			return nil, err
+		}
+		return a.residual(ctx, p, mappings, out)
+	}
+	chunks, err := planPages(p.Pid, mappings)
+	if err != nil {
+		return nil, err
+	}
+	if err := pushSpace(ctx, p.ID, space, out); err != nil {
+		return nil, err
+	}
+	if chunks, err = s.inherit(ctx, p, chunks, out); err != nil {
+		return nil, err
+	}
+	return chunks, pushMappings(ctx, p.ID, mappings, out)
+}
+
 // pushLayout sends the records of kind 1 and 2.
 func pushLayout(ctx context.Context, id record.ProcessID, space *state.AddressSpace, mappings []*state.Mapping, out record.Sink) error {
-	if err := pushMessage(ctx, out, record.Header{Subsystem: Name, Process: id, Kind: KindAddressSpace}, space); err != nil {
+	if err := pushSpace(ctx, id, space, out); err != nil {
 		return err
 	}
+	return pushMappings(ctx, id, mappings, out)
+}
+
+func pushSpace(ctx context.Context, id record.ProcessID, space *state.AddressSpace, out record.Sink) error {
+	return pushMessage(ctx, out, record.Header{Subsystem: Name, Process: id, Kind: KindAddressSpace}, space)
+}
+
+// pushMappings sends the records of kind 2.
+func pushMappings(ctx context.Context, id record.ProcessID, mappings []*state.Mapping, out record.Sink) error {
 	for len(mappings) > 0 {
 		n := min(len(mappings), mappingsPerRecord)
 		h := record.Header{Subsystem: Name, Process: id, Kind: KindMappings, Entity: mappings[0].Start}

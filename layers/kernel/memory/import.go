@@ -32,7 +32,10 @@ func (s *Subsystem) Restart(ctx context.Context, step record.Step, in *record.Re
 		}
 		return record.Progress{Done: true}, nil
 	}
-	t := s.env.Frame.Task(step.Process)
+	t, err := s.env.Frame.Need(step.Process)
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("memory: %w", err)
+	}
 	if t == nil || t.Traced == nil {
 		return record.Progress{}, fmt.Errorf("memory: process %d: %w", step.Process, target.ErrNotStopped)
 	}
@@ -66,6 +69,8 @@ func (s *Subsystem) receive(ctx context.Context, t *target.Task, l *layout, in *
 	switch in.Kind {
 	case KindAddressSpace:
 		return p, l.receiveSpace(in.Payload)
+	case KindInherited:
+		return p, s.receiveInherited(l, t.ID, in.Payload)
 	case KindMappings:
 		whole, err := l.receiveMappings(in.Payload)
 		if err != nil || !whole {
@@ -102,6 +107,7 @@ func (s *Subsystem) writePages(t *target.Task, l *layout, runs []run, data []byt
 			return err
 		}
 	}
+	l.version.Add(1)
 	if err := l.fill.write(t.Pid, runs, data); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"path"
 	"sort"
 	"strings"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
@@ -43,6 +44,10 @@ type layout struct {
 	// process is copied ahead each change of its mappings is a new version.
 	live     []*state.Mapping
 	liveVDSO run
+	// inherits are pages that it has from others.
+	inherits []inherited
+	// version counts changes of the task's memory.
+	version atomic.Uint64
 }
 
 // errLayout marks an image that contradicts itself.

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -35,18 +36,24 @@ func (s *Subsystem) mapAll(t *target.Task, l *layout) error {
 	if _, err := t.Traced.Scratch(); err != nil { // from now on calls run from there
 		return err
 	}
-	if err := unmapAll(t); err != nil {
+	keep := s.keep(t, l)
+	if err := unmapBut(t, keep); err != nil {
 		return fmt.Errorf("unmap the frame: %w", err)
 	}
 	if err := mapVDSO(t, l.space); err != nil {
 		return err
 	}
-	return s.mapFresh(t, l, l.mappings)
+	fresh := slices.DeleteFunc(slices.Clone(l.mappings), func(m *state.Mapping) bool { return slices.Contains(keep, m) })
+	if err := s.mapFresh(t, l, fresh); err != nil {
+		return err
+	}
+	return s.settleInherited(t, l, keep)
 }
 
 // mapFresh maps the mappings that the task has not, which are all of the layout
 // or pieces of it.
 func (s *Subsystem) mapFresh(t *target.Task, l *layout, mappings []*state.Mapping) error {
+	l.version.Add(1)
 	shared, err := s.openShared(t, mappings)
 	if err != nil {
 		return err
@@ -61,7 +68,7 @@ func (s *Subsystem) mapFresh(t *target.Task, l *layout, mappings []*state.Mappin
 	if err := shared.close(t); err != nil {
 		return err
 	}
-	if err := s.attachSegments(t, mappings); err != nil {
+	if err := s.attachSegments(t, mappings, l.mappings); err != nil {
 		return err
 	}
 	if err := t.Run(adviseHuge(l.mappings)); err != nil {
@@ -73,26 +80,6 @@ func (s *Subsystem) mapFresh(t *target.Task, l *layout, mappings []*state.Mappin
 	l.mapped = true
 	l.live, l.liveVDSO = l.mappings, run{l.space.VdsoStart, l.space.VdsoStart + l.space.VdsoLength}
 	return nil
-}
-
-// unmapAll removes every mapping of the task but the engine's own.
-func unmapAll(t *target.Task) error {
-	maps, err := t.Proc.Maps()
-	if err != nil {
-		return err
-	}
-	scratch := t.Traced.ScratchRanges()
-	var calls []tracer.Call
-	for _, m := range maps {
-		keep := m.Kind == procfs.MapVSyscall
-		for _, r := range scratch {
-			keep = keep || m.Start < r.End && r.Start < m.End
-		}
-		if !keep {
-			calls = append(calls, tracer.Munmap(m.Start, m.Len()))
-		}
-	}
-	return t.Run(calls)
 }
 
 // mapVDSO maps the running kernel's vDSO where the image's was, and checks

@@ -50,6 +50,11 @@ type Subsystem struct {
 	// located are the mapped files; files those that an import has made, by id.
 	located located
 	files   []uint64
+	// copies says what the tasks of an import are copies of.
+	copies map[*target.Task]ancestry
+	// turn is held by whoever exports a process: see exportInOrder.
+	turn  chan struct{}
+	order []record.ProcessID // of the export, parents first
 }
 
 // New makes the subsystem for one event.
@@ -58,13 +63,17 @@ func New(env target.Env) *Subsystem {
 	if w < 1 {
 		w = runtime.GOMAXPROCS(0)
 	}
-	return &Subsystem{
-		env: env, workers: w,
+	s := &Subsystem{
+		env: env, workers: w, turn: make(chan struct{}, 1), copies: map[*target.Task]ancestry{},
 		exports: map[record.ProcessID]*export{},
 		aheads:  map[record.ProcessID]*ahead{},
 		imports: map[record.ProcessID]*layout{},
 		objects: map[uint64]*sharedObject{}, shared: map[uint64]*sharedCopy{},
 	}
+	if env.Frame != nil {
+		env.Frame.OnFork(s.noteFork)
+	}
+	return s
 }
 
 // Name of the subsystem.

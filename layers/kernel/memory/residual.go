@@ -79,9 +79,6 @@ func (a *ahead) tracks(m *procfs.SmapsMapping) bool {
 // residual plans the pages of the stopped process that the destination lacks,
 // and has it drop those that are no longer there.
 func (a *ahead) residual(ctx context.Context, p *target.Process, mappings []*state.Mapping, out record.Sink) ([]chunk, error) {
-	if a.sent == nil {
-		return planPages(p.Pid, mappings)
-	}
 	var copied, others []*state.Mapping
 	for _, m := range mappings {
 		if isEarly(m) {
@@ -180,5 +177,6 @@ func (s *Subsystem) receiveDropped(t *target.Task, l *layout, in *record.Record)
 			return fmt.Errorf("%w: dropped pages %#x-%#x are outside of its mappings", errLayout, r.start, r.end)
 		}
 	}
+	l.version.Add(1)
 	return dropPages(t, runs)
 }

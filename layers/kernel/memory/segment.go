@@ -43,8 +43,8 @@ type attachment struct {
 	writable bool
 }
 
-// attachSegments attaches what the mappings name.
-func (s *Subsystem) attachSegments(t *target.Task, mappings []*state.Mapping) error {
+// attachSegments attaches what the mappings, some of all, name.
+func (s *Subsystem) attachSegments(t *target.Task, mappings, all []*state.Mapping) error {
 	var order []attachment
 	parts := map[attachment][]*state.Mapping{}
 	for _, m := range mappings {
@@ -63,7 +63,7 @@ func (s *Subsystem) attachSegments(t *target.Task, mappings []*state.Mapping) er
 	}
 	for _, a := range order {
 		size, _ := s.env.Frame.SegmentSize(a.id)
-		if err := a.attach(t, wholePages(size), parts[a], mappings); err != nil {
+		if err := a.attach(t, wholePages(size), parts[a], all); err != nil {
 			return fmt.Errorf("attach System V shared memory %d at %#x: %w", a.id, a.base, err)
 		}
 	}

@@ -51,6 +51,10 @@ type Frame struct {
 	made []*Task
 	// tracer serves all of them.
 	tracer *tracer.Tracer
+	// later makes processes that do not exist yet: see GrowLater.
+	growing sync.Mutex
+	later   func(id record.ProcessID) error
+	forked  func(parent, child *Task)
 	// objects are the files whose content travels, by their ids.
 	objects map[uint64]*Object
 	// segments are the sizes of the System V shared memory that was made.
@@ -131,6 +135,9 @@ func (f *Frame) Tasks() []*Task {
 // Hold names the frame's processes: its first one, and those that were made in
 // it since (Add).
 func (f *Frame) Hold(context.Context) ([]record.ProcessID, error) {
+	if err := f.grow(allProcesses); err != nil {
+		return nil, err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.order) == 0 {

@@ -60,8 +60,70 @@ func (t *Task) Fork(b Birth) (*Task, error) {
 	}
 	t.frame.mu.Lock()
 	t.frame.made = append(t.frame.made, child)
+	forked := t.frame.forked
 	t.frame.mu.Unlock()
-	return child, nil
+	if forked != nil {
+		forked(t, child)
+	}
+	return child, child.closeKept(t)
+}
+
+// closeKept closes what the engine keeps open in the maker for a while: nobody
+// would in the copy.
+func (t *Task) closeKept(maker *Task) error {
+	p := t.Plan()
+	for _, fd := range sortedKeys(maker.Table.kept) {
+		p.Close(fd)
+	}
+	return p.Run()
+}
+
+// allProcesses is what GrowLater's function is asked for in the end.
+const allProcesses = record.Shared
+
+// GrowLater says how to make the image's processes: fn makes what it has to until
+// the one with the id exists, and with record.Shared all that are left. So a
+// process is made when its own state arrives, as a copy of what its maker has
+// become by then.
+func (f *Frame) GrowLater(fn func(id record.ProcessID) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.later = fn
+}
+
+// OnFork has fn called with every process that is made and its maker.
+func (f *Frame) OnFork(fn func(maker, made *Task)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.forked = fn
+}
+
+// Need returns a process under construction, which is made if it does not exist
+// yet; nil if the image has none with this id.
+func (f *Frame) Need(id record.ProcessID) (*Task, error) {
+	if t := f.Task(id); t != nil || id == allProcesses {
+		return t, nil
+	}
+	if err := f.grow(id); err != nil {
+		return nil, err
+	}
+	return f.Task(id), nil
+}
+
+// grow makes processes, one after another.
+func (f *Frame) grow(id record.ProcessID) error {
+	f.growing.Lock()
+	defer f.growing.Unlock()
+	f.mu.Lock()
+	fn := f.later
+	if id == allProcesses {
+		f.later = nil
+	}
+	f.mu.Unlock()
+	if fn == nil {
+		return nil
+	}
+	return fn(id)
 }
 
 // ErrTaken means that an id is in use already.

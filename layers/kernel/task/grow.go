@@ -56,52 +56,72 @@ func (s *Subsystem) receiveTree(in *record.Record) error {
 	if err := s.endAbsent(); err != nil {
 		return fmt.Errorf("end what an earlier tree has made: %w", err)
 	}
-	if err := s.grow(first); err != nil {
+	g, err := s.planGrowth(first)
+	if err != nil {
 		return fmt.Errorf("make the container's %d processes: %w", len(s.tree), err)
 	}
+	if s.early { // what is made ahead shares nothing with its maker
+		return g.until(record.Shared)
+	}
+	s.env.Frame.GrowLater(g.until)
 	return nil
 }
 
-// grow makes the processes.
-func (s *Subsystem) grow(first *target.Task) error {
+// planGrowth finds out how to make the processes.
+func (s *Subsystem) planGrowth(first *target.Task) (*grower, error) {
 	if err := s.makeTerminals(); err != nil {
-		return err
+		return nil, err
 	}
 	st, err := first.Proc.Status()
 	if err != nil {
-		return err
+		return nil, err
+	}
+	if s.tree[0].Id != uint32(target.FirstTask) {
+		return nil, fmt.Errorf("%w: its first process is number %d", errImage, s.tree[0].Id)
+	}
+	ids := map[uint32]bool{}
+	for _, n := range s.tree {
+		if !dead(n) && ids[n.Id] {
+			return nil, fmt.Errorf("%w: process %d: %w", errImage, n.Id, target.ErrTaken)
+		}
+		ids[n.Id] = true
 	}
 	steps, err := plan(s.tree, s.terminals, int(last(st.NSsid)), int(last(st.NSpgid)))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	g := &grower{frame: s.env.Frame, tasks: map[int]*target.Task{initPid: first}, nodes: map[int]*state.Node{}, reap: map[int]bool{}}
+	g := &grower{
+		frame: s.env.Frame, steps: steps, ids: ids,
+		tasks: map[int]*target.Task{initPid: first}, nodes: map[int]*state.Node{}, reap: map[int]bool{},
+	}
 	for _, n := range s.tree {
 		g.nodes[int(n.Pid)] = n
 		if n.Ahead {
 			g.tasks[int(n.Pid)] = s.env.Frame.Task(record.ProcessID(n.Id))
 		}
 	}
-	for _, st := range steps {
-		if err := g.do(st); err != nil {
-			return err
+	return g, nil
+}
+
+// until makes processes until that with an id exists; record.Shared stands for
+// all. What the image does not have is nobody's.
+func (g *grower) until(id record.ProcessID) error {
+	if id != record.Shared && !g.ids[uint32(id)] {
+		return nil
+	}
+	for len(g.steps) > 0 && (id == record.Shared || g.frame.Task(id) == nil) {
+		if err := g.do(g.steps[0]); err != nil {
+			return fmt.Errorf("make the container's processes: %w", err)
 		}
+		g.steps = g.steps[1:]
+	}
+	if id != record.Shared {
+		return nil
 	}
 	for pid := range g.reap {
 		if err := g.tasks[pid].Disregard(unix.SIGCHLD); err != nil {
 			return err
 		}
-	}
-	for _, n := range s.tree[1:] {
-		if dead(n) || n.Ahead {
-			continue
-		}
-		if err := s.env.Frame.Add(record.ProcessID(n.Id), g.tasks[int(n.Pid)]); err != nil {
-			return fmt.Errorf("%w: %w", errImage, err)
-		}
-	}
-	if s.tree[0].Id != uint32(target.FirstTask) {
-		return fmt.Errorf("%w: its first process is number %d", errImage, s.tree[0].Id)
 	}
 	return nil
 }
@@ -109,6 +129,8 @@ func (s *Subsystem) grow(first *target.Task) error {
 // grower follows a plan.
 type grower struct {
 	frame *target.Frame
+	steps []step // that are left
+	ids   map[uint32]bool
 	tasks map[int]*target.Task
 	nodes map[int]*state.Node
 	reap  map[int]bool // that were sent SIGCHLD for the end of a zombie
@@ -119,8 +141,14 @@ func (g *grower) do(s step) error {
 	switch s.kind {
 	case stepFork:
 		child, err := g.tasks[s.by].Fork(target.Birth{Pid: s.pid, ExitSignal: s.signal, Sibling: s.sibling})
+		if err != nil {
+			return err
+		}
 		g.tasks[s.pid] = child
-		return err
+		if n := g.nodes[s.pid]; n != nil && !dead(n) {
+			return g.frame.Add(record.ProcessID(n.Id), child)
+		}
+		return nil
 	case stepSession:
 		return t.Run([]tracer.Call{tracer.Syscall(unix.SYS_SETSID)})
 	case stepReaper:

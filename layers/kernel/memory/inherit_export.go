@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sort"
+
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
+)
+
+// Pages that processes share copy-on-write, since one was forked from the other
+// or both from a third, are carried with the first of them; the others name
+// them. Such pages are found by the numbers of their page frames, which
+// /proc/PID/pagemap shows to those who have CAP_SYS_ADMIN; for anybody else no
+// page is shared, and every one carried for each.
+//
+// Source: Documentation/admin-guide/mm/pagemap.rst.
+
+// Bits of an entry of /proc/PID/pagemap.
+const (
+	entryPresent   = 1 << 63
+	entrySwapped   = 1 << 62
+	entryFile      = 1 << 61 // of a file, or shared anonymous memory
+	entryExclusive = 1 << 56 // nobody else maps it
+	entryFrame     = 1<<55 - 1
+)
+
+// rangesPerRecord keeps a record of inherited ranges far below
+// record.MaxPayload.
+const rangesPerRecord = 32 << 10
+
+// entriesAtOnce is how many entries are read and compared at once.
+const entriesAtOnce = 8192
+
+// donor is a process whose memory comes before in the image.
+type donor struct {
+	id       record.ProcessID
+	pages    *os.File // its /proc/PID/pagemap
+	mappings []*state.Mapping
+}
+
+// donors are those with which a process may share pages: its parent and the
+// eldest of its siblings, as far as they have been exported.
+func (s *Subsystem) donors(p *target.Process) ([]*donor, error) {
+	st, err := p.Proc.Status()
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var parent, sibling *donor
+	for _, o := range s.env.Source.Processes() {
+		e := s.exports[o.ID]
+		if e == nil || o.ID == p.ID {
+			continue
+		}
+		if o.Pid == st.PPid {
+			parent = &donor{id: o.ID, mappings: e.mappings}
+		} else if ost, err := o.Proc.Status(); err == nil && ost.PPid == st.PPid && sibling == nil {
+			sibling = &donor{id: o.ID, mappings: e.mappings}
+		}
+	}
+	var out []*donor
+	for _, d := range []*donor{parent, sibling} {
+		if d == nil {
+			continue
+		}
+		if d.pages, err = os.Open(s.env.Source.Process(d.id).Proc.Path("pagemap")); err != nil {
+			closeDonors(out)
+			return nil, err
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+func closeDonors(list []*donor) {
+	for _, d := range list {
+		d.pages.Close()
+	}
+}
+
+// inherit takes out of the chunks of a process what it shares with donors, and
+// pushes records about that.
+func (s *Subsystem) inherit(ctx context.Context, p *target.Process, chunks []chunk, out record.Sink) ([]chunk, error) {
+	list, err := s.donors(p)
+	if err != nil || len(list) == 0 || len(chunks) == 0 {
+		return chunks, err
+	}
+	defer closeDonors(list)
+	mine, err := os.Open(p.Proc.Path("pagemap"))
+	if err != nil {
+		return nil, err
+	}
+	defer mine.Close()
+	c := comparison{mine: mine, donors: list, inherited: make([][]*state.Range, len(list))}
+	for _, ch := range chunks {
+		for _, r := range ch.runs {
+			if err := c.run(r); err != nil {
+				return nil, err
+			}
+		}
+	}
+	c.own.close()
+	for i, d := range list {
+		if err := pushInherited(ctx, p.ID, d.id, c.inherited[i], out); err != nil {
+			return nil, err
+		}
+	}
+	return c.own.chunks, nil
+}
+
+func pushInherited(ctx context.Context, id, from record.ProcessID, ranges []*state.Range, out record.Sink) error {
+	for len(ranges) > 0 {
+		n := min(len(ranges), rangesPerRecord)
+		h := record.Header{Subsystem: Name, Process: id, Kind: KindInherited, Entity: ranges[0].Start}
+		if err := pushMessage(ctx, out, h, &state.Inherited{From: uint32(from), Range: ranges[:n]}); err != nil {
+			return err
+		}
+		ranges = ranges[n:]
+	}
+	return nil
+}
+
+// comparison sorts a process's pages into its own and those of donors.
+type comparison struct {
+	mine      *os.File
+	donors    []*donor
+	own       planner
+	inherited [][]*state.Range
+}
+
+// run sorts the pages of one run.
+func (c *comparison) run(r run) error {
+	for r.start < r.end {
+		part := run{r.start, min(r.end, r.start+entriesAtOnce*pageSize)}
+		if err := c.part(part); err != nil {
+			return err
+		}
+		r.start = part.end
+	}
+	return nil
+}
+
+func (c *comparison) part(r run) error {
+	// Entries of donors are read before and behind the process's own: a page that
+	// the kernel moves meanwhile is taken for another one, never another one for it.
+	before, err := c.all(r)
+	if err != nil {
+		return err
+	}
+	mine, err := entries(c.mine, r)
+	if err != nil {
+		return err
+	}
+	behind, err := c.all(r)
+	if err != nil {
+		return err
+	}
+	for i, e := range mine {
+		start := r.start + uint64(i)*pageSize
+		from := -1
+		for d := range c.donors {
+			if from < 0 && sharedPage(e, before[d][i]) && sharedPage(e, behind[d][i]) && c.donors[d].carries(start) {
+				from = d
+			}
+		}
+		if from < 0 {
+			c.own.add(start, start+pageSize)
+			continue
+		}
+		c.note(from, start)
+	}
+	return nil
+}
+
+// note adds a page to what is inherited.
+func (c *comparison) note(from int, start uint64) {
+	list := c.inherited[from]
+	if n := len(list); n > 0 && list[n-1].Start+list[n-1].Length == start {
+		list[n-1].Length += pageSize
+		return
+	}
+	c.inherited[from] = append(list, &state.Range{Start: start, Length: pageSize})
+}
+
+// all reads the donors' entries of a run.
+func (c *comparison) all(r run) ([][]uint64, error) {
+	out := make([][]uint64, len(c.donors))
+	for i, d := range c.donors {
+		var err error
+		if out[i], err = entries(d.pages, r); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// entries reads the entries of a run of pages.
+func entries(pages *os.File, r run) ([]uint64, error) {
+	b := make([]byte, r.bytes()/pageSize*8)
+	n, err := pages.ReadAt(b, int64(r.start/pageSize*8))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read the page map at %#x: %w", r.start, err)
+	}
+	clear(b[n:]) // behind the address space of a donor
+	out := make([]uint64, len(b)/8)
+	for i := range out {
+		out[i] = binary.LittleEndian.Uint64(b[8*i:])
+	}
+	return out, nil
+}
+
+// sharedPage: both entries are of one anonymous page.
+func sharedPage(a, b uint64) bool {
+	if (a|b)&(entryFile|entryExclusive) != 0 || a&entryFrame == 0 || a&entryFrame != b&entryFrame {
+		return false
+	}
+	return a&b&entryPresent != 0 || a&b&entrySwapped != 0
+}
+
+// carries: the donor's page at an address is in the image.
+func (d *donor) carries(at uint64) bool { return hasPagesAt(d.mappings, at) }
+
+func hasPagesAt(mappings []*state.Mapping, at uint64) bool {
+	i := sort.Search(len(mappings), func(i int) bool { return end(mappings[i]) > at })
+	return i < len(mappings) && mappings[i].Start <= at && hasPages(mappings[i])
+}
