@@ -54,6 +54,11 @@ func newConfig(o CreateOptions) (*configs.Config, error) {
 		return nil, errors.New("spec: libcontainer's configuration has no bundle label")
 	}
 	config.Labels[len(config.Labels)-1] = "bundle=" + filepath.Clean(o.Bundle)
+	if o.Frame != nil && !config.Namespaces.Contains(configs.NEWTIME) && configs.IsNamespaceSupported(configs.NEWTIME) {
+		// The engine gives the frame the clocks of its image, in a time
+		// namespace. Exec sessions join it only if the configuration has one.
+		config.Namespaces.Add(configs.NEWTIME, "")
+	}
 	return config, nil
 }
 

@@ -95,6 +95,13 @@ func ownNamespace(spec *specs.Spec, kind specs.LinuxNamespaceType) bool {
 	})
 }
 
+// joins: the spec has the container in a namespace that exists.
+func joins(spec *specs.Spec, kind specs.LinuxNamespaceType) bool {
+	return spec.Linux != nil && slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
+		return ns.Type == kind && ns.Path != ""
+	})
+}
+
 // Check is the pre-flight alone: what of the job's container cannot be
 // carried. It touches nothing.
 func Check(ctx context.Context, j *job.Job) ([]record.Finding, error) {

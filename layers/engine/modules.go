@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/io-mig/mig/layers/kernel"
+	"github.com/io-mig/mig/layers/kernel/clock"
 	"github.com/io-mig/mig/layers/kernel/cpu"
 	"github.com/io-mig/mig/layers/kernel/credential"
 	"github.com/io-mig/mig/layers/kernel/event"
@@ -27,13 +28,15 @@ import (
 )
 
 // Subsystems returns the kernel subsystems of this version, in the order in
-// which they export and import: processes before all that is theirs, file
+// which they export and import: clocks, which the first process must have before
+// it makes others, processes before all that is theirs, file
 // systems and IPC objects before what opens and maps them, mappings before what lies in them, tables
 // before what they name, targets before the epoll that watches them, credentials
 // after all that needs a privilege, registers last.
 func Subsystems() (*kernel.Manager, error) {
 	m := &kernel.Manager{}
 	for _, e := range []kernel.Entry{
+		{Name: clock.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return clock.New(env) }},
 		{Name: task.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return task.New(env) }},
 		{Name: rootfs.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return rootfs.New(env) }},
 		{Name: uts.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return uts.New(env) }},

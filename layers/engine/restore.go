@@ -66,8 +66,9 @@ func openFrame(j *job.Job, spec *specs.Spec, files []*os.File) (*target.Frame, e
 	}
 	return &target.Frame{
 		Init: j.InitPid, Socket: int(files[socket].Fd()), Allowed: a, Files: filesOf(j, spec),
-		OwnIPC: ownNamespace(spec, specs.IPCNamespace),
-		OwnUTS: ownNamespace(spec, specs.UTSNamespace),
+		OwnIPC:     ownNamespace(spec, specs.IPCNamespace),
+		OwnUTS:     ownNamespace(spec, specs.UTSNamespace),
+		SharesTime: joins(spec, specs.TimeNamespace),
 		Started: func(context.Context) error {
 			if _, err := files[seized].Write([]byte{1}); err != nil {
 				return fmt.Errorf("tell the shim that the frame is seized: %w", err)

@@ -43,6 +43,8 @@ type Frame struct {
 	Files Files
 	// OwnIPC, OwnUTS: the container has such a namespace of its own.
 	OwnIPC, OwnUTS bool
+	// SharesTime: the live spec joins a time namespace that others have, too.
+	SharesTime bool
 
 	mu    sync.Mutex
 	tasks map[record.ProcessID]*Task

@@ -7,7 +7,8 @@
 // passes for its timers. That is right for relative times. Whether a timer of
 // CLOCK_REALTIME was set to an absolute time (TIMER_ABSTIME) the kernel does
 // not tell, so such a timer, too, fires later by the time that the process was
-// away. The clocks themselves belong to the kernel: those of a process's or
+// away. CLOCK_MONOTONIC and CLOCK_BOOTTIME go on by the subsystem clock; where they
+// cannot, what is left still is right. Those of a process's or
 // thread's CPU time begin at zero in its copy, and timers on them are armed
 // with what was left.
 //
