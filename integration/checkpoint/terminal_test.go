@@ -200,3 +200,26 @@ func waitFor(t *testing.T, host *itest.Host, id, name string) {
 	t.Helper()
 	shell(t, host, id, "until pidof "+name+" >/dev/null; do sleep 0.05; done")
 }
+
+// What was typed ahead, and nobody has read yet, is read by the copy.
+func TestCheckpointTypedAhead(t *testing.T) {
+	host := itest.Start(t, daemon.Config{Version: daemon.V24}, bash)
+	const id, ref = "ahead", "mig.test/ahead:1"
+	t.Cleanup(func() { host.Remove(id) })
+	s := onScreen(t, host, 30, 100, "run", "--tty", "--runtime", itest.Mig, bash.Name, id)
+	s.expect("# ")
+	s.typeText("until [ -e /tmp/go ]; do sleep 0.1; done\r")
+	waitFor(t, host, id, "sleep")
+	s.typeText("echo typed ahe''ad\r")
+	s.expect("typed ahe''ad") // the terminal's echo
+	save(t, host, id, ref)
+	r := onScreen(t, host, 30, 100, "containers", "restore", "--rw", "--live", "copy", ref)
+	t.Cleanup(func() { host.Remove("copy") })
+	for who, it := range map[string]*screen{id: s, "copy": r} {
+		await(t, host, who, "RUNNING")
+		shell(t, host, who, "touch /tmp/go")
+		it.expect("typed ahead")
+		it.typeText("exit\r")
+		it.end()
+	}
+}

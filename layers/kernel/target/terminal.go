@@ -83,6 +83,10 @@ func (e *TerminalEnd) Open() (*Duplicate, error) {
 	return duplicate(e.Pid, e.Descriptor.FD)
 }
 
+// OpenDescriptor duplicates a descriptor of the task into the engine, see
+// Process.OpenDescriptor.
+func (t *Task) OpenDescriptor(fd int) (*Duplicate, error) { return duplicate(t.Pid, fd) }
+
 // duplicate takes a descriptor of a process that may run.
 func duplicate(pid, fd int) (*Duplicate, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)

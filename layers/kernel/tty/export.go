@@ -42,6 +42,9 @@ func (s *Subsystem) export(ctx context.Context, t *target.Terminal, init procfs.
 	}
 	if carried(t) {
 		m, err := describe(t, init)
+		if err == nil {
+			err = copyUnread(t, init, m)
+		}
 		if err != nil {
 			return err
 		}

@@ -160,6 +160,9 @@ func encodeModes(m *state.Terminal) (b []byte) {
 // own descriptor of the master is closed: the image's processes have theirs.
 func (s *Subsystem) finish(first *target.Task, index int) error {
 	m, err := s.made(index)
+	if err == nil {
+		err = fill(first, m, s.terminals[index])
+	}
 	if err != nil || m.Console {
 		return err
 	}

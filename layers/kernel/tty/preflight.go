@@ -6,9 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
@@ -52,11 +49,13 @@ func (s *Subsystem) inspect(t *target.Terminal) ([]record.Finding, error) {
 	if !carried(t) {
 		return nil, nil
 	}
-	_, err := describe(t, procfs.Host().Process(s.env.Source.Init))
+	m, err := describe(t, procfs.Host().Process(s.env.Source.Init))
 	if err == nil {
 		var n int
 		if n, err = unread(t); n > 0 {
-			return found(unreadRefusal(t, n), true), nil
+			if why := lost(t, m); why != "" {
+				return found(unreadRefusal(t, n, why), true), nil
+			}
 		}
 	}
 	var r *refusal
@@ -69,31 +68,8 @@ func (s *Subsystem) inspect(t *target.Terminal) ([]record.Finding, error) {
 	return nil, err
 }
 
-// unread counts the bytes that the kernel holds for the readers of a terminal:
-// in canonical mode only those of whole lines. What the runtime has not read yet
-// of the container's own is not lost.
-func unread(t *target.Terminal) (int, error) {
-	total := 0
-	for _, e := range []*target.TerminalEnd{t.Master(), t.Slave()} {
-		if e == nil {
-			continue
-		}
-		f, err := e.Open()
-		if err != nil {
-			return 0, err
-		}
-		n, err := unix.IoctlGetInt(int(f.Fd()), unix.TIOCINQ)
-		f.Close()
-		if err != nil {
-			return 0, os.NewSyscallError("ioctl(FIONREAD)", err)
-		}
-		total += n
-	}
-	return total, nil
-}
-
-func unreadRefusal(t *target.Terminal, n int) *refusal {
-	return &refusal{fmt.Sprintf("terminal pts/%d", t.Index), fmt.Sprintf("%d bytes in it that nobody has read are lost", n), ""}
+func unreadRefusal(t *target.Terminal, n int, why string) *refusal {
+	return &refusal{fmt.Sprintf("terminal pts/%d", t.Index), fmt.Sprintf("%d bytes in it that nobody has read are lost: %s", n, why), ""}
 }
 
 // orphanRefusal names a terminal whose other end is outside.

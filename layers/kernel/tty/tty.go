@@ -15,7 +15,8 @@
 // container runs: its processes find what they would have found if their client
 // had gone away.
 //
-// Lost are: that output was stopped by Ctrl-S, a control byte of packet mode
+// Lost are: a line that is not complete, unless whole ones are unread before it
+// (the kernel does not tell that it is there); that output was stopped by Ctrl-S, a control byte of packet mode
 // that was not read, and that a character was to be taken literally (Ctrl-V).
 //
 // Sources: pty(7), ioctl_tty(2), termios(3); drivers/tty/pty.c, tty_io.c,

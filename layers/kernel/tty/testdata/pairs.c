@@ -56,6 +56,23 @@ static int comes_to(pid_t pid, char state) {
   return state_of(pid) == state;
 }
 
+// holds waits until so many bytes are unread: the kernel passes them on later.
+static int holds(int fd, int want) {
+  int n = -1;
+  for (int i = 0; i < 5000 && n != want; i++) {
+    if (ioctl(fd, FIONREAD, &n)) return 0;
+    if (n != want) usleep(1000);
+  }
+  return n == want;
+}
+
+static void drain(int fd) {
+  char text[4096];
+  struct pollfd p = {fd, POLLIN, 0};
+  while (poll(&p, 1, 0) == 1 && read(fd, text, sizeof text) > 0) {
+  }
+}
+
 static volatile sig_atomic_t children, winches;
 static void on_child(int sig) { children++; }
 static void on_winch(int sig) { winches++; }
@@ -173,6 +190,12 @@ int main(void) {
   int peer = ioctl(packet, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
   MUST(peer >= 0 && fcntl(peer, F_SETFD, 0) == 0);
   int both = dup(slave), again = open_slave(packet, O_RDONLY);
+  // Unread in both directions, in packet mode and beside a line that is not
+  // complete.
+  int full = open_master(0), lines = open_slave(full, O_NONBLOCK);
+  MUST(ioctl(full, TIOCPKT, &one) == 0);
+  MUST(write(lines, "out\nput", 7) == 7 && write(full, "one\ntwo\nthr", 11) == 11);
+  MUST(holds(lines, 8));
   int numbers[] = {first, index_of(locked), index_of(packet), index_of(closed)};
   ready();
   while (asked()) {
@@ -202,8 +225,21 @@ int main(void) {
     // Data goes through, in packet mode with a byte in front.
     CHECK(write(both, "ab", 2) == 2);
     char text[700] = "";
+    int n_read;
     p[1].revents = 0;
     CHECK(poll(&p[1], 1, 1000) == 1 && read(packet, text, 8) == 3 && memcmp(text, "\0ab", 3) == 0);
+    // What is unread, once; then it is written again.
+    n_read = read(full, text, sizeof text);
+    CHECK(n_read >= 9 && !memcmp(text, "\0out\r\nput", 9), "read %d bytes", n_read);
+    drain(full);
+    CHECK(write(full, "ee\n", 3) == 3);
+    CHECK(holds(lines, 14));
+    CHECK(read(lines, text, 20) == 4 && !memcmp(text, "one\n", 4));
+    CHECK(read(lines, text, 20) == 4 && !memcmp(text, "two\n", 4));
+    CHECK(read(lines, text, 20) == 6 && !memcmp(text, "three\n", 6));
+    drain(full);
+    CHECK(write(lines, "out\nput", 7) == 7 && write(full, "one\ntwo\nthr", 11) == 11);
+    CHECK(holds(lines, 8));
     // The session's own opinion.
     CHECK(write(report[0], "v", 1) == 1);
     int n = read(report[0], text, sizeof text - 1);
