@@ -261,3 +261,13 @@ PROGRAM(lock_blocked, ANYONE, "a process that waits for a lock gets it")
 	CHECK(fcntl(fd, F_SETLK, &l) == 0);
 	CHECK(child_exits(child) == 14);
 }
+
+PROGRAM(file_linked_elsewhere, ANYONE, "an open file whose first name is gone and that has another")
+{
+	int fd = make("/tmp/first-name", "linked", O_RDWR);
+	CHECK(link("/tmp/first-name", "/tmp/second-name") == 0 && unlink("/tmp/first-name") == 0);
+	ready();
+	CHECK(lseek(fd, 0, SEEK_SET) == 0);
+	expect(fd, "linked");
+	CHECK(truncate("/tmp/second-name", 3) == 0 && lseek(fd, 0, SEEK_END) == 3);
+}

@@ -34,20 +34,6 @@ PROGRAM(tty_settings, ANYONE, "a terminal's settings and size")
 	CHECK(write(slave, "x", 1) == 1 && read(master, got, 8) == 1 && got[0] == 'x');
 }
 
-PROGRAM(tty_unread, ANYONE, "what is unread at both ends")
-{
-	int slave, master = master_and_slave(&slave);
-	struct termios set;
-	CHECK(tcgetattr(slave, &set) == 0);
-	set.c_lflag &= ~ECHO;
-	CHECK(tcsetattr(slave, TCSANOW, &set) == 0);
-	CHECK(write(master, "a line\n", 7) == 7 && write(slave, "output", 6) == 6);
-	ready();
-	char got[64];
-	CHECK(read(slave, got, sizeof got) == 7 && !memcmp(got, "a line\n", 7));
-	CHECK(read(master, got, sizeof got) == 6 && !memcmp(got, "output", 6));
-}
-
 PROGRAM(tty_controlling, ANYONE, "a session with its terminal, and the signal of its interrupt character")
 {
 	int slave, master = master_and_slave(&slave);

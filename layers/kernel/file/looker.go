@@ -85,6 +85,11 @@ func (l *looker) pathOf(d *target.Descriptor) (path string, gone bool, err error
 		if same, err := l.leadsTo(literal, d); err != nil || same {
 			return literal, false, err
 		}
+		if d.Stat.Nlink > 0 && d.Stat.Mode&unix.S_IFMT == unix.S_IFREG {
+			if other, err := target.OtherName(l.pid, path, &d.Stat); err != nil || other != "" {
+				return other, false, err
+			}
+		}
 		return path, true, nil
 	}
 	same, err := l.leadsTo(path, d)

@@ -130,6 +130,11 @@ func (s *Subsystem) find(t procfs.Task, f *mappedFile, l *location) error {
 		l.path = path
 		return nil
 	}
+	if l.stat.Nlink > 0 {
+		if l.path, err = target.OtherName(s.env.Source.Init, f.path, &l.stat); err != nil || l.path != "" {
+			return err
+		}
+	}
 	if err := mayTravel(f, l); err != nil {
 		return err
 	}
