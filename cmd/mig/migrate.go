@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -19,6 +20,7 @@ import (
 	"github.com/io-mig/mig/layers/engine"
 	"github.com/io-mig/mig/layers/request"
 	"github.com/io-mig/mig/layers/request/address"
+	"github.com/io-mig/mig/layers/request/policy"
 	"github.com/io-mig/mig/shim/depart"
 	"github.com/io-mig/mig/shim/host"
 	"github.com/io-mig/mig/spec/record"
@@ -30,6 +32,7 @@ type migrateOptions struct {
 	containerd, bandwidth, report string
 	json, all                     bool
 	parallel                      int
+	copied, shared                []string
 }
 
 func migrateCommand() *cobra.Command {
@@ -75,6 +78,9 @@ With --all every container of the namespace is moved.`,
 	f.StringVar(&o.Compress, "compress", "auto", "auto, zstd or none")
 	f.IntVar(&o.Rounds, "rounds", 0, "most early rounds (the strategy's)")
 	f.IntVar(&o.Streams, "streams", 0, "number of connections (chosen by the engine)")
+	f.StringSliceVar(&o.copied, "copy-volume", nil, "mount point whose content goes along, may be repeated")
+	f.StringSliceVar(&o.shared, "shared-volume", nil, "mount point whose content the other host has, may be repeated")
+	f.StringToStringVar(&o.Policies, "policy", nil, "NAME=VALUE as in the annotation io.mig/NAME, for this move, may be repeated")
 	f.BoolVar(&o.Keep, "keep", false, "leave the ended container here")
 	f.StringVar(&o.LogURI, "log-uri", "", "where the container's output goes on the other host, for example file:///var/log/web")
 	f.StringVar(&o.TLS, "tls", "/etc/mig/tls", "directory of this host's certificate")
@@ -142,6 +148,11 @@ func (o *migrateOptions) complete() error {
 			return err
 		}
 	}
+	for name, paths := range map[string][]string{policy.CopyVolume: o.copied, policy.SharedVolume: o.shared} {
+		if len(paths) > 0 {
+			o.Policies = policy.Add(o.Policies, map[string]string{name: strings.Join(paths, ",")})
+		}
+	}
 	if o.bandwidth != "" {
 		n, err := units.FromHumanSize(o.bandwidth)
 		if err != nil || n <= 0 {
@@ -166,6 +177,9 @@ func (o *migrateOptions) fromAddress() error {
 	}
 	o.Destination, o.Keep, o.Peer, o.Insecure = m.Host, true, m.Peer, m.Insecure
 	o.Rounds, o.Streams = m.Rounds, m.Streams
+	if o.Policies, err = policy.Decode(m.Policies); err != nil {
+		return err
+	}
 	if m.Prepared() {
 		o.Token = m.Token.String()
 	}
@@ -189,11 +203,16 @@ func (o *migrateOptions) fromAddress() error {
 	return nil
 }
 
-func checkBundle(ctx context.Context, bundle, namespace, id string) ([]record.Finding, error) {
+func checkBundle(ctx context.Context, bundle, namespace, id string, to address.Move) ([]record.Finding, error) {
 	j, err := describeBundle(bundle, namespace, id)
 	if err != nil {
 		return nil, err
 	}
+	chosen, err := policy.Decode(to.Policies)
+	if err != nil {
+		return nil, err
+	}
+	j.Image, j.Options = to.String(), policy.Add(j.Options, chosen)
 	return engine.Check(ctx, j)
 }
 

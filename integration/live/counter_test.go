@@ -22,9 +22,12 @@ func counter(tool string) image.Image {
 
 var asks atomic.Int64
 
+// execID is one that was not used before.
+func execID() string { return fmt.Sprint("exec", asks.Add(1)) }
+
 // ask returns what the counter on a host says: "KEY VALUE" pairs.
 func (h *host) ask(ctx context.Context, id string) (map[string]string, error) {
-	r := h.d.Ctr(ctx, "tasks", "exec", "--exec-id", fmt.Sprint("ask", asks.Add(1)), id, "/counter", "ask")
+	r := h.d.Ctr(ctx, "tasks", "exec", "--exec-id", execID(), id, "/counter", "ask")
 	if err := r.Err(); err != nil {
 		return nil, err
 	}

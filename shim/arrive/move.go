@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -33,7 +34,9 @@ type move struct {
 	prepared bool
 	copy     *host.Copy
 	forget   func()
-	end      *peer.End
+	// volumes are directories that were made for the container.
+	volumes []string
+	end     *peer.End
 }
 
 // Consider implements peer.Destination.
@@ -107,6 +110,9 @@ func (m *move) Prepare(ctx context.Context) (*peer.Prepared, error) {
 		return nil, err
 	}
 	m.forget = forget
+	if m.volumes, err = host.MakeVolumes(m.offer); err != nil {
+		return nil, err
+	}
 	m.copy, err = m.d.opts.Host.Make(ctx, m.offer, host.Incoming{Socket: socket, TLS: m.d.opts.TLS})
 	if err != nil {
 		return nil, err
@@ -189,7 +195,13 @@ func (m *move) Undo(reason error) error {
 	// What was copied is of use to the next attempt if this one was cut off while
 	// it copied.
 	keep := !m.prepared && errors.Is(reason, peer.ErrAborted)
-	return m.d.opts.Host.Discard(context.Background(), m.offer.Namespace, m.offer.Container.ID, m.offer.Token, keep)
+	err := m.d.opts.Host.Discard(context.Background(), m.offer.Namespace, m.offer.Container.ID, m.offer.Token, keep)
+	if err == nil { // otherwise the container may still have them mounted
+		for _, dir := range m.volumes {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return err
 }
 
 func (m *move) leaveAcceptor() {

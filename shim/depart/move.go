@@ -14,6 +14,7 @@ import (
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/layers/request/outgoing"
 	"github.com/io-mig/mig/layers/request/peer"
+	"github.com/io-mig/mig/layers/request/policy"
 	"github.com/io-mig/mig/shim/host"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/wire"
@@ -26,7 +27,9 @@ type mover struct {
 	source *host.Source
 	client *peer.Client
 	answer *peer.Answer
-	report Report
+	// release frees what is held on this host for the move; may be nil.
+	release func() error
+	report  Report
 }
 
 // Move moves a container. The report is filled as far as the move came, also
@@ -83,6 +86,9 @@ func (m *mover) move(ctx context.Context) error {
 	if m.client != nil {
 		err = errors.Join(err, m.client.Close())
 	}
+	if m.release != nil {
+		err = errors.Join(err, m.release())
+	}
 	return err
 }
 
@@ -123,11 +129,15 @@ func (m *mover) preflight(ctx context.Context) error {
 		return err
 	}
 	m.source.Container.Streams.LogURI = m.o.LogURI
+	m.source.Container.Policies = m.o.Policies
+	if err := m.base(ctx); err != nil {
+		return err
+	}
 	bundle, err := m.o.Host.Bundle(m.o.State, m.source)
 	if err != nil {
 		return err
 	}
-	found, err := m.o.Check(ctx, bundle, m.o.Namespace, m.o.Container)
+	found, err := m.o.Check(ctx, bundle, m.o.Namespace, m.o.Container, m.o.move(m.token))
 	if err != nil {
 		return fmt.Errorf("check container %s: %w", m.o.Container, err)
 	}
@@ -142,6 +152,22 @@ func (m *mover) preflight(ctx context.Context) error {
 	if len(refused) > 0 {
 		m.report.Findings = refused
 		return &control.PreflightError{Findings: refused}
+	}
+	return nil
+}
+
+// base names the directory with which a root that is no overlay is compared.
+func (m *mover) base(ctx context.Context) error {
+	if m.o.Policies[policy.RootfsBase] != "" || m.source.Spec.Annotations["io.mig/"+policy.RootfsBase] != "" {
+		return nil
+	}
+	dir, release, err := m.o.Host.Base(ctx, m.source, m.token.String())
+	if err != nil {
+		return err
+	}
+	m.release = release
+	if dir != "" {
+		m.o.Policies = policy.Add(m.o.Policies, map[string]string{policy.RootfsBase: dir})
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/request/address"
+	"github.com/io-mig/mig/layers/request/policy"
 	"github.com/io-mig/mig/shim/host"
 	"github.com/io-mig/mig/spec/image"
 	"github.com/io-mig/mig/spec/record"
@@ -56,6 +57,8 @@ type Options struct {
 	Rounds int
 	// Streams is the number of connections, 0 means the engine's choice.
 	Streams int
+	// Policies are those of this move, see package policy.
+	Policies map[string]string
 	// Keep leaves the ended container on the source.
 	Keep bool
 	// LogURI takes the place of the container's outputs on the destination.
@@ -65,8 +68,9 @@ type Options struct {
 
 	// Tool is the version of mig.
 	Tool string
-	// Check is the engine's pre-flight of a container by its bundle.
-	Check func(ctx context.Context, bundle, namespace, id string) ([]record.Finding, error)
+	// Check is the engine's pre-flight of a container by its bundle, for a move to
+	// an address.
+	Check func(ctx context.Context, bundle, namespace, id string, to address.Move) ([]record.Finding, error)
 	// Describe is what the engine's stream will be.
 	Describe func(container string) (*image.Manifest, error)
 	// Observe is told of every change. It may be nil.
@@ -87,6 +91,7 @@ func (o *Options) valid() error {
 	default:
 		errs = append(errs, fmt.Errorf("compression %q: there are auto, zstd and none", o.Compress))
 	}
+	errs = append(errs, policy.Valid(o.Policies))
 	if o.Downtime < 0 || o.Timeout < 0 || o.Streams < 0 || o.Rounds < 0 {
 		errs = append(errs, errors.New("downtime, time-out, rounds and number of streams cannot be negative"))
 	}
@@ -131,6 +136,7 @@ func (o *Options) move(token wire.Token) address.Move {
 	m := address.Move{
 		Host: o.address(), Token: token, Strategy: o.Strategy, Downtime: o.Downtime, Timeout: o.Timeout,
 		Rounds: o.Rounds, Streams: o.Streams, Bandwidth: int64(o.Bandwidth), Compress: o.Compress, TLS: o.TLS, Insecure: o.Insecure, Peer: o.Peer,
+		Policies: policy.Encode(o.Policies),
 	}
 	if o.Compress == "auto" {
 		m.Compress = ""

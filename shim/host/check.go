@@ -47,7 +47,7 @@ func (h *Host) Consider(ctx context.Context, o *peer.Offer, reserved Resources) 
 		return nil, err
 	}
 	f.list = append(f.list, taken...)
-	f.list = append(f.list, checkSpec(o.Container.Spec)...)
+	f.list = append(f.list, checkSpec(o.Container.Spec, o.Container.Copied())...)
 	_, found, warnings := arrive(o.Container.Streams)
 	f.list, a.Warnings = append(f.list, found...), warnings
 	if a.Wanted, err = h.considerImage(ctx, o, &f); err != nil {

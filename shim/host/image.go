@@ -39,7 +39,7 @@ func (h *Host) readImage(ctx context.Context, s *Source, r *containers.Container
 	if err != nil {
 		return fmt.Errorf("image %s: %w", img.Name, err)
 	}
-	s.Container.Image = peer.Image{Name: img.Name, Labels: without(img.Labels, LabelIncoming), Target: describe(img.Target), Blobs: blobs}
+	s.Container.Image = peer.Image{Name: img.Name, Labels: without(img.Labels, LabelIncoming), Target: described(img.Target), Blobs: blobs}
 	return nil
 }
 
@@ -72,7 +72,7 @@ func (h *Host) blobs(ctx context.Context, target v1.Descriptor) ([]peer.Content,
 				}
 			}
 		}
-		list = append(list, peer.Content{Descriptor: describe(d), Absent: absent})
+		list = append(list, peer.Content{Descriptor: described(d), Absent: absent})
 		return nil
 	}
 	return list, walk(target)
@@ -84,7 +84,7 @@ func children(store content.Store) images.HandlerFunc {
 	return images.LimitManifests(images.FilterPlatforms(images.ChildrenHandler(store), platforms.Default()), platforms.Default(), 1)
 }
 
-func describe(d v1.Descriptor) peer.Descriptor {
+func described(d v1.Descriptor) peer.Descriptor {
 	return peer.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Annotations: d.Annotations}
 }
 

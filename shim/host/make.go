@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strings"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/io-mig/mig/layers/request/peer"
+	"github.com/io-mig/mig/shim/describe"
 )
 
 // Incoming is how the copy's engine meets the source's.
@@ -104,6 +106,16 @@ func (h *Host) makeContainer(ctx context.Context, o *peer.Offer, how Incoming) e
 	spec, err := editAnnotations(c.Spec, func(a map[string]string) {
 		for _, key := range incomingAnnotations {
 			delete(a, key)
+		}
+		var added []string
+		for name, value := range c.Policies {
+			if key := describe.OptionPrefix + name; a[key] == "" {
+				added = append(added, key)
+				a[key] = value
+			}
+		}
+		if len(added) > 0 {
+			a[annotationAdded] = strings.Join(added, ",")
 		}
 		a[AnnotationIncoming] = how.Socket
 		if how.TLS != "" {
@@ -211,26 +223,29 @@ func (c *Copy) Start(ctx context.Context) error {
 }
 
 // Finish makes a copy that runs a container like any other: nothing of it is
-// undone from here on. It may be repeated.
+// undone from here on. It may be repeated. The container's own mark goes last:
+// without it an image that still had one would be taken for a remains.
 func (h *Host) Finish(ctx context.Context, namespace, id, token string) error {
 	ctx = in(ctx, namespace)
-	c, err := h.client.LoadContainer(ctx, id)
-	if err != nil {
-		return fmt.Errorf("container %s: %w", id, err)
-	}
-	err = c.Update(ctx, func(_ context.Context, _ *client.Client, r *containers.Container) error {
-		spec, err := withoutIncoming(r.Spec.GetValue())
-		r.Spec = &anypb.Any{TypeUrl: r.Spec.GetTypeUrl(), Value: spec}
-		delete(r.Labels, LabelIncoming)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("container %s: %w", id, err)
-	}
 	if err := h.keepImages(ctx, token); err != nil {
 		return err
 	}
-	return h.endLeases(ctx, id, token)
+	if err := h.endLeases(ctx, id, token); err != nil {
+		return err
+	}
+	c, err := h.client.LoadContainer(ctx, id)
+	if err == nil {
+		err = c.Update(ctx, func(_ context.Context, _ *client.Client, r *containers.Container) error {
+			spec, err := withoutIncoming(r.Spec.GetValue())
+			r.Spec = &anypb.Any{TypeUrl: r.Spec.GetTypeUrl(), Value: spec}
+			delete(r.Labels, LabelIncoming)
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("container %s: %w", id, err)
+	}
+	return nil
 }
 
 // keepImages takes the move's label off the images that it brought.

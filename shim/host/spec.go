@@ -28,10 +28,13 @@ const (
 	AnnotationIncoming = "io.mig/incoming"
 	AnnotationTLS      = "io.mig/tls"
 	AnnotationInsecure = "io.mig/insecure"
+	// annotationAdded lists the annotations with policies that hold for the move
+	// only.
+	annotationAdded = "io.mig/incoming-policies"
 )
 
 // incomingAnnotations are those that a container has only on its way.
-var incomingAnnotations = []string{AnnotationIncoming, AnnotationTLS, AnnotationInsecure}
+var incomingAnnotations = []string{AnnotationIncoming, AnnotationTLS, AnnotationInsecure, annotationAdded}
 
 // editAnnotations returns a spec with other annotations and everything else as
 // it was, whatever fields this mig knows.
@@ -65,6 +68,9 @@ func editAnnotations(raw []byte, edit func(map[string]string)) ([]byte, error) {
 // withoutIncoming is the spec of a container that has arrived.
 func withoutIncoming(raw []byte) ([]byte, error) {
 	return editAnnotations(raw, func(a map[string]string) {
+		for key := range strings.SplitSeq(a[annotationAdded], ",") {
+			delete(a, key)
+		}
 		for _, key := range incomingAnnotations {
 			delete(a, key)
 		}
@@ -72,8 +78,8 @@ func withoutIncoming(raw []byte) ([]byte, error) {
 }
 
 // checkSpec names everything of this host that the spec needs and that is not
-// there.
-func checkSpec(raw []byte) []peer.Mismatch {
+// there. Directories of volumes that are copied are made.
+func checkSpec(raw []byte, copied []string) []peer.Mismatch {
 	var spec specs.Spec
 	if err := json.Unmarshal(raw, &spec); err != nil {
 		return []peer.Mismatch{{What: "OCI configuration", Why: err.Error()}}
@@ -88,7 +94,7 @@ func checkSpec(raw []byte) []peer.Mismatch {
 		need("root filesystem", spec.Root.Path, "")
 	}
 	for _, m := range spec.Mounts {
-		if isBind(m) {
+		if isBind(m) && !slices.Contains(copied, filepath.Clean(m.Destination)) {
 			need("mount on "+m.Destination, m.Source, "make the directory available on the destination")
 		}
 	}
@@ -106,6 +112,36 @@ func checkSpec(raw []byte) []peer.Mismatch {
 		}
 	}
 	return found
+}
+
+// MakeVolumes makes the directories of volumes that are copied and whose
+// directories are not there, and returns the uppermost that it made of each. The
+// container's content comes with its state.
+func MakeVolumes(o *peer.Offer) (made []string, err error) {
+	var spec specs.Spec
+	if err := json.Unmarshal(o.Container.Spec, &spec); err != nil {
+		return nil, fmt.Errorf("OCI configuration: %w", err)
+	}
+	for _, m := range spec.Mounts {
+		if !isBind(m) || !slices.Contains(o.Container.Copied(), filepath.Clean(m.Destination)) {
+			continue
+		}
+		first := ""
+		for p := filepath.Clean(m.Source); ; p = filepath.Dir(p) {
+			if _, err := os.Lstat(p); err == nil {
+				break
+			}
+			first = p
+		}
+		if first == "" {
+			continue
+		}
+		made = append(made, first)
+		if err := os.MkdirAll(m.Source, 0o755); err != nil {
+			return made, fmt.Errorf("directory of the volume %s: %w", m.Destination, err)
+		}
+	}
+	return made, nil
 }
 
 // isBind: a bind mount from a path of the host.

@@ -15,6 +15,7 @@ import (
 	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/layers/request/journal"
+	"github.com/io-mig/mig/layers/request/policy"
 	"github.com/io-mig/mig/layers/request/resolve"
 	"github.com/io-mig/mig/runtime"
 	"github.com/io-mig/mig/shim"
@@ -44,6 +45,11 @@ func (m *Migrator) move(ctx context.Context, r shim.CheckpointRequest) error {
 	if err != nil {
 		return err
 	}
+	chosen, err := policy.Decode(to.Policies)
+	if err != nil {
+		return err
+	}
+	j.Options = policy.Add(j.Options, chosen)
 	j.Token, j.Timeout, j.Strategy, j.Journal = to.Token.String(), to.Timeout, to.Strategy, m.journal()
 	h, err := manager.Submit(ctx, j)
 	if err != nil {

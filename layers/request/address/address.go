@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/io-mig/mig/layers/request/policy"
 	"github.com/io-mig/mig/spec/wire"
 )
 
@@ -54,6 +55,8 @@ type Move struct {
 	// Peer is the name that the destination's certificate must have; empty means
 	// the host of Host.
 	Peer string
+	// Policies are those of this move (policy.Encode), empty for none.
+	Policies string
 }
 
 // Prepared reports whether a destination has agreed to the move.
@@ -111,6 +114,7 @@ func parseMove(s string) (m Move, err error) {
 	m.Rounds, m.Streams = int(r.number("rounds", 1000)), int(r.number("streams", wire.MaxConnections))
 	m.Bandwidth = r.number("bandwidth", 1<<50)
 	m.TLS, m.Insecure = r.identity()
+	m.Policies = r.policies()
 	if m.Prepared() && m.TLS == "" && !m.Insecure && r.err == nil {
 		r.err = errors.New("give tls=DIRECTORY (or insecure=true for a test on the loopback)")
 	}
@@ -136,6 +140,7 @@ func (m Move) String() string {
 	set("tls", m.TLS, m.TLS == "")
 	set("insecure", "true", !m.Insecure)
 	set("peer", m.Peer, m.Peer == "")
+	set("policies", m.Policies, m.Policies == "")
 	u := url.URL{Scheme: MoveScheme, Host: m.Host, RawQuery: v.Encode()}
 	return u.String()
 }
@@ -247,6 +252,14 @@ func (o *options) number(key string, limit int64) int64 {
 		o.fail(key, fmt.Sprintf("%q is no number from 0 to %d", s, limit))
 	}
 	return n
+}
+
+func (o *options) policies() string {
+	p, err := policy.Decode(o.text("policies"))
+	if err != nil {
+		o.fail("policies", err.Error())
+	}
+	return policy.Encode(p)
 }
 
 func (o *options) identity() (dir string, insecure bool) {

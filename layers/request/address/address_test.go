@@ -16,7 +16,7 @@ func TestMove(t *testing.T) {
 		{Host: "b.example:7117"},
 		{Host: "10.0.0.2:99", Token: token, Insecure: true},
 		{Host: "[fe80::1]:7117", Token: token, TLS: "/etc/mig/tls", Strategy: "pre-copy", Downtime: 20 * time.Millisecond, Timeout: time.Minute,
-			Rounds: 3, Streams: 4, Bandwidth: 1 << 30, Compress: "zstd", Peer: "b"},
+			Rounds: 3, Streams: 4, Bandwidth: 1 << 30, Compress: "zstd", Peer: "b", Policies: "copy-volume=%2Fdata"},
 	} {
 		got, err := ParseMove(want.String())
 		if err != nil || got != want {
@@ -31,21 +31,22 @@ func TestMove(t *testing.T) {
 		t.Errorf("%+v, %v", m, err)
 	}
 	for bad, want := range map[string]string{
-		"mig://":                          "no host",
-		"mig:b":                           "want mig://",
-		"mig://b/path":                    "want mig://",
-		"mig://b?token=12":                "hexadecimal",
-		"mig://b?token=" + token.String(): "tls=",
-		"mig://b?speed=3":                 "not known",
-		"mig://b?downtime=20":             "duration",
-		"mig://b?streams=65":              "number",
-		"mig://b?streams=-1":              "number",
-		"mig://b?rounds=1&rounds=2":       "twice",
-		"mig://b?tls=relative":            "absolute",
-		"mig://b?insecure=yes":            "neither",
-		"mig://b?insecure=true&tls=/x":    "excludes",
-		"mig://user@b":                    "want mig://",
-		"dir:/x":                          "want mig://",
+		"mig://":                                    "no host",
+		"mig:b":                                     "want mig://",
+		"mig://b/path":                              "want mig://",
+		"mig://b?token=12":                          "hexadecimal",
+		"mig://b?token=" + token.String():           "tls=",
+		"mig://b?speed=3":                           "not known",
+		"mig://b?downtime=20":                       "duration",
+		"mig://b?streams=65":                        "number",
+		"mig://b?streams=-1":                        "number",
+		"mig://b?rounds=1&rounds=2":                 "twice",
+		"mig://b?tls=relative":                      "absolute",
+		"mig://b?insecure=yes":                      "neither",
+		"mig://b?insecure=true&tls=/x":              "excludes",
+		"mig://b?policies=a%3Db":                    "no policy",
+		"mig://user@b":                              "want mig://",
+		"dir:/x":                                    "want mig://",
 		"mig://b?bandwidth=99999999999999999999999": "number",
 	} {
 		if _, err := ParseMove(bad); err == nil || !strings.Contains(err.Error(), want) {

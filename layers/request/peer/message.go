@@ -34,11 +34,14 @@ package peer
 import (
 	"encoding/json"
 	"fmt"
+	"path"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/layers/request/policy"
 	"github.com/io-mig/mig/spec/image"
 )
 
@@ -113,6 +116,20 @@ type Container struct {
 	Image      Image             `json:"image"`
 	Snapshot   Snapshot          `json:"snapshot"`
 	Streams    Streams           `json:"streams"`
+	// Policies hold for this move, beside those of the container's annotations:
+	// those of package policy.
+	Policies map[string]string `json:"policies,omitempty"`
+}
+
+// Copied are the mount points whose content goes along.
+func (c *Container) Copied() []string {
+	var paths []string
+	for p := range strings.SplitSeq(c.Policies[policy.CopyVolume], ",") {
+		if p != "" {
+			paths = append(paths, path.Clean(p))
+		}
+	}
+	return paths
 }
 
 // Runtime is the runtime's name and its options.

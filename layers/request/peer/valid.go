@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/io-mig/mig/layers/request/policy"
 )
 
 // Limits of what a peer may name.
@@ -70,7 +72,7 @@ func (c *Container) valid() error {
 	errs := []error{
 		checkName("container", c.ID), checkText("runtime", c.Runtime.Name), checkText("type of a spec", c.SpecType),
 		checkName("snapshotter", c.Snapshot.Snapshotter), checkText("snapshot", c.Snapshot.Key), checkText("snapshot", c.Snapshot.Parent),
-		checkLabels(c.Labels), checkLabels(c.Snapshot.Labels), c.Image.valid(),
+		checkLabels(c.Labels), checkLabels(c.Snapshot.Labels), c.Image.valid(), policy.Valid(c.Policies),
 	}
 	for _, s := range []string{c.Streams.Stdin, c.Streams.Stdout, c.Streams.Stderr, c.Streams.LogURI} {
 		errs = append(errs, checkText("standard stream", s))
