@@ -94,3 +94,52 @@ func TestTmpfs(t *testing.T) {
 	before.same(t, "after the restore", r.facts())
 	r.remove()
 }
+
+// TestMountsMadeInside: what a container mounts while it runs is mounted again,
+// or refused by name.
+func TestMountsMadeInside(t *testing.T) {
+	h := startHost(t, daemon.V24)
+	v := variant{spec: []oci.SpecOpts{scratch, oci.WithAddedCapabilities([]string{"CAP_SYS_ADMIN"})}}
+	b := h.run(t, "mounts", v)
+	b.lives("at first")
+	b.exec("sh", "-ec", "mkdir -p /scratch/in/side /scratch/proc /scratch/bound /run/file; echo x >/scratch/plain; touch /scratch/over;"+
+		"mount -t tmpfs -o size=1m,nosuid,mode=750 mine /scratch/in/side; mkdir /scratch/in/side/deep; echo y >/scratch/in/side/deep/y;"+
+		"mount -t tmpfs -o noexec two /scratch/in/side/deep; echo z >/scratch/in/side/deep/z; mount -o remount,ro,bind /scratch/in/side/deep;"+
+		"mount -t proc proc /scratch/proc; mount --bind /scratch/in /scratch/bound; mount --bind /scratch/plain /scratch/over")
+	const list = "grep /scratch /proc/self/mountinfo | sed 's/.* [0-9]*:[0-9]* //' | sort; find /scratch -path /scratch/proc -prune -o ! -type s -print | sort | xargs stat -c '%n %a %s %Y'; cat /scratch/over /scratch/in/side/deep/z /scratch/proc/1/comm"
+	before := b.exec("sh", "-c", list)
+	dir := b.checkpointExit()
+	b.remove()
+	r := h.restore(t, "mounts-again", v, dir)
+	r.lives("after the restore")
+	if after := r.exec("sh", "-c", list); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	out := r.exec("sh", "-c", "umount /scratch/in/side/deep && cat /scratch/in/side/deep/y; head -c 2000000 /dev/zero >/scratch/in/side/full || echo no room")
+	if !strings.Contains(out, "y") || !strings.Contains(out, "no room") {
+		t.Errorf("below the second mount, and beyond the limit of the first: %q", out)
+	}
+	// Without the capability the image gets none of it.
+	poor := variant{spec: []oci.SpecOpts{scratch}}
+	if x, err := h.create(t, "mounts-poor", poor, dir); err == nil {
+		if err = x.start(); err == nil || !strings.Contains(err.Error(), "CAP_SYS_ADMIN") {
+			t.Errorf("without the capability: %v", err)
+		}
+		x.remove()
+	}
+	r.remove()
+
+	for what, c := range map[string]struct{ script, want string }{
+		"overlay":  {"mkdir -p /scratch/l /scratch/u /scratch/w /scratch/m; mount -t overlay -o lowerdir=/scratch/l,upperdir=/scratch/u,workdir=/scratch/w o /scratch/m", `mount of o \(overlay\) on /scratch/m.*not carried`},
+		"stacked":  {"mkdir -p /scratch/s; mount -t tmpfs a /scratch/s; mount -t tmpfs b /scratch/s", `mount of a \(tmpfs\) on /scratch/s.*hides it`},
+		"unmounts": {"umount /dev/mqueue; umount /scratch; mount -t ramfs r /scratch", `mount of r \(ramfs\)`},
+	} {
+		t.Run(what, func(t *testing.T) {
+			b := h.run(t, "mounts-"+what, v)
+			b.lives("at first")
+			b.exec("sh", "-ec", c.script)
+			b.refused(c.want)
+			b.remove()
+		})
+	}
+}

@@ -14,10 +14,11 @@ import (
 
 // filesOf describes the container's file systems to the subsystems.
 func filesOf(j *job.Job, spec *specs.Spec) target.Files {
-	f := target.Files{Root: j.Rootfs, Moves: moves(j.Image)}
+	f := target.Files{Root: j.Rootfs, Moves: moves(j.Image), Complete: true}
 	for _, m := range spec.Mounts {
 		f.Mounts = append(f.Mounts, target.SpecMount{Destination: m.Destination, Type: m.Type, Source: m.Source, Options: m.Options})
 	}
+	f.Hooks = spec.Hooks != nil
 	if spec.Linux != nil {
 		f.Masked = append(append([]string(nil), spec.Linux.MaskedPaths...), spec.Linux.ReadonlyPaths...)
 		for _, d := range spec.Linux.Devices {

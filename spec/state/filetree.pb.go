@@ -145,6 +145,98 @@ func (x *FileTree) GetExact() bool {
 	return false
 }
 
+// Mount is one that the container made while it ran, which its spec does not
+// have (subsystem "rootfs", kind 3, process 0, entity: its number, from 1). It
+// comes behind the files of what it is mounted on, and before its own.
+type Mount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absolute path in the container.
+	Target []byte `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// "tmpfs", "proc", "sysfs", "mqueue", or empty for a bind mount.
+	Type   string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	Source []byte `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	// MS_* as mount(2) has them: read-only, nosuid, nodev, noexec and times.
+	Flags uint64 `protobuf:"varint,4,opt,name=flags,proto3" json:"flags,omitempty"`
+	// Options of a tmpfs: its limits.
+	Data []byte `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
+	// What a bind mount shows: an absolute path in the container.
+	From          []byte `protobuf:"bytes,6,opt,name=from,proto3" json:"from,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mount) Reset() {
+	*x = Mount{}
+	mi := &file_spec_state_filetree_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mount) ProtoMessage() {}
+
+func (x *Mount) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_filetree_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mount.ProtoReflect.Descriptor instead.
+func (*Mount) Descriptor() ([]byte, []int) {
+	return file_spec_state_filetree_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Mount) GetTarget() []byte {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *Mount) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Mount) GetSource() []byte {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *Mount) GetFlags() uint64 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *Mount) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *Mount) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
 // TreeItems are changes of a tree, in the order in which they are to be made
 // (kind 2, process 0, entity: the tree's id << 40 | number of the record in the
 // tree, from 0). A pass may be cut into records anywhere.
@@ -157,7 +249,7 @@ type TreeItems struct {
 
 func (x *TreeItems) Reset() {
 	*x = TreeItems{}
-	mi := &file_spec_state_filetree_proto_msgTypes[1]
+	mi := &file_spec_state_filetree_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -169,7 +261,7 @@ func (x *TreeItems) String() string {
 func (*TreeItems) ProtoMessage() {}
 
 func (x *TreeItems) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_filetree_proto_msgTypes[1]
+	mi := &file_spec_state_filetree_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -182,7 +274,7 @@ func (x *TreeItems) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeItems.ProtoReflect.Descriptor instead.
 func (*TreeItems) Descriptor() ([]byte, []int) {
-	return file_spec_state_filetree_proto_rawDescGZIP(), []int{1}
+	return file_spec_state_filetree_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *TreeItems) GetItem() []*TreeItem {
@@ -209,7 +301,7 @@ type TreeItem struct {
 
 func (x *TreeItem) Reset() {
 	*x = TreeItem{}
-	mi := &file_spec_state_filetree_proto_msgTypes[2]
+	mi := &file_spec_state_filetree_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -221,7 +313,7 @@ func (x *TreeItem) String() string {
 func (*TreeItem) ProtoMessage() {}
 
 func (x *TreeItem) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_filetree_proto_msgTypes[2]
+	mi := &file_spec_state_filetree_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -234,7 +326,7 @@ func (x *TreeItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeItem.ProtoReflect.Descriptor instead.
 func (*TreeItem) Descriptor() ([]byte, []int) {
-	return file_spec_state_filetree_proto_rawDescGZIP(), []int{2}
+	return file_spec_state_filetree_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *TreeItem) GetOf() isTreeItem_Of {
@@ -371,7 +463,7 @@ type TreeEntry struct {
 
 func (x *TreeEntry) Reset() {
 	*x = TreeEntry{}
-	mi := &file_spec_state_filetree_proto_msgTypes[3]
+	mi := &file_spec_state_filetree_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +475,7 @@ func (x *TreeEntry) String() string {
 func (*TreeEntry) ProtoMessage() {}
 
 func (x *TreeEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_filetree_proto_msgTypes[3]
+	mi := &file_spec_state_filetree_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +488,7 @@ func (x *TreeEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeEntry.ProtoReflect.Descriptor instead.
 func (*TreeEntry) Descriptor() ([]byte, []int) {
-	return file_spec_state_filetree_proto_rawDescGZIP(), []int{3}
+	return file_spec_state_filetree_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TreeEntry) GetPath() []byte {
@@ -501,7 +593,7 @@ type FileTime struct {
 
 func (x *FileTime) Reset() {
 	*x = FileTime{}
-	mi := &file_spec_state_filetree_proto_msgTypes[4]
+	mi := &file_spec_state_filetree_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -513,7 +605,7 @@ func (x *FileTime) String() string {
 func (*FileTime) ProtoMessage() {}
 
 func (x *FileTime) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_filetree_proto_msgTypes[4]
+	mi := &file_spec_state_filetree_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -526,7 +618,7 @@ func (x *FileTime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileTime.ProtoReflect.Descriptor instead.
 func (*FileTime) Descriptor() ([]byte, []int) {
-	return file_spec_state_filetree_proto_rawDescGZIP(), []int{4}
+	return file_spec_state_filetree_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *FileTime) GetSeconds() int64 {
@@ -555,7 +647,7 @@ type FileAttribute struct {
 
 func (x *FileAttribute) Reset() {
 	*x = FileAttribute{}
-	mi := &file_spec_state_filetree_proto_msgTypes[5]
+	mi := &file_spec_state_filetree_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -567,7 +659,7 @@ func (x *FileAttribute) String() string {
 func (*FileAttribute) ProtoMessage() {}
 
 func (x *FileAttribute) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_filetree_proto_msgTypes[5]
+	mi := &file_spec_state_filetree_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -580,7 +672,7 @@ func (x *FileAttribute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileAttribute.ProtoReflect.Descriptor instead.
 func (*FileAttribute) Descriptor() ([]byte, []int) {
-	return file_spec_state_filetree_proto_rawDescGZIP(), []int{5}
+	return file_spec_state_filetree_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FileAttribute) GetName() []byte {
@@ -608,7 +700,7 @@ type TreeData struct {
 
 func (x *TreeData) Reset() {
 	*x = TreeData{}
-	mi := &file_spec_state_filetree_proto_msgTypes[6]
+	mi := &file_spec_state_filetree_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -620,7 +712,7 @@ func (x *TreeData) String() string {
 func (*TreeData) ProtoMessage() {}
 
 func (x *TreeData) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_filetree_proto_msgTypes[6]
+	mi := &file_spec_state_filetree_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -633,7 +725,7 @@ func (x *TreeData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeData.ProtoReflect.Descriptor instead.
 func (*TreeData) Descriptor() ([]byte, []int) {
-	return file_spec_state_filetree_proto_rawDescGZIP(), []int{6}
+	return file_spec_state_filetree_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TreeData) GetOffset() int64 {
@@ -661,7 +753,7 @@ type TreeHole struct {
 
 func (x *TreeHole) Reset() {
 	*x = TreeHole{}
-	mi := &file_spec_state_filetree_proto_msgTypes[7]
+	mi := &file_spec_state_filetree_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -673,7 +765,7 @@ func (x *TreeHole) String() string {
 func (*TreeHole) ProtoMessage() {}
 
 func (x *TreeHole) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_filetree_proto_msgTypes[7]
+	mi := &file_spec_state_filetree_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -686,7 +778,7 @@ func (x *TreeHole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeHole.ProtoReflect.Descriptor instead.
 func (*TreeHole) Descriptor() ([]byte, []int) {
-	return file_spec_state_filetree_proto_rawDescGZIP(), []int{7}
+	return file_spec_state_filetree_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TreeHole) GetOffset() int64 {
@@ -715,7 +807,7 @@ type TreeLink struct {
 
 func (x *TreeLink) Reset() {
 	*x = TreeLink{}
-	mi := &file_spec_state_filetree_proto_msgTypes[8]
+	mi := &file_spec_state_filetree_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -727,7 +819,7 @@ func (x *TreeLink) String() string {
 func (*TreeLink) ProtoMessage() {}
 
 func (x *TreeLink) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_filetree_proto_msgTypes[8]
+	mi := &file_spec_state_filetree_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -740,7 +832,7 @@ func (x *TreeLink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeLink.ProtoReflect.Descriptor instead.
 func (*TreeLink) Descriptor() ([]byte, []int) {
-	return file_spec_state_filetree_proto_rawDescGZIP(), []int{8}
+	return file_spec_state_filetree_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TreeLink) GetPath() []byte {
@@ -768,7 +860,7 @@ type TreeRemoval struct {
 
 func (x *TreeRemoval) Reset() {
 	*x = TreeRemoval{}
-	mi := &file_spec_state_filetree_proto_msgTypes[9]
+	mi := &file_spec_state_filetree_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -780,7 +872,7 @@ func (x *TreeRemoval) String() string {
 func (*TreeRemoval) ProtoMessage() {}
 
 func (x *TreeRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_filetree_proto_msgTypes[9]
+	mi := &file_spec_state_filetree_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -793,7 +885,7 @@ func (x *TreeRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeRemoval.ProtoReflect.Descriptor instead.
 func (*TreeRemoval) Descriptor() ([]byte, []int) {
-	return file_spec_state_filetree_proto_rawDescGZIP(), []int{9}
+	return file_spec_state_filetree_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TreeRemoval) GetPath() []byte {
@@ -815,7 +907,7 @@ type TreePassEnd struct {
 
 func (x *TreePassEnd) Reset() {
 	*x = TreePassEnd{}
-	mi := &file_spec_state_filetree_proto_msgTypes[10]
+	mi := &file_spec_state_filetree_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -827,7 +919,7 @@ func (x *TreePassEnd) String() string {
 func (*TreePassEnd) ProtoMessage() {}
 
 func (x *TreePassEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_filetree_proto_msgTypes[10]
+	mi := &file_spec_state_filetree_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -840,7 +932,7 @@ func (x *TreePassEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreePassEnd.ProtoReflect.Descriptor instead.
 func (*TreePassEnd) Descriptor() ([]byte, []int) {
-	return file_spec_state_filetree_proto_rawDescGZIP(), []int{10}
+	return file_spec_state_filetree_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TreePassEnd) GetPass() uint32 {
@@ -865,7 +957,14 @@ const file_spec_state_filetree_proto_rawDesc = "" +
 	"\bFileTree\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.mig.state.FileTreeKindR\x04kind\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\fR\x04path\x12\x14\n" +
-	"\x05exact\x18\x03 \x01(\bR\x05exact\"4\n" +
+	"\x05exact\x18\x03 \x01(\bR\x05exact\"\x89\x01\n" +
+	"\x05Mount\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\fR\x06target\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\fR\x06source\x12\x14\n" +
+	"\x05flags\x18\x04 \x01(\x04R\x05flags\x12\x12\n" +
+	"\x04data\x18\x05 \x01(\fR\x04data\x12\x12\n" +
+	"\x04from\x18\x06 \x01(\fR\x04from\"4\n" +
 	"\tTreeItems\x12'\n" +
 	"\x04item\x18\x01 \x03(\v2\x13.mig.state.TreeItemR\x04item\"\x9f\x02\n" +
 	"\bTreeItem\x12,\n" +
@@ -930,33 +1029,34 @@ func file_spec_state_filetree_proto_rawDescGZIP() []byte {
 }
 
 var file_spec_state_filetree_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_spec_state_filetree_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_spec_state_filetree_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_spec_state_filetree_proto_goTypes = []any{
 	(FileTreeKind)(0),     // 0: mig.state.FileTreeKind
 	(*FileTree)(nil),      // 1: mig.state.FileTree
-	(*TreeItems)(nil),     // 2: mig.state.TreeItems
-	(*TreeItem)(nil),      // 3: mig.state.TreeItem
-	(*TreeEntry)(nil),     // 4: mig.state.TreeEntry
-	(*FileTime)(nil),      // 5: mig.state.FileTime
-	(*FileAttribute)(nil), // 6: mig.state.FileAttribute
-	(*TreeData)(nil),      // 7: mig.state.TreeData
-	(*TreeHole)(nil),      // 8: mig.state.TreeHole
-	(*TreeLink)(nil),      // 9: mig.state.TreeLink
-	(*TreeRemoval)(nil),   // 10: mig.state.TreeRemoval
-	(*TreePassEnd)(nil),   // 11: mig.state.TreePassEnd
+	(*Mount)(nil),         // 2: mig.state.Mount
+	(*TreeItems)(nil),     // 3: mig.state.TreeItems
+	(*TreeItem)(nil),      // 4: mig.state.TreeItem
+	(*TreeEntry)(nil),     // 5: mig.state.TreeEntry
+	(*FileTime)(nil),      // 6: mig.state.FileTime
+	(*FileAttribute)(nil), // 7: mig.state.FileAttribute
+	(*TreeData)(nil),      // 8: mig.state.TreeData
+	(*TreeHole)(nil),      // 9: mig.state.TreeHole
+	(*TreeLink)(nil),      // 10: mig.state.TreeLink
+	(*TreeRemoval)(nil),   // 11: mig.state.TreeRemoval
+	(*TreePassEnd)(nil),   // 12: mig.state.TreePassEnd
 }
 var file_spec_state_filetree_proto_depIdxs = []int32{
 	0,  // 0: mig.state.FileTree.kind:type_name -> mig.state.FileTreeKind
-	3,  // 1: mig.state.TreeItems.item:type_name -> mig.state.TreeItem
-	4,  // 2: mig.state.TreeItem.entry:type_name -> mig.state.TreeEntry
-	7,  // 3: mig.state.TreeItem.data:type_name -> mig.state.TreeData
-	8,  // 4: mig.state.TreeItem.hole:type_name -> mig.state.TreeHole
-	9,  // 5: mig.state.TreeItem.link:type_name -> mig.state.TreeLink
-	10, // 6: mig.state.TreeItem.removal:type_name -> mig.state.TreeRemoval
-	11, // 7: mig.state.TreeItem.end:type_name -> mig.state.TreePassEnd
-	5,  // 8: mig.state.TreeEntry.atime:type_name -> mig.state.FileTime
-	5,  // 9: mig.state.TreeEntry.mtime:type_name -> mig.state.FileTime
-	6,  // 10: mig.state.TreeEntry.attribute:type_name -> mig.state.FileAttribute
+	4,  // 1: mig.state.TreeItems.item:type_name -> mig.state.TreeItem
+	5,  // 2: mig.state.TreeItem.entry:type_name -> mig.state.TreeEntry
+	8,  // 3: mig.state.TreeItem.data:type_name -> mig.state.TreeData
+	9,  // 4: mig.state.TreeItem.hole:type_name -> mig.state.TreeHole
+	10, // 5: mig.state.TreeItem.link:type_name -> mig.state.TreeLink
+	11, // 6: mig.state.TreeItem.removal:type_name -> mig.state.TreeRemoval
+	12, // 7: mig.state.TreeItem.end:type_name -> mig.state.TreePassEnd
+	6,  // 8: mig.state.TreeEntry.atime:type_name -> mig.state.FileTime
+	6,  // 9: mig.state.TreeEntry.mtime:type_name -> mig.state.FileTime
+	7,  // 10: mig.state.TreeEntry.attribute:type_name -> mig.state.FileAttribute
 	11, // [11:11] is the sub-list for method output_type
 	11, // [11:11] is the sub-list for method input_type
 	11, // [11:11] is the sub-list for extension type_name
@@ -969,7 +1069,7 @@ func file_spec_state_filetree_proto_init() {
 	if File_spec_state_filetree_proto != nil {
 		return
 	}
-	file_spec_state_filetree_proto_msgTypes[2].OneofWrappers = []any{
+	file_spec_state_filetree_proto_msgTypes[3].OneofWrappers = []any{
 		(*TreeItem_Entry)(nil),
 		(*TreeItem_Data)(nil),
 		(*TreeItem_Hole)(nil),
@@ -983,7 +1083,7 @@ func file_spec_state_filetree_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_filetree_proto_rawDesc), len(file_spec_state_filetree_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -270,3 +270,6 @@ func (im *Importer) removeStrange() error {
 	}
 	return nil
 }
+
+// Protect adds a path on which something is mounted.
+func (im *Importer) Protect(path string) { im.p.Protected = append(im.p.Protected, path) }

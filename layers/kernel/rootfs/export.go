@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -23,19 +24,25 @@ const treeShift = 40
 type export struct {
 	trees []*exportTree
 	drop  bool
+	// mounts counts those that were announced.
+	mounts uint64
 	// moving: the trees of a move were added.
 	moving bool
 }
 
 // exportTree is one tree on its way out.
 type exportTree struct {
-	id      uint64
-	kind    state.FileTreeKind
-	path    string
-	dev     procfs.Dev
-	root    *os.File
-	out     *filetree.Exporter
-	sent    bool // it was announced
+	id   uint64
+	kind state.FileTreeKind
+	path string
+	root *os.File
+	out  *filetree.Exporter
+	sent bool // it was announced
+	// mount is set for one that the container made. It may have no content: out
+	// is nil then.
+	mount   *state.Mount
+	mounted bool // it was announced
+	mountID int
 	records uint64
 	keep    *openFiles
 	base    *os.File // that it is compared with, nil without
@@ -66,6 +73,12 @@ func (s *Subsystem) pass(ctx context.Context, step record.Step, out record.Sink)
 	pr := record.Progress{Done: true, Advanced: true}
 	final := step.Stage == record.StageResidual
 	for _, t := range s.out.trees {
+		if err := s.pushMount(ctx, t, out); err != nil {
+			return record.Progress{}, err
+		}
+		if t.out == nil {
+			continue
+		}
 		stats, err := s.passTree(ctx, t, final, out)
 		if err != nil {
 			return record.Progress{}, fmt.Errorf("%s: %w", t.path, err)
@@ -79,6 +92,20 @@ func (s *Subsystem) pass(ctx context.Context, step record.Step, out record.Sink)
 		pr.Remaining = pr.Bytes // as much may change again until the next pass
 	}
 	return pr, nil
+}
+
+// pushMount announces a mount that the container made.
+func (s *Subsystem) pushMount(ctx context.Context, t *exportTree, out record.Sink) error {
+	if t.mount == nil || t.mounted {
+		return nil
+	}
+	t.mounted = true
+	b, err := proto.Marshal(t.mount)
+	if err != nil {
+		return err
+	}
+	s.out.mounts++
+	return out.Push(ctx, &record.Record{Header: record.Header{Subsystem: Name, Kind: KindMount, Entity: s.out.mounts}, Payload: b})
 }
 
 func (s *Subsystem) passTree(ctx context.Context, t *exportTree, final bool, out record.Sink) (filetree.Stats, error) {
@@ -121,35 +148,67 @@ func (s *Subsystem) findTrees() error {
 	if err != nil {
 		return err
 	}
-	list, err := ownTmpfses(mounts)
-	if err != nil {
-		return err
-	}
-	for _, m := range list {
-		if s.known(m) {
-			continue
-		}
-		if err := s.addTmpfs(init, m); err != nil {
+	if s.env.Source.Files.Moves && !s.out.moving {
+		s.out.moving = true
+		if err := s.addMoving(init); err != nil {
 			return err
 		}
 	}
-	if !s.env.Source.Files.Moves || s.out.moving {
-		return nil
+	return s.addMounts(init, mounts)
+}
+
+// addMounts adds memory file systems and what the container has mounted, in the
+// order in which they were mounted: a mount point may be in an earlier one.
+func (s *Subsystem) addMounts(init procfs.Task, mounts []procfs.Mount) error {
+	own, err := ownTmpfses(mounts)
+	if err != nil {
+		return err
 	}
-	s.out.moving = true
-	return s.addMoving(init)
+	list, _, err := made(init, mounts, &s.env.Source.Files)
+	if err != nil {
+		return err
+	}
+	is := func(list []procfs.Mount, m procfs.Mount) bool {
+		return slices.ContainsFunc(list, func(o procfs.Mount) bool { return o.ID == m.ID })
+	}
+	for _, t := range s.out.trees {
+		if t.mount != nil && !is(list, procfs.Mount{ID: t.mountID}) {
+			return fmt.Errorf("%s: the container has unmounted what it had mounted while it was exported: try again", t.path)
+		}
+	}
+	for _, m := range mounts {
+		if s.known(m) {
+			continue
+		}
+		var msg *state.Mount
+		if is(list, m) {
+			if msg, err = describe(init.Pid(), mounts, &m); err != nil {
+				return err
+			}
+		}
+		switch {
+		case is(own, m):
+			err = s.addTmpfs(init, m, msg)
+		case msg != nil:
+			s.out.trees = append(s.out.trees, &exportTree{mountID: m.ID, path: m.Target, mount: msg})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *Subsystem) known(m procfs.Mount) bool {
 	for _, t := range s.out.trees {
-		if t.dev == m.Dev && t.path == m.Target {
+		if t.mountID == m.ID && t.path == m.Target {
 			return true
 		}
 	}
 	return false
 }
 
-func (s *Subsystem) addTmpfs(init procfs.Task, m procfs.Mount) error {
+func (s *Subsystem) addTmpfs(init procfs.Task, m procfs.Mount, made *state.Mount) error {
 	o, err := s.exportOptions(init, m.Target)
 	if err != nil {
 		return err
@@ -159,7 +218,7 @@ func (s *Subsystem) addTmpfs(init procfs.Task, m procfs.Mount) error {
 	if err != nil || root == nil {
 		return err
 	}
-	t := &exportTree{kind: state.FileTreeKind_FILE_TREE_KIND_TMPFS, path: m.Target, dev: m.Dev, root: root}
+	t := &exportTree{kind: state.FileTreeKind_FILE_TREE_KIND_TMPFS, path: m.Target, mountID: m.ID, root: root, mount: made}
 	if s.out.drop {
 		t.keep = &openFiles{dev: m.Dev.Stat()}
 		o.Keep = t.keep.has
@@ -199,10 +258,12 @@ func (s *Subsystem) exportOptions(init procfs.Task, path string) (filetree.Expor
 
 func (s *Subsystem) closeExport() {
 	for _, t := range s.out.trees {
-		t.root.Close()
+		if t.root != nil {
+			t.root.Close()
+		}
 		if t.base != nil {
 			t.base.Close()
 		}
 	}
-	s.out.trees, s.out.moving = nil, false
+	s.out.trees, s.out.moving, s.out.mounts = nil, false, 0
 }

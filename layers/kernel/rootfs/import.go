@@ -26,6 +26,9 @@ const maxTrees = 4096
 // imports is what arrives on this host. Records arrive one after the other.
 type imports struct {
 	trees map[uint64]*importTree
+	// mounts counts those that were made, remounts get their options yet.
+	mounts   uint64
+	remounts []*state.Mount
 }
 
 // importTree is one tree under construction.
@@ -50,7 +53,7 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	case step.Stage == record.StageReceive:
 		err = s.receive(in)
 	case step.Stage == record.StageBuild && step.Process == record.Shared:
-		err = s.closeImport()
+		err = errors.Join(s.closeImport(), s.remount())
 	case step.Stage == record.StageResume && step.Process == record.Shared:
 		s.unmark()
 	}
@@ -69,6 +72,8 @@ func (s *Subsystem) receive(r *record.Record) error {
 		return s.receiveTree(r)
 	case KindItems:
 		return s.receiveItems(r)
+	case KindMount:
+		return s.receiveMount(r)
 	}
 	return fmt.Errorf("%w: %s: kind %d is not known", errImage, r.Header, r.Kind)
 }

@@ -4,6 +4,7 @@ package rootfs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -56,11 +57,48 @@ func (s *Subsystem) inspect(ctx context.Context, init procfs.Task, drop bool) ([
 		}
 		out = append(out, found...)
 	}
+	found, err := s.inspectMounts(init, mounts)
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, found...)
 	if !s.env.Source.Files.Moves {
 		return out, nil
 	}
-	found, err := s.inspectMoving(ctx, init)
+	found, err = s.inspectMoving(ctx, init)
 	return append(out, found...), err
+}
+
+// inspectMounts names mounts that the container made and that cannot be made
+// again.
+func (s *Subsystem) inspectMounts(init procfs.Task, mounts []procfs.Mount) ([]record.Finding, error) {
+	list, missing, err := made(init, mounts, &s.env.Source.Files)
+	if err != nil {
+		return nil, err
+	}
+	var out []record.Finding
+	for i := range list {
+		m := &list[i]
+		_, err := describe(init.Pid(), mounts, m)
+		var r *refusal
+		if errors.As(err, &r) {
+			out = append(out, r.finding())
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if a := s.env.Source.Allowed; a != nil && !a.Mounts() {
+			out = append(out, (&refusal{describeMount(m), "it was made while the container ran, by somebody who may more than its spec lets the container do (CAP_SYS_ADMIN)", "unmount it"}).finding())
+		}
+	}
+	for _, at := range missing {
+		out = append(out, record.Finding{
+			FD: -1, Subsystem: Name, Warning: true, What: "mount point " + at,
+			Why: "what the container's spec mounts there was unmounted while it ran; the restored container has it again",
+		})
+	}
+	return out, nil
 }
 
 // inspectTmpfs goes through one memory file system as the export will.

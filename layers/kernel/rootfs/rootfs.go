@@ -37,6 +37,7 @@ const Name = "rootfs"
 const (
 	KindTree  = 1
 	KindItems = 2
+	KindMount = 3
 )
 
 // OptionTmpfs is the policy for files on the container's own memory file

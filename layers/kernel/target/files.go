@@ -12,11 +12,15 @@ type Files struct {
 	// Moves: the container goes to, or comes from, another host, so that what
 	// is below Root travels. Otherwise whoever asked sees to it.
 	Moves bool
-	// Mounts are those of the live spec, in its order, nil if they are not known.
-	Mounts []SpecMount
+	// Mounts are those of the live spec, in its order. Complete: with the
+	// following, they are all that a runtime makes.
+	Mounts   []SpecMount
+	Complete bool
 	// Masked are the paths that the live spec masks or makes read-only, Devices
 	// those of its device nodes.
 	Masked, Devices []string
+	// Hooks: programs of the host mount what they like in a new container.
+	Hooks bool
 }
 
 // SpecMount is one mount of an OCI spec.

@@ -44,6 +44,10 @@ func (a *Allowed) Reaches(capability int, uids []procfs.IDMap) bool {
 	return Identity(uids) && a.inReach()&(1<<capability) != 0
 }
 
+// Mounts reports whether a process that the live spec starts can mount file
+// systems in the container's namespace.
+func (a *Allowed) Mounts() bool { return a.inReach()&(1<<unix.CAP_SYS_ADMIN) != 0 }
+
 // Identity reports whether a map of ids is that of the initial user namespace.
 func Identity(maps []procfs.IDMap) bool {
 	return len(maps) == 1 && maps[0] == procfs.IDMap{Count: 1<<32 - 1}
