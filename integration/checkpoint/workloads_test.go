@@ -50,6 +50,53 @@ while True:
     signal.pause()
 `
 
+// preforkProgram is a server with workers that it forked: they share its data
+// copy-on-write, a lock and a counter of multiprocessing (semaphores and an
+// unlinked file that are mapped), POSIX shared memory, and a memfd that each maps.
+const preforkProgram = `
+import itertools, mmap, multiprocessing, os, signal, time, zlib
+from multiprocessing import shared_memory
+context = multiprocessing.get_context("fork")
+data = [os.urandom(1000) for _ in range(20000)]
+lock, ticks = context.Lock(), context.Value("q", 0)
+named = shared_memory.SharedMemory(create=True, size=1 << 20)
+named.buf[:4] = os.urandom(4)
+fd = os.memfd_create("board")
+os.ftruncate(fd, 4096)
+board = mmap.mmap(fd, 4096)
+os.close(fd)
+def work(n):
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    mine = shared_memory.SharedMemory(name=named.name)
+    while True:
+        with lock, ticks.get_lock():
+            ticks.value += 1
+        board[n] = (board[n] + 1) % 256
+        if zlib.crc32(b"".join(data[n::40])) != whole[n] or mine.buf[:4] != named.buf[:4]:
+            board[100 + n] = 1
+        time.sleep(0.005)
+whole = [zlib.crc32(b"".join(data[n::40])) for n in range(4)]
+workers = [context.Process(target=work, args=(n,)) for n in range(4)]
+for w in workers:
+    w.start()
+asked = itertools.count()
+def answer(*_):
+    before = bytes(board[:4])
+    end = time.time() + 5
+    while any(before[n] == board[n] for n in range(4)) and time.time() < end:
+        time.sleep(0.01)
+    moving = sum(before[n] != board[n] for n in range(4))
+    alive = sum(w.is_alive() for w in workers)
+    new = "/tmp/new%d" % next(asked)
+    with open(new, "w") as f:
+        f.write("pid %d data %08x alive %d moving %d bad %s named %s ticks %d\n" % (
+            os.getpid(), zlib.crc32(b"".join(data)), alive, moving, bytes(board[100:104]).hex(), bytes(named.buf[:4]).hex(), ticks.value))
+    os.rename(new, "/tmp/answer")
+signal.signal(signal.SIGUSR1, answer)
+while True:
+    signal.pause()
+`
+
 // askByFile asks a program that answers SIGUSR1 with /tmp/answer. It asks again
 // until there is an answer: the first process of a pid namespace ignores
 // signals until it has a handler.
@@ -72,7 +119,10 @@ func subjects(t *testing.T, host *itest.Host) []subject {
 		Extra: map[string]string{"/counter": host.Tree.Tool("counter")},
 	}
 	python := image.Python
-	python.Files = map[string]string{"/program.py": pythonProgram}
+	// ctypes, which shared values are made of, needs a library of its own.
+	const ffi = "/lib/x86_64-linux-gnu/libffi.so.8"
+	python.Extra = map[string]string{ffi: ffi}
+	python.Files = map[string]string{"/program.py": pythonProgram, "/prefork.py": preforkProgram}
 	return []subject{
 		{
 			name: "shell", image: image.Busybox,
@@ -81,6 +131,7 @@ func subjects(t *testing.T, host *itest.Host) []subject {
 		},
 		{name: "go", image: counter, ask: "/counter ask"},
 		{name: "python", image: python, command: []string{"python3", "/program.py"}, ask: askByFile},
+		{name: "prefork", image: python, command: []string{"python3", "/prefork.py"}, ask: askByFile},
 		{
 			name: "memcached", image: image.Memcached,
 			setUp: `until printf 'quit\r\n' | nc 127.0.0.1 11211; do usleep 50000; done; i=0; while [ $i -lt 500 ]; do printf 'set key%d 0 0 5\r\n%05d\r\n' $i $i; i=$((i+1)); done | nc -w 1 127.0.0.1 11211 | sort | uniq -c`,

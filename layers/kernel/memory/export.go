@@ -29,6 +29,7 @@ type export struct {
 	mappings []*state.Mapping
 	chunks   []chunk
 	next     int // the first chunk that was not exported yet
+	done     bool
 }
 
 // Checkpoint exports a process: its layout with the first residual step, its
@@ -43,34 +44,48 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	if step.Process == record.Shared {
 		return s.exportShared(ctx, out)
 	}
-	return s.exportInOrder(ctx, step.Process, out)
+	return s.exportProcess(ctx, step.Process, out)
 }
 
-// exportInOrder exports the processes one after another, parents first, since
-// what they share is carried with the first of them; each of them is copied by
-// several workers. Whoever is asked for a process does the next step of the one
-// whose turn it is.
-func (s *Subsystem) exportInOrder(ctx context.Context, id record.ProcessID, out record.Sink) (record.Progress, error) {
+// family puts the processes of an export in order: what a process shares with
+// its parent is carried with the parent, whose memory comes before.
+type family struct {
+	parents map[record.ProcessID]record.ProcessID
+	done    map[record.ProcessID]chan struct{} // closed when all of it was pushed
+}
+
+// findFamily looks at the stopped processes.
+func findFamily(processes []*target.Process) (*family, error) {
+	f := &family{parents: map[record.ProcessID]record.ProcessID{}, done: map[record.ProcessID]chan struct{}{}}
+	byPid := map[int]record.ProcessID{}
+	for _, p := range processes {
+		byPid[p.Pid], f.done[p.ID] = p.ID, make(chan struct{})
+	}
+	for _, p := range processes {
+		st, err := p.Proc.Status()
+		if err != nil {
+			return nil, err
+		}
+		if id, ok := byPid[st.PPid]; ok {
+			f.parents[p.ID] = id
+		}
+	}
+	return f, nil
+}
+
+// await returns when the process's parent was exported. Control begins with the
+// parents, so somebody is at it.
+func (f *family) await(ctx context.Context, id record.ProcessID) error {
+	parent, ok := f.parents[id]
+	if !ok {
+		return nil
+	}
 	select {
-	case s.turn <- struct{}{}:
-		defer func() { <-s.turn }()
+	case <-f.done[parent]:
+		return nil
 	case <-ctx.Done():
-		return record.Progress{}, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
-	var n uint64
-	for _, next := range s.order {
-		e := s.exported(next)
-		if e != nil && e.next == len(e.chunks) {
-			continue
-		}
-		var err error
-		if n, err = s.exportProcess(ctx, next, out); err != nil {
-			return record.Progress{}, err
-		}
-		break
-	}
-	e := s.exported(id)
-	return record.Progress{Done: e != nil && e.next == len(e.chunks), Advanced: true, Bytes: n}, nil
 }
 
 func (s *Subsystem) exported(id record.ProcessID) *export {
@@ -80,16 +95,19 @@ func (s *Subsystem) exported(id record.ProcessID) *export {
 }
 
 // exportProcess makes one step with one process.
-func (s *Subsystem) exportProcess(ctx context.Context, id record.ProcessID, out record.Sink) (uint64, error) {
+func (s *Subsystem) exportProcess(ctx context.Context, id record.ProcessID, out record.Sink) (record.Progress, error) {
 	p := s.env.Source.Process(id)
-	if p == nil || p.Traced == nil {
-		return 0, fmt.Errorf("memory: process %d: %w", id, target.ErrNotStopped)
+	if p == nil || p.Traced == nil || s.family == nil || s.family.done[id] == nil {
+		return record.Progress{}, fmt.Errorf("memory: process %d: %w", id, target.ErrNotStopped)
 	}
 	e := s.exported(id)
 	if e == nil {
+		if err := s.family.await(ctx, id); err != nil {
+			return record.Progress{}, err
+		}
 		var err error
 		if e, err = s.exportLayout(ctx, p, out); err != nil {
-			return 0, fmt.Errorf("memory: pid %d: %w", p.Pid, err)
+			return record.Progress{}, fmt.Errorf("memory: pid %d: %w", p.Pid, err)
 		}
 		s.mu.Lock()
 		s.exports[id] = e
@@ -97,9 +115,14 @@ func (s *Subsystem) exportProcess(ctx context.Context, id record.ProcessID, out 
 	}
 	n, err := s.exportPages(ctx, p, e, out)
 	if err != nil {
-		return 0, fmt.Errorf("memory: pid %d: %w", p.Pid, err)
+		return record.Progress{}, fmt.Errorf("memory: pid %d: %w", p.Pid, err)
 	}
-	return n, nil
+	done := e.next == len(e.chunks)
+	if done && !e.done {
+		e.done = true
+		close(s.family.done[id])
+	}
+	return record.Progress{Done: done, Advanced: true, Bytes: n}, nil
 }
 
 // exportLayout reads and pushes the mappings and plans the pages: all of them, or

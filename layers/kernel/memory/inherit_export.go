@@ -48,38 +48,40 @@ type donor struct {
 }
 
 // donors are those with which a process may share pages: its parent and the
-// eldest of its siblings, as far as they have been exported.
+// eldest of its siblings that has been exported.
 func (s *Subsystem) donors(p *target.Process) ([]*donor, error) {
-	st, err := p.Proc.Status()
-	if err != nil {
-		return nil, err
+	parent, ok := s.family.parents[p.ID]
+	if !ok {
+		return nil, nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var parent, sibling *donor
+	ids := []record.ProcessID{parent}
 	for _, o := range s.env.Source.Processes() {
-		e := s.exports[o.ID]
-		if e == nil || o.ID == p.ID {
-			continue
-		}
-		if o.Pid == st.PPid {
-			parent = &donor{id: o.ID, mappings: e.mappings}
-		} else if ost, err := o.Proc.Status(); err == nil && ost.PPid == st.PPid && sibling == nil {
-			sibling = &donor{id: o.ID, mappings: e.mappings}
+		up, ok := s.family.parents[o.ID]
+		if ok && up == parent && o.ID != p.ID && s.family.isDone(o.ID) {
+			ids = append(ids, o.ID)
+			break
 		}
 	}
 	var out []*donor
-	for _, d := range []*donor{parent, sibling} {
-		if d == nil {
-			continue
-		}
-		if d.pages, err = os.Open(s.env.Source.Process(d.id).Proc.Path("pagemap")); err != nil {
+	for _, id := range ids {
+		f, err := os.Open(s.env.Source.Process(id).Proc.Path("pagemap"))
+		if err != nil {
 			closeDonors(out)
 			return nil, err
 		}
-		out = append(out, d)
+		out = append(out, &donor{id, f, s.exported(id).mappings})
 	}
 	return out, nil
+}
+
+// isDone: all of a process's memory was pushed.
+func (f *family) isDone(id record.ProcessID) bool {
+	select {
+	case <-f.done[id]:
+		return true
+	default:
+		return false
+	}
 }
 
 func closeDonors(list []*donor) {

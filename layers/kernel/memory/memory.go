@@ -52,9 +52,7 @@ type Subsystem struct {
 	files   []uint64
 	// copies says what the tasks of an import are copies of.
 	copies map[*target.Task]ancestry
-	// turn is held by whoever exports a process: see exportInOrder.
-	turn  chan struct{}
-	order []record.ProcessID // of the export, parents first
+	family *family // of the export
 }
 
 // New makes the subsystem for one event.
@@ -64,7 +62,7 @@ func New(env target.Env) *Subsystem {
 		w = runtime.GOMAXPROCS(0)
 	}
 	s := &Subsystem{
-		env: env, workers: w, turn: make(chan struct{}, 1), copies: map[*target.Task]ancestry{},
+		env: env, workers: w, copies: map[*target.Task]ancestry{},
 		exports: map[record.ProcessID]*export{},
 		aheads:  map[record.ProcessID]*ahead{},
 		imports: map[record.ProcessID]*layout{},

@@ -64,7 +64,10 @@ func (s *Subsystem) exportShared(ctx context.Context, out record.Sink) (record.P
 // listShared finds the objects of all processes.
 func (s *Subsystem) listShared(ctx context.Context, out record.Sink) error {
 	s.forgetLocations()
-	s.order = s.env.Source.Order()
+	var err error
+	if s.family, err = findFamily(s.env.Source.Processes()); err != nil {
+		return err
+	}
 	for _, p := range s.env.Source.Processes() {
 		if p.Traced == nil {
 			return fmt.Errorf("process %d: %w", p.ID, target.ErrNotStopped)

@@ -119,14 +119,6 @@ func (s *Source) List(context.Context) ([]record.ProcessID, error) {
 // not run until then, and no early round can stop it for a moment.
 func (s *Source) Paused() bool { return s.wasFrozen }
 
-// Order is that in which the processes are exported: parents first. The
-// processes are stopped.
-func (s *Source) Order() []record.ProcessID {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.alive()
-}
-
 // alive are the ids of the processes that have not ended, parents first. Which
 // processes are parents is only certain when all are stopped.
 func (s *Source) alive() []record.ProcessID {
