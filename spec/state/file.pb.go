@@ -212,7 +212,8 @@ func (x *DescriptorSlot) GetCloseOnExec() bool {
 }
 
 // WorkingFiles is what belongs to a process beside its table (kind 2, entity
-// 0). Paths are absolute and inside the container's root.
+// 0), or to a thread that does not share it with the others (entity: the
+// thread's id in the container's pid namespace). Paths are absolute and inside the container's root.
 type WorkingFiles struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Cwd   string                 `protobuf:"bytes,1,opt,name=cwd,proto3" json:"cwd,omitempty"`

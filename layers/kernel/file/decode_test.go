@@ -136,3 +136,23 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestHostileThreadsAreRefused: directories of a thread that cannot be, or twice.
+func TestHostileThreadsAreRefused(t *testing.T) {
+	s := New(target.Env{})
+	record := func(entity uint64) *record.Record {
+		r := encode(t, entity, &state.WorkingFiles{Cwd: "/", Root: "/"})
+		r.Kind, r.Process = KindWorking, 1
+		return r
+	}
+	for _, entity := range []uint64{0, 7, maxThread} {
+		if _, err := s.receive(record(entity)); err != nil {
+			t.Errorf("thread %d: %v", entity, err)
+		}
+	}
+	for _, entity := range []uint64{7, maxThread + 1, math.MaxUint64} {
+		if _, err := s.receive(record(entity)); err == nil {
+			t.Errorf("thread %d: accepted", entity)
+		}
+	}
+}

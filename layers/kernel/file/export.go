@@ -64,7 +64,8 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 // exportTable pushes the table, what belongs to the process beside it, and the
 // descriptions that nobody has seen before.
 func (s *Subsystem) exportTable(ctx context.Context, p *target.Process, out record.Sink) (*export, uint64, error) {
-	if err := sharedByThreads(p.Pid, p.Proc); err != nil {
+	threads, err := separate(p.Pid, p.Proc)
+	if err != nil {
 		return nil, 0, err
 	}
 	list, err := p.Descriptors()
@@ -85,6 +86,9 @@ func (s *Subsystem) exportTable(ctx context.Context, p *target.Process, out reco
 	if err := push(ctx, out, record.Header{Process: p.ID, Kind: KindWorking}, working); err != nil {
 		return nil, 0, err
 	}
+	if err := pushThreads(ctx, p, l, threads, out); err != nil {
+		return nil, 0, err
+	}
 	e, n := &export{}, uint64(0)
 	for i := range list {
 		d := &list[i]
@@ -98,6 +102,24 @@ func (s *Subsystem) exportTable(ctx context.Context, p *target.Process, out reco
 	}
 	s.entities.Add(n)
 	return e, n, nil
+}
+
+// pushThreads sends what threads have of their own.
+func pushThreads(ctx context.Context, p *target.Process, l *looker, threads []int, out record.Sink) error {
+	ids := map[int]int{}
+	for _, th := range p.Traced.Threads() {
+		ids[th.Tid] = th.NSTid
+	}
+	for _, tid := range threads {
+		msg, err := l.workingOf(tid)
+		if err != nil {
+			return fmt.Errorf("thread %d: %w", tid, err)
+		}
+		if err := push(ctx, out, record.Header{Process: p.ID, Kind: KindWorking, Entity: uint64(ids[tid])}, msg); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // pushTable sends the table in parts.
@@ -228,34 +250,4 @@ func (l *looker) directory(name string, link func() (procfs.FDLink, error)) (str
 		return "", &refusal{name + " " + k.Path, "the directory has been removed", "change to another directory"}
 	}
 	return path, nil
-}
-
-// sharedByThreads refuses threads with descriptors or directories of their own
-// (clone(2) without CLONE_FILES or CLONE_FS, unshare(2)).
-func sharedByThreads(pid int, proc procfs.Task) error {
-	tids, err := proc.Threads()
-	if err != nil {
-		return err
-	}
-	for _, tid := range tids {
-		for _, r := range []struct {
-			res  target.Resource
-			what string
-		}{{target.ResourceFiles, "descriptor table"}, {target.ResourceFS, "working directory, root and umask"}} {
-			if tid == pid {
-				continue
-			}
-			same, err := target.SharesWith(pid, tid, r.res)
-			if procfs.IsGone(err) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			if !same {
-				return &refusal{fmt.Sprintf("thread %d", tid), "it has a " + r.what + " of its own, which this version does not carry", ""}
-			}
-		}
-	}
-	return nil
 }

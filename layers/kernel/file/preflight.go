@@ -37,8 +37,14 @@ func (s *Subsystem) inspect(proc procfs.Task) ([]record.Finding, error) {
 		}
 		return err
 	}
-	if err := note(-1, sharedByThreads(pid, proc)); err != nil {
+	threads, err := separate(pid, proc)
+	if note(-1, err) != nil {
 		return nil, err
+	}
+	for _, tid := range threads {
+		if _, err := l.workingOf(tid); note(-1, err) != nil && !procfs.IsGone(err) {
+			return nil, err
+		}
 	}
 	if _, err := l.working(); note(-1, err) != nil {
 		return nil, err

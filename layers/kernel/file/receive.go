@@ -30,6 +30,8 @@ type table struct {
 	fds     map[uint32]bool
 	posix   []*state.RangeLock
 	working *state.WorkingFiles
+	// threads are the directories of threads that have their own.
+	threads map[int]*state.WorkingFiles
 }
 
 func newImported() *imported {
@@ -78,7 +80,7 @@ func (s *Subsystem) receive(r *record.Record) (uint64, error) {
 	case KindWorking:
 		w, err := decodeWorking(r)
 		if err == nil {
-			s.tableOf(r.Process).working = w
+			err = s.tableOf(r.Process).addWorking(r, w)
 		}
 		return 0, err
 	case KindOpen:
@@ -98,6 +100,25 @@ func (s *Subsystem) receive(r *record.Record) (uint64, error) {
 		return 0, err
 	}
 	return 0, fmt.Errorf("%s: kind %d is not known", r.Header, r.Kind)
+}
+
+// maxThread is the largest id of a thread, PID_MAX_LIMIT.
+const maxThread = 4 << 20
+
+// addWorking keeps the directories of the process, or of one of its threads.
+func (t *table) addWorking(r *record.Record, w *state.WorkingFiles) error {
+	if r.Entity == 0 {
+		t.working = w
+		return nil
+	}
+	if r.Entity > maxThread || t.threads[int(r.Entity)] != nil {
+		return fmt.Errorf("%s: no such thread, or it has directories already", r.Header)
+	}
+	if t.threads == nil {
+		t.threads = map[int]*state.WorkingFiles{}
+	}
+	t.threads[int(r.Entity)] = w
+	return nil
 }
 
 func (s *Subsystem) tableOf(id record.ProcessID) *table {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -164,4 +165,19 @@ func TestTableUpToTheLimit(t *testing.T) {
 	p := program(t, "limit.c")
 	p.Generations = 2
 	kerneltest.RoundTrip(t, p, all...)
+}
+
+// TestThreads: directories that a thread has of its own are its own again; with
+// descriptors of its own it is refused by name.
+func TestThreads(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "here"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/threads.c", Args: []string{dir}, Generations: 2, LeaveRunning: true}, all...)
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/threads.c", Args: []string{dir, "table"}})
+	if _, err := c.Export(true, all...); err == nil || !strings.Contains(err.Error(), "descriptor table of its own") {
+		t.Errorf("a thread with its own descriptors: %v", err)
+	}
+	c.Verify()
 }

@@ -31,7 +31,15 @@ func (s *Subsystem) settle(id record.ProcessID) error {
 	if err := setLocks(t, tab.posix); err != nil {
 		return fmt.Errorf("process %d: %w", id, err)
 	}
-	return setWorking(t, tab.working)
+	for tid, w := range tab.threads {
+		if err := setThreadWorking(t, tid, w); err != nil {
+			return fmt.Errorf("process %d: %w", id, err)
+		}
+	}
+	if err := enter(t.Plan(), tab.working); err != nil {
+		return fmt.Errorf("process %d: %w", id, err)
+	}
+	return nil
 }
 
 // setLocks takes the locks that belong to the process.
@@ -49,10 +57,9 @@ func setLocks(t *target.Task, locks []*state.RangeLock) error {
 	return err
 }
 
-// setWorking enters the directories. The working directory comes first: its
+// enter enters the directories. The working directory comes first: its
 // path is that of the container, and chroot(2) does not change it.
-func setWorking(t *target.Task, w *state.WorkingFiles) error {
-	p := t.Plan()
+func enter(p *target.Plan, w *state.WorkingFiles) error {
 	p.NarrowFiles()
 	cwd := p.Call(tracer.Syscall(unix.SYS_CHDIR, p.PutString(w.Cwd)))
 	root := -1
@@ -66,9 +73,9 @@ func setWorking(t *target.Task, w *state.WorkingFiles) error {
 	if errors.As(err, &ce) {
 		switch ce.Index {
 		case cwd:
-			return fmt.Errorf("process %d: change to the working directory %s: %w", t.ID, w.Cwd, err)
+			return fmt.Errorf("change to the working directory %s: %w", w.Cwd, err)
 		case root:
-			return fmt.Errorf("process %d: change the root to %s: %w", t.ID, w.Root, err)
+			return fmt.Errorf("change the root to %s: %w", w.Root, err)
 		}
 	}
 	return err

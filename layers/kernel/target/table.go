@@ -131,6 +131,7 @@ func (t *Table) Missing() []int {
 // Plan collects calls that open and place descriptors.
 type Plan struct {
 	task   *Task
+	thread *tracer.Thread // that makes the calls; nil: the leader
 	calls  []tracer.Call
 	expect map[int]int64 // results that are known beforehand
 	quiet  map[int]bool  // calls whose failure does not matter
@@ -145,6 +146,18 @@ type Plan struct {
 
 // Plan starts a batch.
 func (t *Task) Plan() *Plan { return &Plan{task: t, expect: map[int]int64{}, quiet: map[int]bool{}} }
+
+// PlanOf starts a batch for a thread by its id in the image. It may neither open
+// nor close descriptors.
+func (t *Task) PlanOf(tid int) (*Plan, error) {
+	th := t.Threads[tid]
+	if th == nil {
+		return nil, fmt.Errorf("process %d has no thread %d", t.ID, tid)
+	}
+	p := t.Plan()
+	p.thread = th
+	return p, nil
+}
 
 // Call appends a call whose failure fails the plan; it returns its index.
 func (p *Plan) Call(c tracer.Call) int {
@@ -242,7 +255,11 @@ func (p *Plan) Run() error {
 	if err := p.send(); err != nil || len(p.calls) == 0 {
 		return err
 	}
-	if err := p.task.Traced.Run(p.task.Traced.Leader(), p.calls); err != nil {
+	th := p.thread
+	if th == nil {
+		th = p.task.Traced.Leader()
+	}
+	if err := p.task.Traced.Run(th, p.calls); err != nil {
 		return err
 	}
 	for i := range p.calls {
