@@ -6,10 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
+
+	"github.com/io-mig/mig/shim/bootstrap"
 )
 
 // discardTimeout bounds the removal of one move's remains.
@@ -57,7 +62,27 @@ func (h *Host) discardContainer(ctx context.Context, id, token string) error {
 	if err := deleteTask(ctx, c); err != nil {
 		return err
 	}
-	return deleteContainer(ctx, c)
+	if err := deleteContainer(ctx, c); err != nil {
+		return err
+	}
+	namespace, err := namespaces.NamespaceRequired(ctx)
+	if err != nil {
+		return err
+	}
+	return h.removeStaleSocket(namespace, id)
+}
+
+// removeStaleSocket removes what containerd forgets of a task whose client died
+// while it was created: the socket of a shim that is gone.
+func (h *Host) removeStaleSocket(namespace, id string) error {
+	path := bootstrap.SocketPath(bootstrap.DefaultSocketDir, h.address, namespace, id)
+	if bootstrap.Answers(path) {
+		return nil // one that just ends removes it itself
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("socket of the shim of %s: %w", id, err)
+	}
+	return nil
 }
 
 // deleteTask ends a container's task, whatever its state.
