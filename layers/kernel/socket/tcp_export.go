@@ -97,13 +97,13 @@ func (x *exporter) readConnections(ctx context.Context) error {
 		return nil
 	}
 	return x.env.Source.WhileFrozen(ctx, func() error {
-		if err := x.deafen(); err != nil {
+		if err := x.mark(); err != nil {
 			return err
 		}
 		for try := 0; ; try++ {
 			err := x.readOnce()
 			if !errors.Is(err, errMoving) || try == consistentTries {
-				return err
+				return errors.Join(err, x.unmark(func(c *connected) bool { return !c.outside }))
 			}
 			select {
 			case <-ctx.Done():
@@ -112,6 +112,44 @@ func (x *exporter) readConnections(ctx context.Context) error {
 			}
 		}
 	})
+}
+
+// mark marks the connections, those to the outside until the container runs on:
+// they are deaf meanwhile.
+func (x *exporter) mark() error {
+	for _, c := range x.connections {
+		if hasFilter(int(c.own.Fd())) {
+			return &refusal{fmt.Sprintf("TCP connection %s to %s", c.ends.local, c.ends.remote), "it has a packet filter (SO_ATTACH_FILTER)", ""}
+		}
+	}
+	x.env.Source.BeforeRun(func() error { return x.unmark(func(*connected) bool { return true }) })
+	for _, c := range x.connections {
+		if err := tcprepair.Mark(int(c.own.Fd()), c.outside); err != nil {
+			return fmt.Errorf("pid %d: fd %d: TCP connection %s to %s: %w", c.process.Pid, c.fd, c.ends.local, c.ends.remote, err)
+		}
+	}
+	return nil
+}
+
+// unmark ends the marks of some connections. Those of a process that was killed
+// are gone.
+func (x *exporter) unmark(which func(*connected) bool) error {
+	var errs []error
+	for _, c := range x.connections {
+		if !which(c) {
+			continue
+		}
+		own, err := c.process.OpenDescriptor(c.fd)
+		if errors.Is(err, unix.ESRCH) {
+			continue
+		}
+		if err == nil {
+			_, err = tcprepair.Unmark(int(own.Fd()))
+			err = errors.Join(err, own.Close())
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // readOnce fails with errMoving if it is worth another try.
@@ -177,7 +215,9 @@ func (c *connected) silence() error {
 	if err != nil {
 		return err
 	}
-	_, err = tcprepair.Enter(int(own.Fd()))
+	if err = tcprepair.Mark(int(own.Fd()), c.outside); err == nil {
+		_, err = tcprepair.Enter(int(own.Fd()))
+	}
 	return errors.Join(err, own.Close())
 }
 

@@ -8,11 +8,9 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/kernel/netdrop"
 	"github.com/io-mig/mig/layers/kernel/target"
-	"github.com/io-mig/mig/layers/kernel/tcprepair"
 	"github.com/io-mig/mig/spec/state"
 )
 
@@ -20,7 +18,7 @@ import (
 // the moment that it is read it must not receive anything, or what it had
 // acknowledged would be lost, and nobody may be told of its end:
 //
-//	source       deaf (tcprepair.Deafen), read ......... | dropped, silent, killed
+//	source       deaf (tcprepair.Mark), read ......... | dropped, silent, killed
 //	                                                     |
 //	destination  dropped, made ... COMMIT, let through ... repair mode ended
 //
@@ -41,49 +39,6 @@ func canKeep(what string) error {
 // arriving is the connection as netdrop names it.
 func (e ends) arriving() netdrop.Connection {
 	return netdrop.Connection{Source: e.remote, Destination: e.local}
-}
-
-// deafen makes the connections to the outside deaf, until the container runs on.
-func (x *exporter) deafen() error {
-	var list []*connected
-	for _, c := range x.connections {
-		if c.outside {
-			list = append(list, c)
-		}
-	}
-	if len(list) == 0 {
-		return nil
-	}
-	for _, c := range list {
-		if hasFilter(int(c.own.Fd())) {
-			return &refusal{fmt.Sprintf("TCP connection %s to %s", c.ends.local, c.ends.remote), "it has a packet filter (SO_ATTACH_FILTER)", ""}
-		}
-	}
-	x.env.Source.BeforeRun(func() error {
-		var errs []error
-		for _, c := range list {
-			own, err := c.process.OpenDescriptor(c.fd)
-			if errors.Is(err, unix.ESRCH) {
-				continue // it was killed meanwhile
-			}
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			err = tcprepair.Hear(int(own.Fd()))
-			if errors.Is(err, unix.ENOENT) {
-				err = nil // we did not get so far
-			}
-			errs = append(errs, err, own.Close())
-		}
-		return errors.Join(errs...)
-	})
-	for _, c := range list {
-		if err := tcprepair.Deafen(int(c.own.Fd())); err != nil {
-			return fmt.Errorf("pid %d: fd %d: TCP connection %s to %s: %w", c.process.Pid, c.fd, c.ends.local, c.ends.remote, err)
-		}
-	}
-	return nil
 }
 
 // drop has the network namespace not answer for a connection to the outside.

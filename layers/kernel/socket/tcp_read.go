@@ -29,8 +29,8 @@ const (
 	infoScale      = 4
 )
 
-// readTCP reads a connection through a descriptor of our own. The socket is in
-// repair mode meanwhile, so the container must be frozen.
+// readTCP reads a connection through a descriptor of our own. The socket, which
+// must be marked, is in repair mode meanwhile, so the container must be frozen.
 func readTCP(fd int) (t *tcpState, err error) {
 	reuse, err := tcprepair.Enter(fd)
 	if err != nil {
@@ -59,7 +59,13 @@ func readTCP(fd int) (t *tcpState, err error) {
 	if options&infoScale != 0 {
 		t.msg.SendScale, t.msg.ReceiveScale = scales&15, scales>>4
 	}
-	return t, errors.Join(t.readNumbers(fd), t.readReceived(fd), t.readSent(fd, tcp))
+	if err := errors.Join(t.readNumbers(fd), t.readReceived(fd), t.readSent(fd, tcp)); err != nil {
+		return nil, err
+	}
+	if now, err := get(fd, unix.IPPROTO_TCP, unix.TCP_INFO, 8); err != nil || len(now) < 1 || now[0] != tcp {
+		return nil, errors.Join(fmt.Errorf("%w: its state has changed", errMoving), err)
+	}
+	return t, nil
 }
 
 func (t *tcpState) readNumbers(fd int) error {
@@ -114,7 +120,7 @@ func (t *tcpState) readSent(fd int, tcp uint8) error {
 		n, unsent = n-1, max(unsent-1, 0)
 	}
 	if n < 0 || unsent > n {
-		return fmt.Errorf("the kernel tells of %d bytes that were not acknowledged, %d of them not sent", n, unsent)
+		return fmt.Errorf("%w: the kernel tells of %d bytes that were not acknowledged, %d of them not sent", errMoving, n, unsent)
 	}
 	t.msg.Unsent = uint32(unsent)
 	t.send, err = peekTCP(fd, n)

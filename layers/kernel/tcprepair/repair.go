@@ -11,7 +11,8 @@
 // is sent goes into a queue that is named, nothing is transmitted by shutdown(2),
 // and close(2) tells the other end nothing. An application cannot use such a
 // socket: its recv(2) fails with EPERM. So repair mode is only entered while the
-// container is frozen; Undo ends it where an engine died meanwhile.
+// container is frozen, and of sockets that were marked before (Mark): Undo ends it
+// where an engine died meanwhile.
 //
 // Sources: net/ipv4/tcp.c (do_tcp_setsockopt, tcp_recvmsg_locked, __tcp_close),
 // net/ipv4/tcp_output.c (tcp_write_xmit), include/uapi/linux/tcp.h.

@@ -43,7 +43,16 @@ func TestUndo(t *testing.T) {
 		t.Skip("needs root: TCP_REPAIR asks for CAP_NET_ADMIN")
 	}
 	client, server := connect(t)
+	if err := unix.SetsockoptInt(client, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := Mark(client, false); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := Enter(client); err != nil {
+		t.Fatal(err)
+	}
+	if err := Mark(client, false); err != nil { // does not take repair mode's own value
 		t.Fatal(err)
 	}
 	if _, err := unix.Write(server, []byte("x")); err != nil {
@@ -59,6 +68,9 @@ func TestUndo(t *testing.T) {
 	}
 	if n, err := unix.Read(client, b); n != 1 || err != nil {
 		t.Errorf("read %d bytes, %v", n, err)
+	}
+	if v, err := unix.GetsockoptInt(client, unix.SOL_SOCKET, unix.SO_REUSEADDR); v != 1 || err != nil {
+		t.Errorf("SO_REUSEADDR is %d, %v", v, err)
 	}
 	if n, err := Undo([]int{os.Getpid()}); n != 0 || err != nil {
 		t.Errorf("again: %d, %v", n, err)

@@ -7,17 +7,21 @@ package tcprepair
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/netdrop"
+	"github.com/io-mig/mig/layers/kernel/target"
 )
 
-// Undo ends repair mode and deafness of every TCP socket that the processes
-// have, and tells of how many. It is for the supervisor of an engine that died: the container
-// must be frozen, or its program would find a connection that it cannot read
-// from. What SO_REUSEADDR was died with the engine; it is set, the value that
-// forbids least. A process that is gone has no sockets.
+// Undo ends repair mode and the mark of every TCP socket that the processes
+// have, and the silence of their network namespace
+// about them, and tells of how many. It is for the supervisor of an engine that died:
+// the container must be frozen, or its program would find a connection that it
+// cannot read from. A process that is gone has no sockets.
 func Undo(pids []int) (undone int, err error) {
 	var errs []error
 	for _, pid := range pids {
@@ -39,23 +43,50 @@ func undo(pid int) (undone int, err error) {
 		return 0, ignoreGone(err)
 	}
 	var errs []error
+	var silent []netdrop.Connection
 	for _, e := range list {
 		fd, err := strconv.Atoi(e.Name())
 		if err != nil {
 			continue
 		}
-		was, err := undoOne(pidfd, pid, fd)
+		was, err := undoOne(pidfd, pid, fd, &silent)
 		if was {
 			undone++
 		}
 		errs = append(errs, err)
 	}
+	if len(silent) > 0 {
+		// The engine may have come as far as to end the container.
+		path := fmt.Sprintf("/proc/%d/ns/net", pid)
+		errs = append(errs, ignoreGone(target.InNamespace(path, func() error { return netdrop.Pass(silent) })))
+	}
 	return undone, errors.Join(errs...)
+}
+
+// arriving is the connection as netdrop names it.
+func arriving(fd int) (c netdrop.Connection, ok bool) {
+	local, err1 := unix.Getsockname(fd)
+	remote, err2 := unix.Getpeername(fd)
+	if err1 != nil || err2 != nil {
+		return c, false
+	}
+	c = netdrop.Connection{Source: address(remote), Destination: address(local)}
+	return c, c.Source.IsValid() && c.Destination.IsValid()
+}
+
+func address(a unix.Sockaddr) netip.AddrPort {
+	switch a := a.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
+	}
+	return netip.AddrPort{}
 }
 
 // undoOne looks at what kind of file a descriptor is before it takes it: a
 // duplicate of a device or a pipe could be missed by whoever waits for its end.
-func undoOne(pidfd, pid, fd int) (was bool, err error) {
+func undoOne(pidfd, pid, fd int, silent *[]netdrop.Connection) (was bool, err error) {
 	var st unix.Stat_t
 	path := fmt.Sprintf("/proc/%d/fd/%d", pid, fd)
 	if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
@@ -69,19 +100,13 @@ func undoOne(pidfd, pid, fd int) (was bool, err error) {
 	if p, err := unix.GetsockoptInt(own, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || p != unix.IPPROTO_TCP {
 		return false, nil
 	}
-	if deaf(own) {
-		was = true
-		if err := Hear(own); err != nil {
-			return was, fmt.Errorf("pid %d: fd %d: %w", pid, fd, err)
-		}
+	if c, ok := arriving(own); ok && hasMark(own) {
+		*silent = append(*silent, c)
 	}
-	if active, err := Active(own); err != nil || !active {
-		return was, nil
+	if was, err = Unmark(own); err != nil {
+		return was, fmt.Errorf("pid %d: fd %d: end repair mode: %w", pid, fd, err)
 	}
-	if err := Leave(own, 1, false); err != nil {
-		return false, fmt.Errorf("pid %d: fd %d: end repair mode: %w", pid, fd, err)
-	}
-	return true, nil
+	return was, nil
 }
 
 // ignoreGone: the process or the descriptor has ended since it was listed.
