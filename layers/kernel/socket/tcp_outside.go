@@ -8,7 +8,6 @@ import (
 	"os"
 	"time"
 
-
 	"github.com/io-mig/mig/layers/kernel/netdrop"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/state"
