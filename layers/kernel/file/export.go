@@ -86,6 +86,13 @@ func (s *Subsystem) exportTable(ctx context.Context, p *target.Process, out reco
 	if err := push(ctx, out, record.Header{Process: p.ID, Kind: KindWorking}, working); err != nil {
 		return nil, 0, err
 	}
+	shares, err := p.SharesDirectories()
+	if err != nil {
+		return nil, 0, err
+	}
+	if shares && len(threads) > 0 {
+		return nil, 0, &refusal{fmt.Sprintf("process %d", p.Pid), "it shares its working directory with its parent and not with all of its threads, which this version does not carry", ""}
+	}
 	if err := pushThreads(ctx, p, l, threads, out); err != nil {
 		return nil, 0, err
 	}

@@ -36,6 +36,9 @@ func (s *Subsystem) settle(id record.ProcessID) error {
 			return fmt.Errorf("process %d: %w", id, err)
 		}
 	}
+	if t.SharesDirectories {
+		return nil // its parent's are its own
+	}
 	if err := enter(t.Plan(), tab.working); err != nil {
 		return fmt.Errorf("process %d: %w", id, err)
 	}

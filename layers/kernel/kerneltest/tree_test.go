@@ -131,7 +131,7 @@ func TestForkStorm(t *testing.T) {
 // touched.
 func TestSharingIsRefused(t *testing.T) {
 	for kind, want := range map[string]string{
-		"memory": "shares its memory", "descriptors": "shares its descriptor table", "directory": "shares its working directory",
+		"memory": "shares its memory", "descriptors": "shares its descriptor table",
 		"handlers": "shares its signal handlers", "mounts": "another mnt namespace", "hostname": "another uts namespace",
 	} {
 		t.Run(kind, func(t *testing.T) {
@@ -178,4 +178,11 @@ func TestBrokenTree(t *testing.T) {
 		t.Fatal(err)
 	}
 	again.Verify()
+}
+
+// TestSharedDirectories: who has a working directory in common has it again.
+func TestSharedDirectories(t *testing.T) {
+	kerneltest.RoundTrip(t, kerneltest.Program{
+		Source: "testdata/directories.c", Args: []string{t.TempDir(), t.TempDir()}, Generations: 3, LeaveRunning: true,
+	}, whole...)
 }

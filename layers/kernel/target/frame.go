@@ -106,6 +106,9 @@ type Task struct {
 	// Threads are the image's threads by their ids in the pid namespace.
 	Threads map[int]*tracer.Thread
 
+	// SharesDirectories: see Birth.Directories.
+	SharesDirectories bool
+
 	frame  *Frame
 	socket int // its end of the pair, as a descriptor of the task
 	// caps are the frame's own capabilities, until the image's are set. nil: not

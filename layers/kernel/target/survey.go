@@ -66,6 +66,29 @@ func SharesWith(tid1, tid2 int, r Resource) (bool, error) {
 	return n == 0, err
 }
 
+// SharesDirectories reports whether a process has its working directory, root
+// and umask in common with its parent.
+func SharesDirectories(pid int) (bool, error) {
+	st, err := procfs.Host().Process(pid).Status()
+	if err != nil || st.PPid == 0 {
+		return false, err
+	}
+	same, err := SharesWith(pid, st.PPid, ResourceFS)
+	if procfs.IsGone(err) {
+		return false, nil // the parent has ended
+	}
+	return same, err
+}
+
+// SharesDirectories is the function of that name; the parent is one of the
+// container's.
+func (p *Process) SharesDirectories() (bool, error) {
+	if p.Pid == p.source.Init {
+		return false, nil
+	}
+	return SharesDirectories(p.Pid)
+}
+
 // FDPath is the link of a descriptor in /proc: opening it makes a description
 // of its own.
 func (s *Source) FDPath(pid, fd int) string {

@@ -24,6 +24,9 @@ type Birth struct {
 	ExitSignal int
 	// Sibling: its parent is that of the process that makes it (CLONE_PARENT).
 	Sibling bool
+	// Directories: it has its working directory, root and umask in common with the
+	// process that makes it (CLONE_FS).
+	Directories bool
 }
 
 // cloneArgsSize is the size of struct clone_args with set_tid
@@ -37,6 +40,9 @@ func (t *Task) Fork(b Birth) (*Task, error) {
 	if b.Sibling {
 		flags |= unix.CLONE_PARENT
 		b.ExitSignal = 0 // the kernel takes the maker's
+	}
+	if b.Directories {
+		flags |= unix.CLONE_FS
 	}
 	p, le := t.Plan(), binary.LittleEndian
 	addr, args := p.room(cloneArgsSize + 8)
@@ -56,7 +62,7 @@ func (t *Task) Fork(b Birth) (*Task, error) {
 	child := &Task{
 		Pid: traced.Pid, Proc: procfs.Host().Process(traced.Pid), Traced: traced,
 		Table: newTable(sortedKeys(t.Table.used)), frame: t.frame, socket: t.socket,
-		Threads: map[int]*tracer.Thread{b.Pid: traced.Leader()},
+		Threads: map[int]*tracer.Thread{b.Pid: traced.Leader()}, SharesDirectories: b.Directories,
 	}
 	t.frame.mu.Lock()
 	t.frame.made = append(t.frame.made, child)

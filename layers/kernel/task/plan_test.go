@@ -338,6 +338,8 @@ func TestPlanRefusesForgedTrees(t *testing.T) {
 		"group elsewhere":    {one(), {Id: 2, Pid: 2, Parent: 1, ProcessGroup: 2, Session: 2}, {Id: 3, Pid: 3, Parent: 1, ProcessGroup: 2, Session: 1}},
 		"leader in a group":  {one(), {Id: 2, Pid: 2, Parent: 1, ProcessGroup: 1, Session: 2}},
 		"sessions in circle": {one(), {Id: 2, Pid: 2, Parent: 1, ProcessGroup: 3, Session: 3}, {Id: 3, Pid: 3, Parent: 2, ProcessGroup: 2, Session: 2}},
+		"dead and sharing":   {one(), {Pid: 2, Parent: 1, ProcessGroup: 1, Session: 1, SharesDirectories: true}},
+		"sharing outside":    {one(), {Id: 2, Pid: 2, ProcessGroup: 1, Session: 1, SharesDirectories: true}},
 		"outside":            {one(), {Id: 2, Pid: 2, Parent: 1}},
 	} {
 		if steps, err := plan(nodes, nil, 1, 1); err == nil {

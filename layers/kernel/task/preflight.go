@@ -125,6 +125,15 @@ func (s sharing) add(pid int) error {
 		if err != nil {
 			return err
 		}
+		if res == target.ResourceFS && with != 0 {
+			ok, err := target.SharesDirectories(pid)
+			if err != nil {
+				return err
+			}
+			if ok {
+				continue // by a fork that leaves them in common
+			}
+		}
 		if with != 0 && lasting(pid, with, res) {
 			return &refusal{fmt.Sprintf("process %d", pid), fmt.Sprintf("it shares its %s with process %d, which this version does not carry", what, with), ""}
 		}

@@ -11,7 +11,7 @@
 // child of the init. Of a zombie its ids, name and status are carried, but
 // neither what it used nor its user, and no mark of a core file.
 //
-// Refused are processes that share memory, descriptors, directories or signal
+// Refused are processes that share memory, descriptors or signal
 // handlers with another process, and those in a namespace of their own.
 //
 // Sources: proc(5), clone(2), set_tid_address(2), set_robust_list(2), rseq(2)

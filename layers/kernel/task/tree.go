@@ -109,6 +109,9 @@ func describeProcess(p *target.Process, inside map[int]int) (*state.Node, error)
 	if n.Stopped, err = stopped(p); err != nil {
 		return nil, err
 	}
+	if n.SharesDirectories, err = p.SharesDirectories(); err != nil {
+		return nil, err
+	}
 	n.ChildSubreaper, err = adoptsOrphans(p)
 	return n, err
 }

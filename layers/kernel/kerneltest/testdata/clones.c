@@ -17,7 +17,7 @@ static void verify(void) {}
 
 int main(int argc, char **argv) {
   static const struct { const char *name; int flags; } kinds[] = {
-    {"memory", CLONE_VM}, {"descriptors", CLONE_FILES}, {"directory", CLONE_FS}, {"handlers", CLONE_VM | CLONE_SIGHAND}, {"mounts", CLONE_NEWNS}, {"hostname", CLONE_NEWUTS},
+    {"memory", CLONE_VM}, {"descriptors", CLONE_FILES}, {"handlers", CLONE_VM | CLONE_SIGHAND}, {"mounts", CLONE_NEWNS}, {"hostname", CLONE_NEWUTS},
   };
   for (unsigned i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
     if (argc > 1 && strcmp(argv[1], kinds[i].name) == 0)
