@@ -95,7 +95,11 @@ func (x *Exporter) after(ctx context.Context, early error) (Result, error) {
 		return x.end(ctx, StateHeld, err)
 	}
 	if x.leave {
-		if err := x.pushLeft(ctx); err != nil {
+		err := x.pushLeft(ctx)
+		if err != nil {
+			err = x.drain(ctx, err)
+		}
+		if err != nil {
 			return x.end(ctx, StateHeld, fmt.Errorf("the copy runs and waits for state of this container, which stays frozen: %w", err))
 		}
 	}
@@ -109,6 +113,20 @@ func (x *Exporter) after(ctx context.Context, early error) (Result, error) {
 		return x.end(ctx, StateFailed, fmt.Errorf("the container was exported and ended, but: %w", err))
 	}
 	return x.end(ctx, StateDone, nil)
+}
+
+// drain waits for the copy to fetch what could not be pushed.
+func (x *Exporter) drain(ctx context.Context, cause error) error {
+	if x.opts.Drain == nil || x.current() != StateLeft {
+		return cause
+	}
+	x.update(func(r *Result) { r.Warnings = append(r.Warnings, cause.Error()) })
+	x.quit()
+	err := x.call(context.WithoutCancel(ctx), Place{Call: "drain"}, x.opts.Drain)
+	if err != nil {
+		return errors.Join(cause, err)
+	}
+	return nil
 }
 
 // pushLeft exports what the copy still lacks.

@@ -175,6 +175,10 @@ func (x *Exporter) close() error {
 	return x.lastCall(context.Background(), Place{Call: "close medium"}, func(context.Context) error { return x.opts.Medium.Close() })
 }
 
+// LeavesBehind reports whether state stays behind at the switch. It may be asked
+// from Switch on.
+func (x *Exporter) LeavesBehind() bool { return x.leave }
+
 func (x *Exporter) backward() []record.ProcessID {
 	ids := slices.Clone(x.held)
 	slices.Reverse(ids)

@@ -157,6 +157,10 @@ func (m *Importer) buildOne(ctx context.Context, st record.Stage, sub Subsystem)
 	})
 }
 
+// MoreFollows reports whether state was left behind at the switch. It may be
+// asked from Ready on.
+func (m *Importer) MoreFollows() bool { return m.more }
+
 // ready waits for the permission to run.
 func (m *Importer) ready(ctx context.Context) error {
 	if err := m.to(StateReady); err != nil {

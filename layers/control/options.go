@@ -80,6 +80,10 @@ type ExportOptions struct {
 	// Prepare returns when the destination can take the container. It is called
 	// after the pre-flight, while the tasks run. nil: nothing to wait for.
 	Prepare func(ctx context.Context) error
+	// Drain is called when what was left behind could not be pushed to the running
+	// copy: it returns when the copy has fetched all of it by itself. There is no
+	// way back, so no watchdog ends it. nil: the tasks are held.
+	Drain func(ctx context.Context) error
 	// Switch is the point of decision of a move, called when everything is
 	// flushed and the container is sealed. nil decides for the image as soon as
 	// it is flushed. If it panics or never returns, the verdict is
@@ -105,6 +109,10 @@ type ImportOptions struct {
 	// nil when the copy is the container from here on (COMMIT was received and
 	// written down). nil means at once: a local restore.
 	Ready func(ctx context.Context) error
+	// Fill is called when what was left behind has stopped coming: it returns when
+	// all of it was fetched otherwise. The copy runs, so no watchdog ends it. nil:
+	// the import is held.
+	Fill func(ctx context.Context) error
 	// Running is called when every task was let go. Its error is reported, but
 	// the copy runs on. May be nil.
 	Running func(ctx context.Context) error

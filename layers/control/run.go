@@ -48,7 +48,11 @@ func (m *Importer) afterwards(ctx context.Context) (Result, error) {
 		if err := m.to(StateFilling); err != nil {
 			return m.conclude(ctx, StateHeld, &Error{Side: m.side, At: StateRunning, Cause: err, Ran: true})
 		}
-		if err := m.receiveAll(ctx); err != nil {
+		err := m.receiveAll(ctx)
+		if err != nil {
+			err = m.fill(ctx, err)
+		}
+		if err != nil {
 			err = fmt.Errorf("the copy runs, but waits where it needs what was left behind: %w", errors.Join(err, told))
 			return m.conclude(ctx, StateHeld, &Error{Side: m.side, At: StateFilling, Cause: err, Ran: true, Undo: m.close()})
 		}
@@ -56,6 +60,20 @@ func (m *Importer) afterwards(ctx context.Context) (Result, error) {
 	closed := m.close()
 	m.update(func(r *Result) { r.Warnings = append(r.Warnings, lines(told, closed)...) })
 	return m.conclude(ctx, StateDone, nil)
+}
+
+// fill fetches what has stopped coming.
+func (m *Importer) fill(ctx context.Context, cause error) error {
+	if m.opts.Fill == nil {
+		return cause
+	}
+	m.update(func(r *Result) { r.Warnings = append(r.Warnings, cause.Error()) })
+	m.quit()
+	err := m.call(context.WithoutCancel(ctx), Place{Call: "fill"}, m.opts.Fill)
+	if err != nil {
+		return errors.Join(cause, err)
+	}
+	return nil
 }
 
 func lines(errs ...error) (s []string) {

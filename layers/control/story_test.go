@@ -76,8 +76,8 @@ type teller struct {
 	names  []string
 	refuse bool
 	// prepared: the import tells when its frame stands.
-	prepared bool
-	elapsed  bool
+	prepared, fill bool
+	elapsed        bool
 }
 
 func tell(t *testing.T, story string) string {
@@ -163,6 +163,10 @@ func (s *teller) line(f []string) error {
 		s.exp.Switch = s.verdict(args[0])
 	case "prepare":
 		s.exp.Prepare = func(ctx context.Context) error { return s.w.call(ctx, "prepare", nil) }
+	case "drain":
+		s.exp.Drain = func(ctx context.Context) error { return s.w.call(ctx, "drain", nil) }
+	case "fill":
+		s.fill = true
 	case "prepared":
 		s.prepared = true
 	case "failing":
@@ -249,6 +253,9 @@ func (s *teller) runImport(ctx context.Context) (Result, error) {
 	i := ImportOptions{Tuning: s.tune, Container: w, Medium: w, Subsystems: s.subs}
 	if s.names != nil {
 		i.Manifest = func(ctx context.Context) ([]string, error) { return s.names, w.call(ctx, "manifest", nil) }
+	}
+	if s.fill {
+		i.Fill = func(ctx context.Context) error { return w.call(ctx, "fill", nil) }
 	}
 	if s.prepared {
 		i.Prepared = func(ctx context.Context) error { return w.call(ctx, "tell prepared", nil) }

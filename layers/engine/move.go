@@ -5,6 +5,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"time"
 
@@ -67,12 +68,26 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 	}
 	point("source: manifest sent")
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
-	x := control.NewExport(control.ExportOptions{
-		Tuning: moveTuning(p, "source", func(ctx context.Context, cause error) {
-			sw.Failing(ctx, cause)
-			out.Abandon()
-		}), Container: source{src}, Subsystems: instances, Medium: md,
-		Strategy: strategy, Prepare: sw.Prepare, Switch: sw.Switch,
+	var x *control.Exporter
+	tune := moveTuning(p, "source", func(ctx context.Context, cause error) {
+		sw.Failing(ctx, cause)
+		out.Abandon()
+	})
+	tune.Observer = whenWhole(tune.Observer, control.StateCleaning, log)
+	x = control.NewExport(control.ExportOptions{
+		Tuning: tune, Container: source{src}, Subsystems: instances, Medium: md,
+		Strategy: strategy, Prepare: sw.Prepare,
+		Switch: func(ctx context.Context) (control.Verdict, error) {
+			log.state.Left = x.LeavesBehind()
+			return sw.Switch(ctx)
+		},
+		Drain: func(ctx context.Context) error {
+			slog.Warn("what was left behind could not be pushed: the copy fetches it", "token", m.Token)
+			return peer.drain(ctx, func(ctx context.Context) (bool, error) {
+				said, whole, err := resolve.AskWhole(ctx, m)
+				return said == handover.Running && whole, err
+			})
+		},
 	})
 	stop := p.watch(x.Status)
 	result, err := x.Run(ctx)
@@ -116,8 +131,10 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 		return errors.Join(err, in.Close())
 	}
 	point("destination: manifest read")
+	var x *control.Importer
 	fr.Releasing = func() error {
 		log.count()
+		log.state.Left = x.MoreFollows()
 		return sw.Releasing()
 	}
 	peer := &peer{}
@@ -125,14 +142,27 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	peer.bind(in, in.puller, plain)
 	instances, times := forControl(plain, frame{fr}.traced)
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
-	x := control.NewImport(control.ImportOptions{
-		Tuning: moveTuning(p, "destination", sw.Failing), Container: frame{fr}, Medium: in,
+	tune := moveTuning(p, "destination", sw.Failing)
+	tune.Observer = whenWhole(tune.Observer, control.StateDone, log)
+	x = control.NewImport(control.ImportOptions{
+		Tuning: tune, Container: frame{fr}, Medium: in,
 		Subsystems: instances,
 		Manifest:   func(context.Context) ([]string, error) { return manifest.Names(), nil },
 		Prepared:   sw.Prepared, Ready: sw.Ready,
 		Running: func(ctx context.Context) error {
 			in.goodbye = sw.Goodbye
 			return sw.Running(ctx)
+		},
+		Fill: func(ctx context.Context) error {
+			in.goodbye = nil // the source has nothing more to say there
+			if err := peer.fill(ctx); err != nil {
+				return err
+			}
+			if err := log.whole(); err != nil {
+				return err
+			}
+			peer.tellWhole()
+			return nil
 		},
 	})
 	stop := p.watch(x.Status)
@@ -208,6 +238,28 @@ func newJournal(j *job.Job, side journal.Side, token wire.Token) (*entries, erro
 func (e *entries) Write(entry handover.Entry) error {
 	e.state.Entry = entry
 	return journal.Write(e.dir, e.state)
+}
+
+// whole notes that nothing of what was left behind is missing any more.
+func (e *entries) whole() error {
+	if !e.state.Left {
+		return nil
+	}
+	e.state.Left = false
+	return journal.Write(e.dir, e.state)
+}
+
+// whenWhole is an observer that notes it at a state.
+func whenWhole(observe control.Observer, at control.State, log *entries) control.Observer {
+	return func(t control.Transition) {
+		observe(t)
+		if t.To != at {
+			return
+		}
+		if err := log.whole(); err != nil {
+			slog.Error("journal", "error", err)
+		}
+	}
 }
 
 // count notes how many processes a whole copy has.

@@ -22,3 +22,11 @@ type Commander interface {
 type Puller interface {
 	Pull(ctx context.Context, want record.Pull) (r *record.Record, done func(), err error)
 }
+
+// Filler is a Subsystem whose state may be left behind at the switch. Fill is
+// called on a copy that runs, when the rest has stopped coming: it fetches by
+// pulls (target.Env.Peer) what is still missing and returns when nothing is. It
+// waits for the source as long as that takes.
+type Filler interface {
+	Fill(ctx context.Context) error
+}

@@ -99,11 +99,32 @@ func (s *source) settle() error {
 		slog.Error("the container stays frozen until its destination answers", "container", s.r.ID, "error", err)
 		s.state.Entry = handover.EntryCommitted
 	}
+	if s.state.Entry == handover.EntryMoved && s.state.Left {
+		return s.keepLeft()
+	}
 	machine, actions := handover.RecoverSource(s.state.Entry)
 	if done, err := s.perform(actions); done {
 		return err
 	}
 	return s.resolve(machine)
+}
+
+// keepLeft keeps the frozen tasks, whose engine has failed, as long as the copy
+// lacks what they hold: until the destination says that it has everything, or
+// the container is killed.
+func (s *source) keepLeft() error {
+	const every = 2 * time.Second
+	slog.Error("the copy runs and may wait for state of this container, which stays frozen; kill it when the copy is of no use any more",
+		"container", s.r.ID, "token", s.to.Token, "destination", s.to.Host, "error", s.cause)
+	for ; ; time.Sleep(every) {
+		if st, err := s.r.Container.Status(); err == nil && st.State == runtime.StateStopped {
+			return s.cause
+		}
+		said, whole, err := resolve.AskWhole(context.Background(), s.to)
+		if err == nil && said == handover.Running && whole {
+			return end(s.r)
+		}
+	}
 }
 
 // resolve asks the destination until it is known what became of the copy, or
@@ -178,20 +199,18 @@ func end(r shim.CheckpointRequest) error {
 // arrived asks the journal what became of a copy whose engine has failed: it may
 // run whole all the same.
 func arrived(dir string, from address.Incoming, request string, cause error) error {
-	var told *job.Failure
-	if errors.As(cause, &told) && told.End == "held" {
-		return cause // it waits for what was left behind
-	}
 	s, err := journal.Read(dir, from.Token, journal.Destination)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && s.Request != request {
 		return cause // the engine did not come so far
 	}
-	said, err := journal.Answer(dir, from.Token)
+	said, whole, err := journal.AnswerWhole(dir, from.Token)
 	switch {
 	case errors.Is(err, journal.ErrUnknown):
 		return cause
 	case err != nil:
 		return errors.Join(cause, err)
+	case said == handover.Running && !whole:
+		return fmt.Errorf("the copy lacks what was left behind at the switch, and nobody can bring it any more: %w", cause)
 	case said == handover.Running:
 		slog.Warn("the copy runs, though its engine has failed", "token", from.Token, "error", cause)
 		return nil

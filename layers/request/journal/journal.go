@@ -56,8 +56,11 @@ type State struct {
 	Init   Process `json:"init"`
 	// Freezer is the container's cgroup, and Tasks the number of processes that a
 	// whole copy has (known from COMMITTED on).
-	Freezer string    `json:"freezer,omitempty"`
-	Tasks   int       `json:"tasks,omitempty"`
+	Freezer string `json:"freezer,omitempty"`
+	Tasks   int    `json:"tasks,omitempty"`
+	// Left: state was left behind at the switch and has not all arrived. The
+	// source's tasks hold it.
+	Left    bool      `json:"left,omitempty"`
 	Updated time.Time `json:"updated"`
 }
 

@@ -29,24 +29,31 @@ const settleTime = 2 * time.Second
 // Errors: ErrUnknown; or the journal cannot be read or written, which says
 // nothing about the copy.
 func Answer(dir string, token wire.Token) (handover.Message, error) {
+	m, _, err := AnswerWhole(dir, token)
+	return m, err
+}
+
+// AnswerWhole says beside Answer whether the copy has everything: false where
+// what was left behind at the switch has not all come.
+func AnswerWhole(dir string, token wire.Token) (m handover.Message, whole bool, err error) {
 	unlock, err := Lock(dir, token, Destination)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, errors.Join(ErrUnknown, err)
+		return 0, false, errors.Join(ErrUnknown, err)
 	}
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer unlock()
 	s, err := Read(dir, token, Destination)
 	if errors.Is(err, fs.ErrNotExist) {
 		_ = os.Remove(Path(dir, token, Destination) + lockSuffix)
-		return 0, errors.Join(ErrUnknown, err)
+		return 0, false, errors.Join(ErrUnknown, err)
 	}
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	if (s.Entry == handover.EntryNone || s.Entry == handover.EntryCommitted) && s.Engine.Alive() {
-		return handover.Ready, nil
+		return handover.Ready, !s.Left, nil
 	}
 	_, actions := handover.RecoverDestination(s.Entry, s.whole())
 	said := handover.Message(0)
@@ -55,13 +62,13 @@ func Answer(dir string, token wire.Token) (handover.Message, error) {
 		case handover.Journal:
 			s.Entry = a.Entry
 			if err := Write(dir, s); err != nil {
-				return 0, err
+				return 0, false, err
 			}
 		case handover.Send:
 			said = a.Message
 		}
 	}
-	return said, nil
+	return said, !s.Left, nil
 }
 
 // whole reports whether the copy of a dead engine runs: its first process lives,

@@ -8,9 +8,10 @@
 //	  preamble (Resolve), TLS     ->
 //	  Hello (Resolve, token)      ->
 //	  Command control COMMIT      ->
-//	                              <-    Answer READY | RUNNING | ABORTED | LOST | UNKNOWN
+//	                              <-    Answer READY | RUNNING | RUNNING, FILLING | ABORTED | LOST | UNKNOWN
 //
-// The question may be repeated. READY means that the destination is still at it.
+// The question may be repeated. READY means that the destination is still at it,
+// FILLING that the copy waits for what was left behind at the switch.
 // UNKNOWN proves nothing, since a host that was started anew has forgotten.
 package resolve
 
@@ -20,6 +21,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/io-mig/mig/layers/control/handover"
@@ -41,6 +43,7 @@ const (
 const (
 	receiver = "control"
 	unknown  = "UNKNOWN"
+	filling  = ", FILLING" // behind RUNNING
 )
 
 // Serve answers one source on a connection that is authenticated and past its
@@ -84,8 +87,11 @@ func answer(conn net.Conn, body []byte, token wire.Token, dir string) error {
 	if c.To != receiver || c.Verb != handover.Commit.String() || number == 0 {
 		return fmt.Errorf("%w: %q is asked to %q", wire.ErrProtocol, c.To, c.Verb)
 	}
-	said, err := journal.Answer(dir, token)
+	said, whole, err := journal.AnswerWhole(dir, token)
 	text := said.String()
+	if said == handover.Running && !whole {
+		text += filling
+	}
 	if errors.Is(err, journal.ErrUnknown) {
 		text, err = unknown, nil
 	}
@@ -123,49 +129,65 @@ func read(conn net.Conn, want wire.Type) ([]byte, error) {
 // Ask asks the destination of a move once. Errors: journal.ErrUnknown, or it
 // could not be asked.
 func Ask(ctx context.Context, m address.Move) (handover.Message, error) {
+	said, _, err := AskWhole(ctx, m)
+	return said, err
+}
+
+// AskWhole asks beside Ask whether a copy that runs has everything.
+func AskWhole(ctx context.Context, m address.Move) (said handover.Message, whole bool, err error) {
 	conn, err := outgoing.Dial(ctx, m, wire.Resolve)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	said, err := ask(conn, m.Token)
-	if err != nil {
-		return 0, fmt.Errorf("ask %s about move %s: %w", m.Host, m.Token, err)
+	text, err := ask(conn, m.Token)
+	if err == nil {
+		said, whole, err = understand(text)
 	}
-	return said, nil
+	if err != nil {
+		return 0, false, fmt.Errorf("ask %s about move %s: %w", m.Host, m.Token, err)
+	}
+	return said, whole, nil
 }
 
-func ask(conn net.Conn, token wire.Token) (handover.Message, error) {
+func ask(conn net.Conn, token wire.Token) (string, error) {
 	frames := wire.Greeting{Count: 1, Purpose: wire.Resolve, Token: token}.Append(nil)
 	frames, err := wire.AppendCommand(frames, 1, record.Command{To: receiver, Verb: handover.Commit.String()})
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	if err := conn.SetWriteDeadline(time.Now().Add(idle)); err != nil {
-		return 0, err
+		return "", err
 	}
 	if _, err := conn.Write(frames); err != nil {
-		return 0, err
+		return "", err
 	}
 	body, err := read(conn, wire.Answer)
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	_, text, failed, err := wire.DecodeAnswer(body)
 	switch {
 	case err != nil:
-		return 0, err
+		return "", err
 	case failed:
-		return 0, fmt.Errorf("it cannot tell: %q", text)
-	case string(text) == unknown:
-		return 0, journal.ErrUnknown
+		return "", fmt.Errorf("it cannot tell: %q", text)
 	}
+	return string(text), nil
+}
+
+// understand reads an answer.
+func understand(text string) (said handover.Message, whole bool, err error) {
+	if text == unknown {
+		return 0, false, journal.ErrUnknown
+	}
+	text, left := strings.CutSuffix(text, filling)
 	for _, m := range []handover.Message{handover.Ready, handover.Running, handover.Aborted, handover.Lost} {
-		if string(text) == m.String() {
-			return m, nil
+		if text == m.String() {
+			return m, !left, nil
 		}
 	}
-	return 0, fmt.Errorf("%w: it answers %q", wire.ErrProtocol, text)
+	return 0, false, fmt.Errorf("%w: it answers %q", wire.ErrProtocol, text)
 }

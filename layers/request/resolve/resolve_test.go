@@ -83,6 +83,15 @@ func TestAsk(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	for _, left := range []bool{true, false} {
+		if err := journal.Write(dir, journal.State{Token: m.Token, Side: journal.Destination, Entry: handover.EntryRunning, Engine: self, Left: left}); err != nil {
+			t.Fatal(err)
+		}
+		if got, whole, err := AskWhole(t.Context(), m); err != nil || got != handover.Running || whole == left {
+			t.Errorf("left %v: %s, whole %v, %v", left, got, whole, err)
+		}
+		<-errs
+	}
 	if err := os.WriteFile(journal.Path(dir, m.Token, journal.Destination), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
