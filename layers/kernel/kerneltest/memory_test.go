@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/io-mig/mig/layers/kernel/cpu"
 	"github.com/io-mig/mig/layers/kernel/credential"
@@ -43,6 +44,34 @@ func TestMemory(t *testing.T) {
 			}, base...)
 		})
 	}
+}
+
+// TestLockedFuture: new mappings are locked as before.
+func TestLockedFuture(t *testing.T) {
+	for _, how := range []string{"none", "future", "onfault"} {
+		t.Run(how, func(t *testing.T) {
+			kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/locked.c", Args: []string{how}, Generations: 2, LeaveRunning: true}, base...)
+		})
+	}
+}
+
+// TestManyMappings: the time is in proportion to their number.
+func TestManyMappings(t *testing.T) {
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/mappings.c"})
+	c.Verify()
+	begun := time.Now()
+	image, err := c.Export(false, base...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exported := time.Since(begun)
+	c.Stop()
+	begun = time.Now()
+	if c, err = c.Import(image, base...); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("60,000 mappings: export %v, import %v", exported, time.Since(begun))
+	c.Verify()
 }
 
 func TestFiftyGenerations(t *testing.T) {

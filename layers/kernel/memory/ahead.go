@@ -43,6 +43,8 @@ type ahead struct {
 	// often.
 	stopped time.Duration
 	stops   int
+	// lockFuture are the process's flags of mlockall(2) for new mappings.
+	lockFuture uint32
 }
 
 // round is one early round of one process.

@@ -110,7 +110,6 @@ func refuse(m *procfs.SmapsMapping) *refusal {
 		{procfs.VMShadowStack, "is a shadow stack"},
 		{procfs.VMPFNMap | procfs.VMIO | procfs.VMMixed, "maps a device"},
 		{procfs.VMSync, "maps persistent memory (MAP_SYNC)"},
-		{procfs.VMSealed, "is sealed by mseal(2)"},
 	} {
 		if m.Flags&f.flag != 0 {
 			return &refusal{at, f.why, ""}

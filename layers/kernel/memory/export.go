@@ -150,6 +150,7 @@ func (s *Subsystem) exportLayout(ctx context.Context, p *target.Process, out rec
 	if err != nil {
 		return nil, err
 	}
+	space.MlockFuture = a.lockFuture
 	if err := s.nameShared(mappings); err != nil {
 		return nil, err
 	}

@@ -45,6 +45,10 @@ func (s *Subsystem) Restart(ctx context.Context, step record.Step, in *record.Re
 		return s.receive(ctx, t, l, in)
 	case step.Stage == record.StageBuild:
 		return s.build(t, l)
+	case step.Stage == record.StageResume:
+		if err := seal(t, l); err != nil {
+			return record.Progress{}, fmt.Errorf("memory: process %d: %w", t.ID, err)
+		}
 	}
 	return record.Progress{Done: true}, nil
 }

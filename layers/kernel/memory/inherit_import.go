@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sort"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -130,10 +131,8 @@ func intersects(runs []run, start, end uint64) bool {
 // covers: all of m is mapped here, too, in a way from which m can be made.
 func (l *layout) covers(m *state.Mapping) bool {
 	at := m.Start
-	for _, o := range l.mappings {
-		if end(o) <= at {
-			continue
-		}
+	first := sort.Search(len(l.mappings), func(i int) bool { return end(l.mappings[i]) > at })
+	for _, o := range l.mappings[first:] {
 		if o.Start > at || !alike(o, m) {
 			return false
 		}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/io-mig/mig/layers/kernel/target"
@@ -67,6 +68,8 @@ func (l *layout) receiveSpace(payload []byte) error {
 		return fmt.Errorf("%w: %d mappings", errLayout, sp.Mappings)
 	case len(sp.Auxv) > maxAuxv || len(sp.Auxv)%16 != 0:
 		return fmt.Errorf("%w: auxiliary vector of %d bytes", errLayout, len(sp.Auxv))
+	case sp.MlockFuture&^(unix.MCL_FUTURE|mclOnFault) != 0:
+		return fmt.Errorf("%w: flags %#x for new mappings", errLayout, sp.MlockFuture)
 	case !validPath(sp.Exe):
 		return fmt.Errorf("%w: executable %q", errLayout, sp.Exe)
 	case !validRange(sp.VdsoStart, sp.VdsoLength) && sp.VdsoLength != 0:

@@ -47,6 +47,12 @@ func TestHostileLayoutIsRefused(t *testing.T) {
 	if _, err := receiveAll(t, good(), anon(0x10000, 4)); err != nil {
 		t.Fatalf("a valid layout: %v", err)
 	}
+	if sp := good(); true {
+		sp.MlockFuture = 1 // MCL_CURRENT
+		if _, err := receiveAll(t, sp, anon(0x10000, 4)); err == nil {
+			t.Error("mlockall flags: accepted")
+		}
+	}
 	file := func(change func(*state.Mapping)) *state.Mapping {
 		m := &state.Mapping{Start: 0x10000, Length: pageSize, Protection: 5, Backing: state.Backing_BACKING_FILE, Path: "/lib/x.so"}
 		change(m)

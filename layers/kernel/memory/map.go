@@ -4,6 +4,7 @@ package memory
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -43,7 +44,10 @@ func (s *Subsystem) mapAll(t *target.Task, l *layout) error {
 	if err := mapVDSO(t, l.space); err != nil {
 		return err
 	}
-	fresh := slices.DeleteFunc(slices.Clone(l.mappings), func(m *state.Mapping) bool { return slices.Contains(keep, m) })
+	fresh := slices.DeleteFunc(slices.Clone(l.mappings), func(m *state.Mapping) bool {
+		_, kept := slices.BinarySearchFunc(keep, m.Start, func(k *state.Mapping, at uint64) int { return cmp.Compare(k.Start, at) })
+		return kept
+	})
 	if err := s.mapFresh(t, l, fresh); err != nil {
 		return err
 	}

@@ -25,6 +25,9 @@ func (a *ahead) stoppedSmaps(p *target.Process) ([]procfs.SmapsMapping, error) {
 	if err == nil && smaps == nil {
 		smaps, err = p.Proc.Smaps()
 	}
+	if err == nil {
+		a.lockFuture, err = lockedFuture(p, smaps)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -7,11 +7,13 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 #include "kerneltest.h"
 
 #define MB (1 << 20)
+#define SYS_MSEAL 462
 #define PAGE 4096
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
@@ -21,6 +23,7 @@
 #endif
 
 static uint32_t generation;
+static char *sealed, *sealed_exec;
 static long huge_before;
 
 static void fill(char *p, size_t n, uint32_t seed) {
@@ -131,6 +134,11 @@ static void prepare(const char *path) {
     fill(advised[i].p, 4 * PAGE, 500 + i);
     MUST(madvise(advised[i].p, 4 * PAGE, advised[i].advice) == 0);
   }
+  sealed = map(4 * PAGE, PROT_READ | PROT_WRITE, 0);
+  fill(sealed, 4 * PAGE, 11);
+  sealed_exec = map(PAGE, PROT_READ | PROT_WRITE, 0);
+  MUST(mprotect(sealed_exec, PAGE, PROT_READ) == 0);
+  if (syscall(SYS_MSEAL, sealed, 4 * PAGE, 0) != 0 || syscall(SYS_MSEAL, sealed_exec, PAGE, 0) != 0) sealed = NULL;
   brk0 = sbrk(5 * PAGE);
   MUST(brk0 != (void *)-1);
   fill(brk0, 5 * PAGE, 8);
@@ -173,6 +181,11 @@ static void kinds(void) {
     CHECK(has(droppable, "dp"), "droppable no more");
   }
   CHECK(((int (*)(void))code)() == 42);
+  if (sealed) {
+    compare("sealed", sealed, 4 * PAGE, 11);
+    CHECK(munmap(sealed, PAGE) < 0 && errno == EPERM && has(sealed, "sl"), "a sealed mapping is open");
+    CHECK(mprotect(sealed_exec, PAGE, PROT_READ | PROT_WRITE) < 0 && errno == EPERM, "a sealed mapping is open");
+  }
 }
 
 static void verify(void) {
