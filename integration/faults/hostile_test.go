@@ -57,9 +57,9 @@ var beyond = map[string]asked{
 	"pid-of-another":    {[]string{"task/1.pid=77"}, `pid 77`},
 	"process-of-nobody": {[]string{"task/1!process=4294967295"}, `process`},
 
-	"registers-short":   {[]string{"cpu/2.registers=abc"}, `cpu`},
-	"registers-of-ring": {[]string{"cpu/2.registers=hex:" + strings.Repeat("ff", 27*8)}, `cpu|register`},
-	"xsave-short":       {[]string{"cpu/2.xsave=abc"}, `cpu|xsave|XSAVE`},
+	"registers-short":   {[]string{"cpu/3.thread[0].registers=abc"}, `cpu`},
+	"registers-of-ring": {[]string{"cpu/3.thread[0].registers=hex:" + strings.Repeat("ff", 27*8)}, `cpu|register`},
+	"xsave-short":       {[]string{"cpu/3.thread[0].xsave=abc"}, `cpu|xsave|XSAVE`},
 	"xsave-beyond":      {[]string{"cpu/1.component[].offset=4294967295"}, `cpu|component|XSAVE`},
 
 	"signal-unknown": {[]string{"signal/1.action[0].signal=4000000000"}, `signal`},

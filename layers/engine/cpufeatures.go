@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/io-mig/mig/layers/kernel/procfs"
 )
@@ -28,7 +29,9 @@ var userFeatures = strings.Fields(`
 
 // cpuFeatures are this machine's features that a program can use, sorted.
 // Where the CPUs differ, only what all of them have counts.
-func cpuFeatures() ([]string, error) {
+var cpuFeatures = sync.OnceValues(readCPUFeatures)
+
+func readCPUFeatures() ([]string, error) {
 	cpus, err := procfs.Host().CPUInfo()
 	if err != nil {
 		return nil, fmt.Errorf("read the CPU's features: %w", err)

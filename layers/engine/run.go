@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/tracer"
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/enginepipe"
@@ -22,12 +24,28 @@ import (
 func Main() int {
 	// A batch of remote calls must not be held up by our own collector, and the
 	// engine lives for one event only.
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(memoryLimit)
+	go warmUp() // while the job is on its way
 	err := enginepipe.Serve(enginepipe.FD, Run)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mig engine:", err)
 		return 1
 	}
 	return 0
+}
+
+const (
+	// gcPercent lets a small event end before the first collection.
+	gcPercent = 400
+	// memoryLimit makes a large one collect more often, in bytes.
+	memoryLimit = 40 << 20
+)
+
+// warmUp does what every job needs and no job decides.
+func warmUp() {
+	_, _ = cpuFeatures()
+	tracer.HostXSave()
 }
 
 // Run does one job.

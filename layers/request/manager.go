@@ -72,6 +72,12 @@ func NewManager(o Options) (*Manager, error) {
 // sets the Token, too, unless the hosts of a move have agreed on one. A returned error means that nothing was started. The files are those of
 // Job.Files and may be closed on return. The end of ctx cancels the request.
 func (m *Manager) Submit(ctx context.Context, j job.Job, files ...*os.File) (*Handle, error) {
+	return m.SubmitTo(ctx, m.opts.Engine, j, files...)
+}
+
+// SubmitTo is Submit for an engine of the caller's, one that was prepared for
+// example.
+func (m *Manager) SubmitTo(ctx context.Context, engine Engine, j job.Job, files ...*os.File) (*Handle, error) {
 	if err := m.accept(&j, len(files)); err != nil {
 		return nil, err
 	}
@@ -99,7 +105,7 @@ func (m *Manager) Submit(ctx context.Context, j job.Job, files ...*os.File) (*Ha
 		})
 		context.AfterFunc(ctx, func() { t.Stop() })
 	}
-	run, err := m.opts.Engine.Start(ctx, &j, files)
+	run, err := engine.Start(ctx, &j, files)
 	if err != nil {
 		h.finish(job.Progress{}, err)
 		return nil, fmt.Errorf("request %s: %w", j.Request, err)

@@ -55,6 +55,22 @@ func (p *ProcessEngine) Start(ctx context.Context, j *job.Job, files []*os.File)
 	if err := j.Valid(); err != nil {
 		return nil, err
 	}
+	logName := ""
+	if p.Log != nil {
+		logName = p.Log(j)
+	}
+	r, err := p.launch(logName)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.begin(ctx, j, files); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// launch spawns an engine that waits for its job.
+func (p *ProcessEngine) launch(logName string) (*process, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
@@ -63,10 +79,6 @@ func (p *ProcessEngine) Start(ctx context.Context, j *job.Job, files []*os.File)
 	conn, err := enginepipe.NewConn(ours)
 	if err != nil {
 		return nil, err
-	}
-	logName := ""
-	if p.Log != nil {
-		logName = p.Log(j)
 	}
 	out, err := newOutput(logName)
 	if err != nil {
@@ -87,14 +99,25 @@ func (p *ProcessEngine) Start(ctx context.Context, j *job.Job, files []*os.File)
 	if r.grace <= 0 {
 		r.grace = DefaultGrace
 	}
-	if err := conn.Send(enginepipe.Message{Job: j}, sendTimeout, files...); err != nil {
-		r.cmd.Process.Kill()
-		go r.supervise(ctx)
-		_, died := r.Wait()
-		return nil, errors.Join(fmt.Errorf("send the job to the engine: %w", err), died)
+	return r, nil
+}
+
+// begin sends the job and supervises it from then on. After an error the
+// process is gone.
+func (r *process) begin(ctx context.Context, j *job.Job, files []*os.File) error {
+	if err := r.conn.Send(enginepipe.Message{Job: j}, sendTimeout, files...); err != nil {
+		return errors.Join(fmt.Errorf("send the job to the engine: %w", err), r.discard(ctx))
 	}
 	go r.supervise(ctx)
-	return r, nil
+	return nil
+}
+
+// discard ends a process that has no job. It returns how it ended.
+func (r *process) discard(ctx context.Context) error {
+	r.cmd.Process.Kill()
+	go r.supervise(ctx)
+	_, died := r.Wait()
+	return died
 }
 
 // spawn starts the process.

@@ -347,3 +347,44 @@ func TestRefusals(t *testing.T) {
 		t.Error("a refused request has a status")
 	}
 }
+
+// TestPrepared: a prepared process does the job; one that is gone is replaced;
+// one that got no job ends with Close.
+func TestPrepared(t *testing.T) {
+	e := testEngine(t)
+	m := testManager(t, e)
+	q := e.Prepare()
+	waiting := <-q.waiting
+	q.waiting <- waiting
+	h, err := m.SubmitTo(t.Context(), q, testJob("progress"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.Status().Engine; got != waiting.cmd.Process.Pid {
+		t.Errorf("process %d did the job, not %d, which was prepared", got, waiting.cmd.Process.Pid)
+	}
+
+	q = e.Prepare()
+	waiting = <-q.waiting
+	_ = waiting.cmd.Process.Kill()
+	_, _ = waiting.cmd.Process.Wait()
+	q.waiting <- waiting
+	if h, err = m.SubmitTo(t.Context(), q, testJob("progress")); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Wait(t.Context()); err != nil {
+		t.Errorf("with a prepared process that has died: %v", err)
+	}
+
+	q = e.Prepare()
+	waiting = <-q.waiting
+	q.waiting <- waiting
+	q.Close()
+	if err := syscall.Kill(waiting.cmd.Process.Pid, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("after Close: %v", err)
+	}
+	q.Close()
+}

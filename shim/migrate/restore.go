@@ -31,6 +31,8 @@ type restore struct {
 	// from is where a moved container comes from, nil for an image.
 	from    *address.Incoming
 	journal string
+	// engine starts while the frame is created.
+	engine *request.Prepared
 	// socket is the engine's end of the pair whose other end the frame has.
 	socket *os.File
 }
@@ -59,6 +61,7 @@ func (m *Migrator) PrepareRestore(_ context.Context, r shim.RestoreRequest) (_ s
 		}
 		x.from = &from
 	}
+	x.engine = manager.Prepare()
 	defer func() {
 		if err != nil {
 			_ = x.Close()
@@ -93,7 +96,7 @@ func (x *restore) Run(ctx context.Context, c *runtime.Container) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	h, err := x.manager.Submit(ctx, j, x.socket, tell)
+	h, err := x.manager.SubmitTo(ctx, x.engine, j, x.socket, tell)
 	if err != nil {
 		return err
 	}
@@ -152,6 +155,9 @@ func (x *restore) job(c *runtime.Container) (job.Job, error) {
 // Close frees the frame's files.
 func (x *restore) Close() error {
 	var errs []error
+	if x.engine != nil {
+		x.engine.Close()
+	}
 	for _, f := range []*os.File{x.frame.ELF, x.frame.Socket, x.socket} {
 		if f != nil {
 			errs = append(errs, f.Close())

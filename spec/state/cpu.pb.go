@@ -139,22 +139,70 @@ func (x *XSaveComponent) GetSize() uint32 {
 	return 0
 }
 
-// ThreadCPU is a thread's registers (kind 2, entity: its thread id in its pid
-// namespace).
+// ThreadsCPU are the registers of several threads (kind 3, entity: the id of the
+// first one).
+type ThreadsCPU struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Thread        []*ThreadCPU           `protobuf:"bytes,1,rep,name=thread,proto3" json:"thread,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ThreadsCPU) Reset() {
+	*x = ThreadsCPU{}
+	mi := &file_spec_state_cpu_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ThreadsCPU) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ThreadsCPU) ProtoMessage() {}
+
+func (x *ThreadsCPU) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_cpu_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ThreadsCPU.ProtoReflect.Descriptor instead.
+func (*ThreadsCPU) Descriptor() ([]byte, []int) {
+	return file_spec_state_cpu_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ThreadsCPU) GetThread() []*ThreadCPU {
+	if x != nil {
+		return x.Thread
+	}
+	return nil
+}
+
+// ThreadCPU is a thread's registers. Alone it is a record of kind 2, whose entity
+// is the thread's id.
 type ThreadCPU struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// struct user_regs_struct, 27 little-endian 64-bit words, after the fix-ups
 	// for restarted system calls and restartable sequences.
 	Registers []byte `protobuf:"bytes,1,opt,name=registers,proto3" json:"registers,omitempty"`
 	// The XSAVE area in standard form, in the layout of the record of kind 1.
-	Xsave         []byte `protobuf:"bytes,2,opt,name=xsave,proto3" json:"xsave,omitempty"`
+	Xsave []byte `protobuf:"bytes,2,opt,name=xsave,proto3" json:"xsave,omitempty"`
+	// The thread's id in its pid namespace; of no meaning in a record of kind 2.
+	Tid           int32 `protobuf:"varint,3,opt,name=tid,proto3" json:"tid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ThreadCPU) Reset() {
 	*x = ThreadCPU{}
-	mi := &file_spec_state_cpu_proto_msgTypes[2]
+	mi := &file_spec_state_cpu_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -166,7 +214,7 @@ func (x *ThreadCPU) String() string {
 func (*ThreadCPU) ProtoMessage() {}
 
 func (x *ThreadCPU) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_cpu_proto_msgTypes[2]
+	mi := &file_spec_state_cpu_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -179,7 +227,7 @@ func (x *ThreadCPU) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThreadCPU.ProtoReflect.Descriptor instead.
 func (*ThreadCPU) Descriptor() ([]byte, []int) {
-	return file_spec_state_cpu_proto_rawDescGZIP(), []int{2}
+	return file_spec_state_cpu_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ThreadCPU) GetRegisters() []byte {
@@ -196,6 +244,13 @@ func (x *ThreadCPU) GetXsave() []byte {
 	return nil
 }
 
+func (x *ThreadCPU) GetTid() int32 {
+	if x != nil {
+		return x.Tid
+	}
+	return 0
+}
+
 var File_spec_state_cpu_proto protoreflect.FileDescriptor
 
 const file_spec_state_cpu_proto_rawDesc = "" +
@@ -207,10 +262,14 @@ const file_spec_state_cpu_proto_rawDesc = "" +
 	"\x0eXSaveComponent\x12\x10\n" +
 	"\x03bit\x18\x01 \x01(\rR\x03bit\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\rR\x06offset\x12\x12\n" +
-	"\x04size\x18\x03 \x01(\rR\x04size\"?\n" +
+	"\x04size\x18\x03 \x01(\rR\x04size\":\n" +
+	"\n" +
+	"ThreadsCPU\x12,\n" +
+	"\x06thread\x18\x01 \x03(\v2\x14.mig.state.ThreadCPUR\x06thread\"Q\n" +
 	"\tThreadCPU\x12\x1c\n" +
 	"\tregisters\x18\x01 \x01(\fR\tregisters\x12\x14\n" +
-	"\x05xsave\x18\x02 \x01(\fR\x05xsaveB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
+	"\x05xsave\x18\x02 \x01(\fR\x05xsave\x12\x10\n" +
+	"\x03tid\x18\x03 \x01(\x05R\x03tidB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
 
 var (
 	file_spec_state_cpu_proto_rawDescOnce sync.Once
@@ -224,19 +283,21 @@ func file_spec_state_cpu_proto_rawDescGZIP() []byte {
 	return file_spec_state_cpu_proto_rawDescData
 }
 
-var file_spec_state_cpu_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_spec_state_cpu_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_spec_state_cpu_proto_goTypes = []any{
 	(*XSaveLayout)(nil),    // 0: mig.state.XSaveLayout
 	(*XSaveComponent)(nil), // 1: mig.state.XSaveComponent
-	(*ThreadCPU)(nil),      // 2: mig.state.ThreadCPU
+	(*ThreadsCPU)(nil),     // 2: mig.state.ThreadsCPU
+	(*ThreadCPU)(nil),      // 3: mig.state.ThreadCPU
 }
 var file_spec_state_cpu_proto_depIdxs = []int32{
 	1, // 0: mig.state.XSaveLayout.component:type_name -> mig.state.XSaveComponent
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	3, // 1: mig.state.ThreadsCPU.thread:type_name -> mig.state.ThreadCPU
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_spec_state_cpu_proto_init() }
@@ -250,7 +311,7 @@ func file_spec_state_cpu_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_cpu_proto_rawDesc), len(file_spec_state_cpu_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -34,6 +34,40 @@ func (s *Section) Print(w io.Writer) {
 	}
 }
 
+// PrintGoals writes all goals, the sections' titles in front.
+func (r *Report) PrintGoals(w io.Writer) {
+	if !r.hasGoals() {
+		return
+	}
+	fmt.Fprintf(w, "\nGoals\n")
+	for _, s := range r.Sections {
+		for _, g := range s.Goals {
+			fmt.Fprintf(w, "  %s %s: %s\n", g.mark(), s.Title, g)
+		}
+	}
+}
+
+func (r *Report) hasGoals() bool {
+	return slices.ContainsFunc(r.Sections, func(s *Section) bool { return len(s.Goals) > 0 })
+}
+
+// goals is the same in Markdown, as a table.
+func (r *Report) goals(b *strings.Builder) {
+	if !r.hasGoals() {
+		return
+	}
+	fmt.Fprintf(b, "\n### Goals\n\n| | section | what | reached | goal |\n|---|---|---|---|---|\n")
+	for _, s := range r.Sections {
+		for _, g := range s.Goals {
+			mark := "**missed**"
+			if g.Met {
+				mark = "met"
+			}
+			fmt.Fprintf(b, "| %s | %s | %s | %s | %s %s |\n", mark, s.Title, g.What, g.show(g.Value), g.sign(), g.show(g.Want))
+		}
+	}
+}
+
 func (g Goal) mark() string {
 	if g.Met {
 		return "met   "
@@ -43,11 +77,14 @@ func (g Goal) mark() string {
 
 // String is the goal and what was reached.
 func (g Goal) String() string {
-	sign := "<="
+	return fmt.Sprintf("%s: %s, goal %s %s", g.What, g.show(g.Value), g.sign(), g.show(g.Want))
+}
+
+func (g Goal) sign() string {
 	if g.AtLeast {
-		sign = ">="
+		return ">="
 	}
-	return fmt.Sprintf("%s: %s, goal %s %s", g.What, g.show(g.Value), sign, g.show(g.Want))
+	return "<="
 }
 
 func (g Goal) show(v float64) string {
@@ -77,7 +114,7 @@ func number(v float64) string {
 func (r *Report) Markdown() string {
 	var b strings.Builder
 	m := r.Machine
-	fmt.Fprintf(&b, "Measured %s, %s, %d runs each after one that does not count.\n\n", r.Started.Format("2006-01-02 15:04 MST"), r.Took, r.Runs)
+	fmt.Fprintf(&b, "Measured %s, %s, %d runs each (large programs less often) after one that does not count.\n\n", r.Started.Format("2006-01-02 15:04 MST"), r.Took, r.Runs)
 	kind := "bare metal"
 	if m.Hypervisor {
 		kind = "virtual machine"
@@ -94,6 +131,7 @@ func (r *Report) Markdown() string {
 	for _, note := range m.Notes {
 		fmt.Fprintf(&b, "- %s\n", note)
 	}
+	r.goals(&b)
 	for _, s := range r.Sections {
 		s.markdown(&b)
 	}
@@ -115,11 +153,8 @@ func (s *Section) markdown(b *strings.Builder) {
 	for _, r := range s.Rows {
 		fmt.Fprintf(b, "| %-*s | %s %s | %s | %s | %d |\n", width, r.What, number(r.Median), r.Unit, number(r.Best), number(r.Worst), len(r.Values))
 	}
-	if len(s.Goals) > 0 {
+	if len(s.Failures) > 0 {
 		fmt.Fprintln(b)
-	}
-	for _, g := range s.Goals {
-		fmt.Fprintf(b, "- **%s**: %s\n", strings.TrimSpace(strings.ToLower(g.mark())), g)
 	}
 	for _, f := range s.Failures {
 		fmt.Fprintf(b, "- failed: %s\n", strings.ReplaceAll(f, "\n", " "))

@@ -26,15 +26,38 @@ type entrant struct {
 // maxFailures of an entrant end its part in a contest.
 const maxFailures = 3
 
+// manyThreads are so many that CRIU takes half a minute and more for them.
+const manyThreads = 10000
+
+// rounds is how often a program is measured, and whether a round before that
+// warms up: large ones less often, since they take longer and scatter less.
+func (b *bench) rounds(c victim.Config) (runs, warmUp int) {
+	switch {
+	case c.Threads >= manyThreads:
+		return 1, 0
+	case c.Megabytes >= 2048:
+		return min(b.runs, 3), 1
+	case c.Megabytes >= 512:
+		return min(b.runs, 5), 1
+	}
+	return b.runs, 1
+}
+
 // contest measures the entrants in turn, so that whatever disturbs the machine
-// disturbs all of them. The first round only warms up.
+// disturbs all of them. The first round only warms up. What was interrupted is
+// no measurement and no failure.
 func (b *bench) contest(ctx context.Context, s *report.Section, conf victim.Config, entrants ...*entrant) {
-	for round := range b.runs + 1 {
+	runs, warmUp := b.rounds(conf)
+	for round := range runs + warmUp {
 		for _, e := range entrants {
 			if e.failed >= maxFailures || ctx.Err() != nil {
 				continue
 			}
-			if err := b.turn(ctx, e, conf, round > 0); err != nil {
+			err := b.turn(ctx, e, conf, round >= warmUp)
+			if ctx.Err() != nil {
+				return
+			}
+			if err != nil {
 				e.failed++
 				s.Fail(fmt.Sprintf("%s, %d MB, round %d", e.name, conf.Megabytes, round), err)
 			}

@@ -53,6 +53,7 @@ func main() {
 	defer stop()
 	r := &report.Report{Started: time.Now().UTC(), Runs: *runs, Machine: machine.Describe(), Versions: map[string]string{}}
 	err := measure(ctx, r, options{runs: *runs, only: *only, sizes: *sizes, shim: *shim, out: *out, peer: !*noPeer})
+	r.PrintGoals(os.Stdout)
 	r.Took = time.Since(r.Started).Round(time.Second).String()
 	r.Machine.LoadAfter = machine.Load()
 	err = errors.Join(err, r.Save(*out))
@@ -94,7 +95,7 @@ func measure(ctx context.Context, r *report.Report, o options) (err error) {
 		if len(wanted) > 0 && !slices.Contains(wanted, s.name) {
 			continue
 		}
-		if err := s.run(ctx, b); err != nil {
+		if err := s.run(ctx, b); err != nil && ctx.Err() == nil {
 			r.Add(s.name, "").Fail(s.name, err)
 		}
 		if err := errors.Join(b.flush(), ctx.Err()); err != nil {

@@ -54,14 +54,19 @@ func withOwnMounts() (outside bool, status int) {
 	if os.Getenv(insideEnv) != "" || os.Geteuid() != 0 {
 		return false, 0
 	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	self, err := os.Executable() // by its name, which a profiler shows
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return true, 1
+	}
+	cmd := exec.Command(self, os.Args[1:]...)
 	cmd.Env = append(os.Environ(), insideEnv+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	signal.Ignore(os.Interrupt) // the other one ends, and tells how
 	// os/exec makes the new namespace's mounts private. A signal from the
 	// terminal reaches both; what ends only this process ends the other.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Pdeathsig: unix.SIGTERM}
-	err := cmd.Run()
+	err = cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		fmt.Fprintln(os.Stderr, "bench:", err)

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -32,9 +33,15 @@ const Name = "cpu"
 const (
 	// KindLayout: state.XSaveLayout, shared, entity 0.
 	KindLayout = 1
-	// KindThread: state.ThreadCPU, entity is the thread's id.
+	// KindThread: state.ThreadCPU, entity is the thread's id. It is taken, but
+	// not made any more.
 	KindThread = 2
+	// KindThreads: state.ThreadsCPU, entity is the first thread's id.
+	KindThreads = 3
 )
+
+// threadsPerRecord keeps a record below what a medium puts apart.
+const threadsPerRecord = 16
 
 // Subsystem is one event's registers.
 type Subsystem struct {
@@ -92,27 +99,36 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	if p == nil || p.Traced == nil {
 		return record.Progress{}, fmt.Errorf("cpu: process %d: %w", step.Process, target.ErrNotStopped)
 	}
-	var all []*record.Record
+	var all []*state.ThreadCPU
 	err := p.Traced.Do(func() error {
 		for _, th := range p.Traced.Threads() {
-			r, err := export(p.ID, th)
+			m, err := export(th)
 			if err != nil {
 				return fmt.Errorf("cpu: pid %d: %w", p.Pid, err)
 			}
-			all = append(all, r)
+			all = append(all, m)
 		}
 		return nil
 	})
 	if err != nil {
 		return record.Progress{}, err
 	}
-	for _, r := range all {
-		if err := out.Push(ctx, r); err != nil {
+	for part := range slices.Chunk(all, threadsPerRecord) {
+		if err := push(ctx, out, p.ID, part); err != nil {
 			return record.Progress{}, err
 		}
 	}
 	s.threads.Add(uint64(len(all)))
 	return record.Progress{Done: true, Advanced: true, Entities: uint64(len(all))}, nil
+}
+
+func push(ctx context.Context, out record.Sink, id record.ProcessID, threads []*state.ThreadCPU) error {
+	b, err := proto.Marshal(&state.ThreadsCPU{Thread: threads})
+	if err != nil {
+		return fmt.Errorf("cpu: %w", err)
+	}
+	h := record.Header{Subsystem: Name, Process: id, Kind: KindThreads, Entity: uint64(threads[0].Tid)}
+	return out.Push(ctx, &record.Record{Header: h, Payload: b})
 }
 
 func exportLayout(ctx context.Context, out record.Sink) error {
@@ -128,22 +144,15 @@ func exportLayout(ctx context.Context, out record.Sink) error {
 	return out.Push(ctx, &record.Record{Header: record.Header{Subsystem: Name, Kind: KindLayout}, Payload: b})
 }
 
-func export(id record.ProcessID, th *tracer.Thread) (*record.Record, error) {
+func export(th *tracer.Thread) (*state.ThreadCPU, error) {
 	regs, _, err := th.ResumeRegisters()
 	if err != nil {
 		return nil, err
 	}
-	x, err := th.XState()
-	if err != nil {
+	m := &state.ThreadCPU{Tid: int32(th.NSTid)}
+	if m.Xsave, err = th.XState(); err != nil {
 		return nil, err
 	}
-	m := &state.ThreadCPU{Xsave: x}
-	if m.Registers, err = regs.MarshalBinary(); err != nil {
-		return nil, err
-	}
-	b, err := proto.Marshal(m)
-	if err != nil {
-		return nil, err
-	}
-	return &record.Record{Header: record.Header{Subsystem: Name, Process: id, Kind: KindThread, Entity: uint64(th.NSTid)}, Payload: b}, nil
+	m.Registers, err = regs.MarshalBinary()
+	return m, err
 }

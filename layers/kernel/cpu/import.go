@@ -74,7 +74,22 @@ func (s *Subsystem) receive(in *record.Record) error {
 	case KindLayout:
 		return s.receiveLayout(in.Payload)
 	case KindThread:
-		return s.receiveThread(in)
+		var m state.ThreadCPU
+		if err := proto.Unmarshal(in.Payload, &m); err != nil {
+			return fmt.Errorf("%w: %s: %w", errImage, in.Header, err)
+		}
+		return s.receiveThread(in, in.Entity, &m)
+	case KindThreads:
+		var m state.ThreadsCPU
+		if err := proto.Unmarshal(in.Payload, &m); err != nil {
+			return fmt.Errorf("%w: %s: %w", errImage, in.Header, err)
+		}
+		for _, th := range m.Thread {
+			if err := s.receiveThread(in, uint64(max(th.Tid, 0)), th); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	return fmt.Errorf("%w: %s: this version knows no such kind", errImage, in.Header)
 }
@@ -95,16 +110,13 @@ func (s *Subsystem) receiveLayout(payload []byte) error {
 	return nil
 }
 
-func (s *Subsystem) receiveThread(in *record.Record) error {
-	var m state.ThreadCPU
-	if err := proto.Unmarshal(in.Payload, &m); err != nil {
-		return fmt.Errorf("%w: %s: %w", errImage, in.Header, err)
-	}
+// receiveThread keeps what a record says of one thread.
+func (s *Subsystem) receiveThread(in *record.Record, tid uint64, m *state.ThreadCPU) error {
 	if s.layout == nil {
 		return fmt.Errorf("%w: %s comes before the layout", errImage, in.Header)
 	}
-	if in.Entity == 0 || in.Entity > maxThreads || in.Process == record.Shared {
-		return fmt.Errorf("%w: %s: no such thread can be", errImage, in.Header)
+	if tid == 0 || tid > maxThreads || in.Process == record.Shared {
+		return fmt.Errorf("%w: %s: no such thread can be as %d", errImage, in.Header, tid)
 	}
 	k := &saved{}
 	if err := k.registers.UnmarshalBinary(m.Registers); err != nil {
@@ -125,6 +137,6 @@ func (s *Subsystem) receiveThread(in *record.Record) error {
 		threads = map[int]*saved{}
 		s.kept[in.Process] = threads
 	}
-	threads[int(in.Entity)] = k
+	threads[int(tid)] = k
 	return nil
 }

@@ -66,7 +66,15 @@ func TestHostileRegisters(t *testing.T) {
 		"a torn XSAVE area": func(s *Subsystem) error { return s.take(KindThread, 1, 1, pack(t, torn)) },
 		"a 32-bit task":     func(s *Subsystem) error { return s.take(KindThread, 1, 1, pack(t, compat)) },
 		"unknown kind":      func(s *Subsystem) error { return s.take(9, 1, 1, nil) },
-		"no protobuf":       func(s *Subsystem) error { return s.take(KindThread, 1, 1, []byte{0xff}) },
+		"several of thread 0": func(s *Subsystem) error {
+			return s.take(KindThreads, 1, 1, pack(t, &state.ThreadsCPU{Thread: []*state.ThreadCPU{good}}))
+		},
+		"several with a torn one": func(s *Subsystem) error {
+			a, b := proto.Clone(good).(*state.ThreadCPU), proto.Clone(torn).(*state.ThreadCPU)
+			a.Tid, b.Tid = 1, 2
+			return s.take(KindThreads, 1, 1, pack(t, &state.ThreadsCPU{Thread: []*state.ThreadCPU{a, b}}))
+		},
+		"no protobuf": func(s *Subsystem) error { return s.take(KindThread, 1, 1, []byte{0xff}) },
 		"overlapping layout": func(s *Subsystem) error {
 			m := layout()
 			m.Component = append(m.Component, m.Component...)

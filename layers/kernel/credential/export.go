@@ -116,46 +116,33 @@ func questions(at uint64) []tracer.Call {
 	}
 }
 
-// describeThreads asks all threads at the same time.
+// aboutCredentials is what a thread is asked.
+var aboutCredentials = &target.Question{
+	Size:    askSize,
+	Prepare: func(b []byte) { binary.LittleEndian.PutUint32(b[askHeader:], capVersion) },
+	Calls:   questions,
+}
+
+// describeThreads asks all threads.
 func (s *Subsystem) describeThreads(p *target.Process) ([]*state.ThreadCredential, error) {
-	threads := p.Traced.Threads()
-	sc, err := p.Traced.Scratch()
+	answers, err := p.Ask(aboutCredentials)
 	if err != nil {
 		return nil, err
 	}
-	defer sc.Release(sc.Mark())
-	b := make([]byte, askSize*len(threads))
-	for i := range threads {
-		binary.LittleEndian.PutUint32(b[askSize*i+askHeader:], capVersion)
-	}
-	at, err := sc.Put(b)
-	if err != nil {
-		return nil, err
-	}
-	batches := make([]tracer.Batch, len(threads))
-	for i, th := range threads {
-		batches[i] = tracer.Batch{Thread: th, Calls: questions(at + uint64(askSize*i))}
-	}
-	if err := p.Traced.RunEach(batches); err != nil {
-		return nil, err
-	}
-	if err := p.Traced.Read(at, b); err != nil {
-		return nil, err
-	}
-	out := make([]*state.ThreadCredential, len(threads))
-	for i, th := range threads {
-		calls := batches[i].Calls
+	out := make([]*state.ThreadCredential, len(answers))
+	for i, a := range answers {
 		// The last two return the id that is in force, which may look like an error.
-		if err := tracer.Check(calls[:5]); err != nil {
-			return nil, fmt.Errorf("thread %d: %w", th.Tid, err)
+		if err := tracer.Check(a.Calls[:5]); err != nil {
+			return nil, fmt.Errorf("thread %d: %w", a.Thread.Tid, err)
 		}
-		out[i] = decodeAnswers(b[askSize*i:], calls)
-		out[i].Tid = int32(th.NSTid)
-		if err := s.fromStatus(p, th.Tid, out[i]); err != nil {
-			return nil, err
-		}
+		out[i] = decodeAnswers(a.Memory, a.Calls)
+		out[i].Tid = int32(a.Thread.NSTid)
 	}
-	return out, askGroups(p, threads, batches, out)
+	err = s.env.Each(len(answers), func(i int) error { return s.fromStatus(p, answers[i].Thread.Tid, out[i]) })
+	if err != nil {
+		return nil, err
+	}
+	return out, askGroups(p, answers, out)
 }
 
 func decodeAnswers(b []byte, calls []tracer.Call) *state.ThreadCredential {
@@ -186,13 +173,13 @@ func (s *Subsystem) fromStatus(p *target.Process, tid int, m *state.ThreadCreden
 }
 
 // askGroups reads the groups of those threads that have any.
-func askGroups(p *target.Process, threads []*tracer.Thread, counted []tracer.Batch, out []*state.ThreadCredential) error {
+func askGroups(p *target.Process, counted []target.Answer, out []*state.ThreadCredential) error {
 	sc, err := p.Traced.Scratch()
 	if err != nil {
 		return err
 	}
-	for i, th := range threads {
-		n := int(counted[i].Calls[4].Ret)
+	for i, a := range counted {
+		th, n := a.Thread, int(a.Calls[4].Ret)
 		if n == 0 {
 			continue
 		}

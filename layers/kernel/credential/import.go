@@ -43,7 +43,7 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 		s.threads.Add(uint64(len(k.threads)))
 	case record.StageResume:
 		if err = setLimits(t, k.process.Limit); err == nil {
-			err = verify(t, k)
+			err = verify(s.env, t, k)
 		}
 	}
 	if err != nil {

@@ -25,17 +25,27 @@ func (s *Subsystem) preflightProcess(p procfs.Task) ([]record.Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []record.Finding
-	for _, tid := range tids {
-		st, err := p.Thread(tid).Status()
+	found := make([]*record.Finding, len(tids))
+	err = s.env.Each(len(tids), func(i int) error {
+		st, err := p.Thread(tids[i]).Status()
 		if procfs.IsGone(err) {
-			continue
+			return nil
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if what, why := seccompRefusal(&st, s.env.Source.SeccompFilters); what != "" {
-			out = append(out, record.Finding{Pid: p.Pid(), TID: tid, FD: -1, Subsystem: Name, What: what, Why: why})
+			found[i] = &record.Finding{Pid: p.Pid(), TID: tids[i], FD: -1, Subsystem: Name, What: what, Why: why}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []record.Finding
+	for _, f := range found {
+		if f != nil {
+			out = append(out, *f)
 		}
 	}
 	return out, nil

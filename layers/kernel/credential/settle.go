@@ -22,7 +22,8 @@ const (
 	setGroups = 56
 )
 
-// settle gives each thread its credentials, all at the same time. A frame's
+// settle gives each thread its credentials, behind what other subsystems have
+// it do, for which it may need the frame's rights, and runs all of it. A frame's
 // threads begin as root with more capabilities than the spec gives.
 func settle(t *target.Task, k *saved) error {
 	if len(k.threads) != len(t.Threads) {
@@ -32,23 +33,17 @@ func settle(t *target.Task, k *saved) error {
 	if err != nil {
 		return err
 	}
-	sc, err := t.Traced.Scratch()
-	if err != nil {
-		return err
-	}
-	defer sc.Release(sc.Mark())
 	var b []byte
 	offsets := make([]int, len(k.threads))
 	for i, m := range k.threads {
 		offsets[i] = len(b)
 		b = appendBlock(b, m, now.Cap.Permitted)
 	}
-	at, err := sc.Put(b)
+	at, err := t.PutLater(b)
 	if err != nil {
 		return err
 	}
 	seen := map[int32]bool{}
-	batches := make([]tracer.Batch, len(k.threads))
 	for i, m := range k.threads {
 		th := t.Threads[int(m.Tid)]
 		if th == nil || seen[m.Tid] {
@@ -56,15 +51,13 @@ func settle(t *target.Task, k *saved) error {
 		}
 		seen[m.Tid] = true
 		nnp := m.NoNewPrivileges || t.Allowed().NoNewPrivileges
-		batches[i] = tracer.Batch{Thread: th, Calls: changes(m, &now, at+uint64(offsets[i]), nnp)}
+		t.Later(th, changes(m, &now, at+uint64(offsets[i]), nnp), checkChanges)
+		t.Later(th, []tracer.Call{tracer.Prctl(unix.PR_GET_SECUREBITS)}, func(calls []tracer.Call) error {
+			return sameSecureBits(m, calls[0].Ret)
+		})
 	}
-	if err := t.Traced.RunEach(batches); err != nil {
+	if err := t.RunLater(); err != nil {
 		return err
-	}
-	for i, m := range k.threads {
-		if err := checkChanges(batches[i].Calls); err != nil {
-			return fmt.Errorf("thread %d: %w", m.Tid, err)
-		}
 	}
 	return setDumpable(t, k.process.Dumpable)
 }

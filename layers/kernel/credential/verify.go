@@ -7,11 +7,8 @@ import (
 	"fmt"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
-	"github.com/io-mig/mig/layers/kernel/tracer"
 	"github.com/io-mig/mig/spec/state"
 )
 
@@ -20,7 +17,7 @@ var ErrNotAsAsked = errors.New("the restored credentials differ from the image's
 
 // verify compares what the kernel shows with what the image asked for and with
 // what is allowed. Nothing of the frame's extra rights may be left.
-func verify(t *target.Task, k *saved) error {
+func verify(env target.Env, t *target.Task, k *saved) error {
 	uids, err := t.Proc.UIDMap()
 	if err != nil {
 		return err
@@ -30,7 +27,8 @@ func verify(t *target.Task, k *saved) error {
 		return err
 	}
 	b := newBounds(t.Allowed())
-	for _, m := range k.threads {
+	err = env.Each(len(k.threads), func(i int) error {
+		m := k.threads[i]
 		th := t.Threads[int(m.Tid)]
 		if th == nil {
 			return fmt.Errorf("%w: thread %d does not exist", errImage, m.Tid)
@@ -42,11 +40,9 @@ func verify(t *target.Task, k *saved) error {
 		if err := compare(m, &st, uids, gids, t.Allowed().NoNewPrivileges); err != nil {
 			return err
 		}
-		if err := b.thread(m); err != nil { // once more, against what is true now
-			return err
-		}
-	}
-	if err := verifySecureBits(t, k); err != nil {
+		return b.thread(m) // once more, against what is true now
+	})
+	if err != nil {
 		return err
 	}
 	return verifyLimits(t, k.process.Limit)
@@ -106,19 +102,11 @@ func outer(maps []procfs.IDMap, ids []uint32) []uint32 {
 	return out
 }
 
-// verifySecureBits asks every thread: they are not in /proc.
-func verifySecureBits(t *target.Task, k *saved) error {
-	batches := make([]tracer.Batch, len(k.threads))
-	for i, m := range k.threads {
-		batches[i] = tracer.Batch{Thread: t.Threads[int(m.Tid)], Calls: []tracer.Call{tracer.Prctl(unix.PR_GET_SECUREBITS)}}
-	}
-	if err := t.Traced.RunEach(batches); err != nil {
-		return err
-	}
-	for i, m := range k.threads {
-		if got := batches[i].Calls[0].Ret; got != int64(m.SecureBits) {
-			return fmt.Errorf("%w: thread %d: secure bits are %#x instead of %#x", ErrNotAsAsked, m.Tid, got, m.SecureBits)
-		}
+// sameSecureBits compares what a thread has said of itself after the last of
+// its changes: secure bits are not in /proc.
+func sameSecureBits(m *state.ThreadCredential, got int64) error {
+	if got != int64(m.SecureBits) {
+		return fmt.Errorf("%w: thread %d: secure bits are %#x instead of %#x", ErrNotAsAsked, m.Tid, got, m.SecureBits)
 	}
 	return nil
 }

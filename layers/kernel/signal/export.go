@@ -171,36 +171,26 @@ func describeThreads(p *target.Process, timers map[int]bool) ([]*state.ThreadSig
 	if err != nil {
 		return nil, err
 	}
-	return out, stacks(p, threads, out)
+	return out, stacks(p, out)
 }
 
-// stacks asks every thread for its alternate stack, all at the same time.
-func stacks(p *target.Process, threads []*tracer.Thread, out []*state.ThreadSignal) error {
-	sc, err := p.Traced.Scratch()
+// aboutStack is what a thread is asked: its alternate stack.
+var aboutStack = &target.Question{
+	Size:  stackSize,
+	Calls: func(at uint64) []tracer.Call { return []tracer.Call{tracer.Sigaltstack(0, at)} },
+}
+
+// stacks fills the alternate stacks.
+func stacks(p *target.Process, out []*state.ThreadSignal) error {
+	answers, err := p.Ask(aboutStack)
 	if err != nil {
 		return err
 	}
-	defer sc.Release(sc.Mark())
-	b := make([]byte, stackSize*len(threads))
-	at, err := sc.Put(b)
-	if err != nil {
-		return err
-	}
-	batches := make([]tracer.Batch, len(threads))
-	for i, th := range threads {
-		batches[i] = tracer.Batch{Thread: th, Calls: []tracer.Call{tracer.Sigaltstack(0, at+uint64(stackSize*i))}}
-	}
-	if err := p.Traced.RunEach(batches); err != nil {
-		return err
-	}
-	if err := p.Traced.Read(at, b); err != nil {
-		return err
-	}
-	for i := range threads {
-		if err := tracer.Check(batches[i].Calls); err != nil {
-			return fmt.Errorf("thread %d: %w", threads[i].Tid, err)
+	for i, a := range answers {
+		if err := tracer.Check(a.Calls); err != nil {
+			return fmt.Errorf("thread %d: %w", a.Thread.Tid, err)
 		}
-		s := b[stackSize*i:]
+		s := a.Memory
 		out[i].StackBase = binary.LittleEndian.Uint64(s)
 		// Whether the thread is on it follows from its stack pointer.
 		out[i].StackFlags = binary.LittleEndian.Uint32(s[8:]) &^ ssOnStack

@@ -47,7 +47,9 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	case record.StageSettle:
 		err = setStacks(t, k.threads)
 	case record.StageResume:
-		err = queue(t, k)
+		if err = t.RunLater(); err == nil {
+			err = queue(t, k)
+		}
 	}
 	if err != nil {
 		return record.Progress{}, fmt.Errorf("signal: process %d: %w", step.Process, err)
@@ -159,16 +161,11 @@ func setActions(t *target.Task, actions []*state.SignalAction) error {
 	return t.Run(calls)
 }
 
-// setStacks gives every thread its alternate stack.
+// setStacks gives every thread its alternate stack, with its other calls.
 func setStacks(t *target.Task, threads []*state.ThreadSignal) error {
 	if len(threads) != len(t.Threads) {
 		return fmt.Errorf("%w: %d threads, the process has %d", errImage, len(threads), len(t.Threads))
 	}
-	sc, err := t.Traced.Scratch()
-	if err != nil {
-		return err
-	}
-	defer sc.Release(sc.Mark())
 	b := make([]byte, stackSize*len(threads))
 	for i, th := range threads {
 		s := b[stackSize*i:]
@@ -176,11 +173,10 @@ func setStacks(t *target.Task, threads []*state.ThreadSignal) error {
 		binary.LittleEndian.PutUint32(s[8:], th.StackFlags&(ssDisable|ssAutodisarm))
 		binary.LittleEndian.PutUint64(s[16:], th.StackSize)
 	}
-	at, err := sc.Put(b)
+	at, err := t.PutLater(b)
 	if err != nil {
 		return err
 	}
-	batches := make([]tracer.Batch, len(threads))
 	seen := map[int32]bool{}
 	for i, th := range threads {
 		host := t.Threads[int(th.Tid)]
@@ -188,15 +184,12 @@ func setStacks(t *target.Task, threads []*state.ThreadSignal) error {
 			return fmt.Errorf("%w: thread %d does not exist or has a state already", errImage, th.Tid)
 		}
 		seen[th.Tid] = true
-		batches[i] = tracer.Batch{Thread: host, Calls: []tracer.Call{tracer.Sigaltstack(at+uint64(stackSize*i), 0)}}
-	}
-	if err := t.Traced.RunEach(batches); err != nil {
-		return err
-	}
-	for i := range batches {
-		if err := tracer.Check(batches[i].Calls); err != nil {
-			return fmt.Errorf("thread %d: alternate signal stack: %w", threads[i].Tid, err)
-		}
+		t.Later(host, []tracer.Call{tracer.Sigaltstack(at+uint64(stackSize*i), 0)}, func(calls []tracer.Call) error {
+			if err := tracer.Check(calls); err != nil {
+				return fmt.Errorf("alternate signal stack: %w", err)
+			}
+			return nil
+		})
 	}
 	return nil
 }

@@ -113,7 +113,8 @@ type Task struct {
 	socket int // its end of the pair, as a descriptor of the task
 	// caps are the frame's own capabilities, until the image's are set. nil: not
 	// read yet.
-	caps *procfs.CapSets
+	caps  *procfs.CapSets
+	later later
 	// files is the limit of open files to go back to, nil if it was not lifted.
 	files *unix.Rlimit
 	stop  *Stop // nil: it runs
@@ -285,6 +286,9 @@ func (f *Frame) commitAll() error {
 	for _, t := range tasks {
 		if t.Traced == nil {
 			return fmt.Errorf("process %d: %w", t.ID, ErrNotStopped)
+		}
+		if len(t.later.batches) > 0 {
+			return fmt.Errorf("process %d: %w", t.ID, errLater)
 		}
 		if err := t.halt(); err != nil {
 			return fmt.Errorf("process %d: stop it: %w", t.ID, err)

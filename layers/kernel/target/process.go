@@ -44,6 +44,7 @@ type Process struct {
 	mu          sync.Mutex
 	attaching   *tracer.Tracer // while attach is under way
 	descriptors []Descriptor
+	answers     map[*Question][]Answer
 	thaw        func() error // given to Attach: see Source.attachFrozen
 	closers     []io.Closer  // see OnRelease
 }
@@ -103,6 +104,9 @@ func (p *Process) attach(ctx context.Context) error {
 	p.setAttaching(t)
 	tr, err := t.Attach(ctx, tracer.Options{Pid: p.Pid, Thaw: p.thaw})
 	p.setAttaching(nil)
+	p.mu.Lock()
+	p.answers = nil // of an earlier stop
+	p.mu.Unlock()
 	p.thaw = nil // the freezer is thawed now, or the event fails
 	if err != nil {
 		return errors.Join(fmt.Errorf("stop pid %d: %w", p.Pid, err), t.Close())

@@ -47,6 +47,7 @@ type Source struct {
 	objects objectIDs
 
 	mu        sync.Mutex
+	questions []*Question
 	processes []*Process // in order of id; ids start at 1
 	killed    []*Process
 	// wasFrozen: the container was paused when the event began and is to be

@@ -127,7 +127,7 @@ func prctls(p *target.Process, m *state.Process) error {
 }
 
 // describeThreads reads every thread, the leader first. What only the thread
-// itself can tell is asked for in one batch of each, all at the same time.
+// itself can tell is asked for last.
 func describeThreads(p *target.Process) ([]*state.Thread, error) {
 	threads := p.Traced.Threads()
 	out := make([]*state.Thread, len(threads))
@@ -143,7 +143,7 @@ func describeThreads(p *target.Process) ([]*state.Thread, error) {
 	if err != nil {
 		return nil, err
 	}
-	return out, askThreads(p, threads, out)
+	return out, askThreads(p, out)
 }
 
 func describeThread(p *target.Process, th *tracer.Thread) (*state.Thread, error) {
@@ -174,38 +174,26 @@ func describeThread(p *target.Process, th *tracer.Thread) (*state.Thread, error)
 	return m, nil
 }
 
+// aboutThread is what a thread is asked, beside its settings.
+var aboutThread = &target.Question{
+	Size: 8,
+	Calls: func(at uint64) []tracer.Call {
+		return []tracer.Call{tracer.Prctl(unix.PR_GET_TID_ADDRESS, at), tracer.Prctl(unix.PR_GET_TIMERSLACK)}
+	},
+}
+
 // askThreads fills what needs a system call by the thread itself.
-func askThreads(p *target.Process, threads []*tracer.Thread, out []*state.Thread) error {
-	sc, err := p.Traced.Scratch()
+func askThreads(p *target.Process, out []*state.Thread) error {
+	answers, err := p.Ask(aboutThread)
 	if err != nil {
 		return err
 	}
-	defer sc.Release(sc.Mark())
-	const words = 8
-	at, err := sc.Put(make([]byte, words*len(threads)))
-	if err != nil {
-		return err
-	}
-	batches := make([]tracer.Batch, len(threads))
-	for i, th := range threads {
-		batches[i] = tracer.Batch{Thread: th, Calls: []tracer.Call{
-			tracer.Prctl(unix.PR_GET_TID_ADDRESS, at+uint64(words*i)),
-			tracer.Prctl(unix.PR_GET_TIMERSLACK),
-		}}
-	}
-	if err := p.Traced.RunEach(batches); err != nil {
-		return err
-	}
-	b := make([]byte, words*len(threads))
-	if err := p.Traced.Read(at, b); err != nil {
-		return err
-	}
-	for i := range threads {
-		if err := tracer.Check(batches[i].Calls); err != nil {
-			return fmt.Errorf("thread %d: %w", threads[i].Tid, err)
+	for i, a := range answers {
+		if err := tracer.Check(a.Calls); err != nil {
+			return fmt.Errorf("thread %d: %w", a.Thread.Tid, err)
 		}
-		out[i].ClearChildTid = leUint64(b[words*i:])
-		out[i].TimerSlack = uint64(batches[i].Calls[1].Ret)
+		out[i].ClearChildTid = leUint64(a.Memory)
+		out[i].TimerSlack = uint64(a.Calls[1].Ret)
 	}
 	return nil
 }

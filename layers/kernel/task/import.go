@@ -58,6 +58,9 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	case record.StageSettle:
 		err = settle(t, k)
 	case record.StageResume:
+		if err = t.RunLater(); err != nil {
+			break
+		}
 		// Every change of credentials clears it (prctl(2)), so it comes late.
 		if sig := k.process.ParentDeathSignal; sig > 0 {
 			err = t.Run([]tracer.Call{tracer.Prctl(unix.PR_SET_PDEATHSIG, uint64(sig))})
@@ -210,37 +213,26 @@ func join(t *target.Task, k *saved) error {
 	return nil
 }
 
-// settle gives each thread what it must set itself, all at the same time, and
-// then what the engine sets from outside.
+// settle gives each thread what it must set itself, with the other subsystems'
+// calls, and then what the engine sets from outside.
 func settle(t *target.Task, k *saved) error {
 	if k.settled {
 		return nil
 	}
-	sc, err := t.Traced.Scratch()
-	if err != nil {
-		return err
-	}
-	defer sc.Release(sc.Mark())
 	names := make([]byte, 16*len(k.threads))
 	for i, th := range k.threads {
 		copy(names[16*i:16*i+15], th.Comm)
 	}
-	at, err := sc.Put(names)
+	at, err := t.PutLater(names)
 	if err != nil {
 		return err
 	}
-	batches := make([]tracer.Batch, len(k.threads))
 	for i, th := range k.threads {
-		batches[i] = tracer.Batch{Thread: t.Threads[int(th.Tid)], Calls: own(th, at+uint64(16*i))}
-	}
-	batches[0].Calls = append(batches[0].Calls, ownOfProcess(k.process)...)
-	if err := t.Traced.RunEach(batches); err != nil {
-		return err
-	}
-	for i := range batches {
-		if err := tracer.Check(batches[i].Calls); err != nil {
-			return fmt.Errorf("thread %d: %w", k.threads[i].Tid, err)
+		calls := own(th, at+uint64(16*i))
+		if i == 0 {
+			calls = append(calls, ownOfProcess(k.process)...)
 		}
+		t.Later(t.Threads[int(th.Tid)], calls, tracer.Check)
 	}
 	k.settled = true
 	return errors.Join(outside(t, k), setThreads(t, k))

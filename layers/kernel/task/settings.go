@@ -103,40 +103,27 @@ func processSettings(p *target.Process) (*state.ProcessSettings, error) {
 	return m, nil
 }
 
-// ask is the size of a thread's block of answers: memory policy, its nodes, and
-// the mode of the time stamp counter.
+// askedBytes is the size of a thread's block of answers: memory policy, its
+// nodes, and the mode of the time stamp counter.
 const (
-	ask   = 8 + nodeBytes + 8
-	askTS = 8 + nodeBytes
+	askedBytes = 8 + nodeBytes + 8
+	askTS      = 8 + nodeBytes
 )
 
-// threadSettings asks every thread at the same time for what it alone can
-// tell, and the kernel for the rest.
+// aboutSettings is what a thread is asked.
+var aboutSettings = &target.Question{Size: askedBytes, Calls: questions}
+
+// threadSettings asks every thread for what it alone can tell, and the kernel
+// for the rest.
 func threadSettings(p *target.Process) ([]*state.ThreadSettings, error) {
-	threads := p.Traced.Threads()
-	sc, err := p.Traced.Scratch()
+	asked, err := p.Ask(aboutSettings)
 	if err != nil {
 		return nil, err
 	}
-	defer sc.Release(sc.Mark())
-	b := make([]byte, ask*len(threads))
-	at, err := sc.Put(b)
-	if err != nil {
-		return nil, err
-	}
-	batches := make([]tracer.Batch, len(threads))
-	for i, th := range threads {
-		batches[i] = tracer.Batch{Thread: th, Calls: questions(at + uint64(ask*i))}
-	}
-	if err := p.Traced.RunEach(batches); err != nil {
-		return nil, err
-	}
-	if err := p.Traced.Read(at, b); err != nil {
-		return nil, err
-	}
-	out := make([]*state.ThreadSettings, len(threads))
-	for i, th := range threads {
-		if out[i], err = answers(batches[i].Calls, b[ask*i:][:ask]); err != nil {
+	out := make([]*state.ThreadSettings, len(asked))
+	for i, a := range asked {
+		th := a.Thread
+		if out[i], err = answers(a.Calls, a.Memory); err != nil {
 			return nil, fmt.Errorf("thread %d: %w", th.Tid, err)
 		}
 		out[i].Tid = int32(th.NSTid)

@@ -83,37 +83,28 @@ func denyWriteExecute(t *target.Task, m *state.ProcessSettings) error {
 }
 
 // setThreads makes the threads' settings: those that only a thread can make
-// itself, all at the same time, then those that the engine can.
+// itself, with its other calls, and those that the engine can.
 func setThreads(t *target.Task, k *saved) error {
-	if len(k.threadSettings) == 0 {
-		return nil
-	}
-	sc, err := t.Traced.Scratch()
-	if err != nil {
-		return err
-	}
-	defer sc.Release(sc.Mark())
-	var batches []tracer.Batch
 	for tid, m := range k.threadSettings {
 		th := t.Threads[int(tid)]
 		if th == nil {
 			return fmt.Errorf("%w: settings of thread %d, which does not exist", errImage, tid)
 		}
-		at, err := sc.Put(append(bytes.Clone(m.MemoryNodes), make([]byte, nodeBytes-len(m.MemoryNodes))...))
-		if err != nil {
-			return err
+		nodes := uint64(0)
+		if m.MemoryPolicy != 0 {
+			var err error
+			if nodes, err = t.PutLater(append(bytes.Clone(m.MemoryNodes), make([]byte, nodeBytes-len(m.MemoryNodes))...)); err != nil {
+				return err
+			}
 		}
-		if calls := settingCalls(m, at); len(calls) > 0 {
-			batches = append(batches, tracer.Batch{Thread: th, Calls: calls})
+		if calls := settingCalls(m, nodes); len(calls) > 0 {
+			t.Later(th, calls, checkSettings)
 		}
 		if err := setOutside(t, th.Tid, m); err != nil {
 			return fmt.Errorf("thread %d: %w", tid, err)
 		}
 	}
-	if err := t.Traced.RunEach(batches); err != nil {
-		return err
-	}
-	return checkSettings(batches)
+	return nil
 }
 
 // settingCalls are the calls of a thread; nodes is the address of its set.
@@ -142,21 +133,19 @@ func settingCalls(m *state.ThreadSettings, nodes uint64) []tracer.Call {
 // checkSettings: another host may have other nodes (EINVAL), or a processor
 // that needs no such protection (ENXIO, ENODEV) or does not let itself be
 // controlled (EPERM): then its own default is what a new program gets, too.
-func checkSettings(batches []tracer.Batch) error {
-	for _, b := range batches {
-		for i := range b.Calls {
-			c := &b.Calls[i]
-			err := c.Errno()
-			switch {
-			case err == nil:
-			case c.Nr == unix.SYS_SET_MEMPOLICY && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)):
-			case c.Nr == unix.SYS_PRCTL && c.Args[0] == unix.PR_SET_IO_FLUSHER && errors.Is(err, unix.EPERM):
-				// The live spec does not give CAP_SYS_RESOURCE.
-			case c.Nr == unix.SYS_PRCTL && c.Args[0] == unix.PR_SET_SPECULATION_CTRL &&
-				(errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EPERM)):
-			default:
-				return &tracer.CallError{Index: i, Call: *c}
-			}
+func checkSettings(calls []tracer.Call) error {
+	for i := range calls {
+		c := &calls[i]
+		err := c.Errno()
+		switch {
+		case err == nil:
+		case c.Nr == unix.SYS_SET_MEMPOLICY && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)):
+		case c.Nr == unix.SYS_PRCTL && c.Args[0] == unix.PR_SET_IO_FLUSHER && errors.Is(err, unix.EPERM):
+			// The live spec does not give CAP_SYS_RESOURCE.
+		case c.Nr == unix.SYS_PRCTL && c.Args[0] == unix.PR_SET_SPECULATION_CTRL &&
+			(errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EPERM)):
+		default:
+			return &tracer.CallError{Index: i, Call: *c}
 		}
 	}
 	return nil

@@ -331,11 +331,9 @@ func (th *Thread) load(hostNamespace bool) (err error) {
 	}
 	th.NSTid = th.Tid
 	if !hostNamespace {
-		st, err := readStatus(th.p.Pid, th.Tid)
-		if err != nil {
+		if th.NSTid, err = th.p.innerTid(th.Tid); err != nil {
 			return err
 		}
-		th.NSTid = st.NSTid
 	}
 	r, hide := th.p.hideStop(th, th.regs)
 	if hide && !th.entered {

@@ -58,8 +58,8 @@ func (p *Process) encodeFrame(th *Thread) (f frameData, err error) {
 	return f, err
 }
 
-// prepare gives th a slot with a current frame.
-func (p *Process) prepare(th *Thread) error {
+// prepare gives th a slot with a current frame; the frame is written with out.
+func (p *Process) prepare(th *Thread, out *gather) error {
 	if th.prepared {
 		return nil
 	}
@@ -82,7 +82,10 @@ func (p *Process) prepare(th *Thread) error {
 				return err
 			}
 		}
-		if err := p.Write(th.slot.frame, f.encode(th.slot.frame, s.restorer)); err != nil {
+		b := f.encode(th.slot.frame, s.restorer)
+		if th != p.boot.thread {
+			out.add(th.slot.frame, b)
+		} else if err := p.Write(th.slot.frame, b); err != nil { // the area grows by it
 			return err
 		}
 	}
@@ -118,10 +121,16 @@ func (p *Process) RunEach(batches []Batch) error {
 	return p.do(func() error { return p.runEach(batches) })
 }
 
+// window is how many threads run at the same time: enough for all processors
+// while the tracer starts and collects others, and few enough that those which
+// are collected first have ended by then.
+const window = 512
+
 // cursor is the progress of one batch.
 type cursor struct {
 	Batch
-	n int // calls in flight
+	n   int   // calls in flight
+	err error // of the wait for their end
 }
 
 func (p *Process) runEach(batches []Batch) error {
@@ -137,46 +146,64 @@ func (p *Process) runEach(batches []Batch) error {
 			work = append(work, cursor{Batch: b})
 		}
 	}
-	var errs []error
 	for len(work) > 0 {
-		for i := range work { // before any runs: the area grows by a call of its own thread
-			if err := p.makeRoom(&work[i]); err != nil {
-				return errors.Join(append(errs, fmt.Errorf("prepare batch in task %d: %w", work[i].Thread.Tid, err))...)
-			}
-		}
-		started := 0
-		for i := range work {
-			if err := p.start(&work[i]); err != nil {
-				errs = append(errs, fmt.Errorf("start batch in task %d: %w", work[i].Thread.Tid, err))
-				break
-			}
-			started++
-		}
 		left := work[:0]
-		deadline := p.batchDeadline()
-		for i := range work[:started] {
-			c := work[i]
-			if err := p.collect(&c, deadline); err != nil {
-				errs = append(errs, err)
-			} else if len(c.Calls) > 0 {
-				left = append(left, c)
+		for rest := work; len(rest) > 0; {
+			now := rest[:min(window, len(rest))]
+			rest = rest[len(now):]
+			if err := p.runSome(now); err != nil {
+				return err
+			}
+			for _, c := range now {
+				if len(c.Calls) > 0 {
+					left = append(left, c)
+				}
 			}
 		}
-		if work = left; len(errs) > 0 {
-			break
-		}
+		work = left
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
-// makeRoom gives the batch's thread a frame and a slot for the next calls. No
+// runSome runs the next calls of some batches at the same time, and returns
+// when all of them have ended.
+func (p *Process) runSome(work []cursor) error {
+	var out gather
+	for i := range work { // before any runs: the area grows by a call of its own thread
+		if err := p.makeRoom(&work[i], &out); err != nil {
+			return fmt.Errorf("prepare batch in task %d: %w", work[i].Thread.Tid, err)
+		}
+	}
+	if err := p.writeAll(&out); err != nil {
+		for i := range work {
+			work[i].Thread.prepared = false
+		}
+		return err
+	}
+	var errs []error
+	started := 0
+	for i := range work {
+		if err := p.start(&work[i]); err != nil {
+			errs = append(errs, fmt.Errorf("start batch in task %d: %w", work[i].Thread.Tid, err))
+			break
+		}
+		started++
+	}
+	deadline := p.batchDeadline()
+	for i := range work[:started] {
+		work[i].err = p.collect(&work[i], deadline)
+	}
+	return errors.Join(append(errs, p.takeAll(work[:started]))...)
+}
+
+// makeRoom gives the batch's thread a frame and a slot with the next calls. No
 // thread may be running.
-func (p *Process) makeRoom(c *cursor) error {
+func (p *Process) makeRoom(c *cursor, out *gather) error {
 	th, s := c.Thread, p.scratch
 	if th.p != p {
 		return fmt.Errorf("task %d belongs to another process", th.Tid)
 	}
-	if err := p.prepare(th); err != nil {
+	if err := p.prepare(th, out); err != nil {
 		return err
 	}
 	if want := min(len(c.Calls), maxCalls) + 1; want > th.slot.cap {
@@ -186,20 +213,17 @@ func (p *Process) makeRoom(c *cursor) error {
 		}
 		th.slot.calls, th.slot.cap = addr, want
 	}
+	c.n = min(len(c.Calls), th.slot.cap-1)
+	b := appendCalls(make([]byte, 0, (c.n+1)*CallSize), c.Calls[:c.n])
+	out.add(th.slot.calls, appendCalls(b, []Call{p.lastCall(th)}))
 	return nil
 }
 
-// start writes the next calls of a batch and sets its thread going.
+// start sets a batch's thread going.
 func (p *Process) start(c *cursor) error {
-	th, s := c.Thread, p.scratch
-	c.n = min(len(c.Calls), th.slot.cap-1)
-	b := appendCalls(make([]byte, 0, (c.n+1)*CallSize), c.Calls[:c.n])
-	b = appendCalls(b, []Call{p.lastCall(th)})
-	if err := p.Write(th.slot.calls, b); err != nil {
-		return err
-	}
+	th := c.Thread
 	mask, request := p.batchMode()
-	if err := th.enter(loopRegisters(th.regs, s.base, th.slot.calls, c.n+1, th.slot.frame), mask); err != nil {
+	if err := th.enter(loopRegisters(th.regs, p.scratch.base, th.slot.calls, c.n+1, th.slot.frame), mask); err != nil {
 		return err
 	}
 	return th.resumeWith(request, 0)
@@ -222,12 +246,12 @@ func (p *Process) lastCall(th *Thread) Call {
 	return Syscall(unix.SYS_TGKILL, uint64(p.NSPid), uint64(th.NSTid), uint64(p.stopSig))
 }
 
-// collect waits for the end of what start began and takes the results.
+// collect waits for the end of what start began.
 func (p *Process) collect(c *cursor, deadline time.Time) error {
 	th := c.Thread
 	_, request := p.batchMode()
 	canceled := false
-	err := p.await(th, deadline, request, func(s stop) bool {
+	return p.await(th, deadline, request, func(s stop) bool {
 		if s.Event != 0 || s.Sig != p.stopSig && s.Sig != syscallStop {
 			return false
 		}
@@ -245,17 +269,36 @@ func (p *Process) collect(c *cursor, deadline time.Time) error {
 		canceled = ptraceSetRegs(th.Tid, &r) == nil
 		return false
 	})
-	b := make([]byte, c.n*CallSize)
-	if e := p.Read(th.slot.calls, b); e == nil {
-		takeResults(c.Calls[:c.n], b)
-	} else if err == nil {
-		err = e
+}
+
+// takeAll takes the results of batches that have ended, well or not, and moves
+// on to their next calls.
+func (p *Process) takeAll(work []cursor) error {
+	var in gather
+	for i := range work {
+		in.add(work[i].Thread.slot.calls, make([]byte, work[i].n*CallSize))
 	}
-	if err != nil {
-		return c.failed(err)
+	whole := p.readAll(&in)
+	var errs []error
+	for i := range work {
+		c := &work[i]
+		err := whole
+		if err != nil { // some may be there all the same
+			err = p.Read(c.Thread.slot.calls, in.local[i])
+		}
+		if err == nil {
+			takeResults(c.Calls[:c.n], in.local[i])
+		}
+		if c.err != nil {
+			err = c.err
+		}
+		if err != nil {
+			errs = append(errs, c.failed(err))
+			continue
+		}
+		c.Calls = c.Calls[c.n:]
 	}
-	c.Calls = c.Calls[c.n:]
-	return nil
+	return errors.Join(errs...)
 }
 
 // failed names the call at which a batch ended.

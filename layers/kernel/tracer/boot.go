@@ -6,6 +6,7 @@ package tracer
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 
@@ -46,7 +47,8 @@ func (p *Process) ensureScratch() (*Scratch, error) {
 	}
 	p.scratch = s
 	th := p.boot.thread
-	if err := p.prepare(th); err != nil {
+	var out gather
+	if err := errors.Join(p.prepare(th, &out), p.writeAll(&out)); err != nil {
 		return nil, err
 	}
 	if err := p.park(th); err != nil {

@@ -143,14 +143,11 @@ func (p *Process) AvoidSignals(mask uint64) error {
 // SetSignalMask must follow.
 func (p *Process) AdoptThreads(nsTids []int) (threads []*Thread, err error) {
 	err = p.do(func() error {
-		host, err := p.newTasks()
-		if err != nil {
-			return err
-		}
+		hostTid := p.hostTids()
 		for _, ns := range nsTids {
-			tid, ok := host[ns]
-			if !ok {
-				return fmt.Errorf("thread %d of frame %d: %w", ns, p.Pid, ErrExited)
+			tid, err := hostTid(ns)
+			if err != nil {
+				return fmt.Errorf("thread %d of frame %d: %w", ns, p.Pid, err)
 			}
 			th, err := p.adopt(tid)
 			if err != nil {
@@ -164,7 +161,28 @@ func (p *Process) AdoptThreads(nsTids []int) (threads []*Thread, err error) {
 	return threads, err
 }
 
-// newTasks maps innermost to host ids for threads not known yet.
+// hostTids returns what translates ids of new threads to the host's.
+func (p *Process) hostTids() func(int) (int, error) {
+	var listed map[int]int
+	return func(ns int) (int, error) {
+		tid, err := p.pidns.translate(p.Pid, nsGetPidFromPidns, ns)
+		if !errors.Is(err, errOld) {
+			return tid, err
+		}
+		if listed == nil {
+			if listed, err = p.newTasks(); err != nil {
+				return 0, err
+			}
+		}
+		if tid, ok := listed[ns]; ok {
+			return tid, nil
+		}
+		return 0, ErrExited
+	}
+}
+
+// newTasks maps innermost to host ids for threads not known yet. It is for
+// kernels that do not translate ids.
 func (p *Process) newTasks() (map[int]int, error) {
 	tids, err := listTasks(p.Pid)
 	if err != nil {

@@ -155,6 +155,7 @@ func (p *Process) live() []*Thread { return append([]*Thread(nil), p.threads...)
 func (p *Process) forget() {
 	p.closed, p.threads = true, nil
 	delete(p.Tracer.procs, p)
+	p.pidns.close()
 	if p.memFD >= 0 {
 		_ = unix.Close(p.memFD)
 		p.memFD = -1
@@ -243,15 +244,11 @@ func (p *Process) kill() error {
 	if err := unix.Kill(p.Pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill process %d: %w", p.Pid, err)
 	}
-	deadline := time.Now().Add(DefaultTimeout)
+	deadline, ours := time.Now().Add(DefaultTimeout), p.isOurChild()
 	// In rotation: which thread of a pid namespace's init ends first is not
 	// ours to say.
 	for len(p.threads) > 0 {
-		for _, th := range p.live() {
-			if _, err := peekStop(th.Tid); errors.Is(err, ErrExited) {
-				p.drop(th)
-			}
-		}
+		p.dropDead(ours)
 		if time.Now().After(deadline) {
 			return fmt.Errorf("kill process %d: %d threads have not ended: %w", p.Pid, len(p.threads), ErrNoStop)
 		}

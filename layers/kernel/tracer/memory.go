@@ -24,6 +24,51 @@ func (p *Process) Write(addr uint64, b []byte) error {
 	return p.vm(unix.SYS_PROCESS_VM_WRITEV, "write", addr, b)
 }
 
+// gather are blocks of a process's memory that are read or written with one
+// system call for up to maxGather of them.
+type gather struct {
+	local  [][]byte
+	remote []unix.RemoteIovec
+}
+
+// maxGather is IOV_MAX.
+const maxGather = 1024
+
+func (g *gather) add(addr uint64, b []byte) {
+	g.local = append(g.local, b)
+	g.remote = append(g.remote, unix.RemoteIovec{Base: uintptr(addr), Len: len(b)})
+}
+
+// readAll is Read of all blocks. After an error any of them may have been read.
+func (p *Process) readAll(g *gather) error { return p.all("read", unix.ProcessVMReadv, g) }
+
+// writeAll is Write of all blocks.
+func (p *Process) writeAll(g *gather) error { return p.all("write", unix.ProcessVMWritev, g) }
+
+func (p *Process) all(verb string, call func(int, []unix.Iovec, []unix.RemoteIovec, uint) (int, error), g *gather) error {
+	for at := 0; at < len(g.local); at += maxGather {
+		end := min(at+maxGather, len(g.local))
+		local, total := make([]unix.Iovec, end-at), 0
+		for i, b := range g.local[at:end] {
+			local[i].Base = unsafe.SliceData(b)
+			local[i].SetLen(len(b))
+			total += len(b)
+		}
+		n, err := call(p.Pid, local, g.remote[at:end], 0)
+		runtime.KeepAlive(g.local)
+		if err == unix.ESRCH {
+			err = ErrExited
+		}
+		if err == nil && n != total {
+			err = unix.EFAULT
+		}
+		if err != nil {
+			return fmt.Errorf("%s %d blocks of process %d, %d of %d bytes done: %w", verb, end-at, p.Pid, max(n, 0), total, err)
+		}
+	}
+	return nil
+}
+
 func (p *Process) vm(nr uintptr, verb string, addr uint64, b []byte) error {
 	for done := 0; done < len(b); {
 		local := unix.Iovec{Base: &b[done], Len: uint64(len(b) - done)}

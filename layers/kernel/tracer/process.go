@@ -5,6 +5,7 @@
 package tracer
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -58,7 +59,8 @@ type Process struct {
 	closed  bool
 	threads []*Thread // leader first, then ascending
 	memFD   int       // /proc/PID/mem, -1 if not open
-	caught  uint64    // signals with handlers
+	pidns   pidNamespace
+	caught  uint64 // signals with handlers
 	ignored uint64
 	stopSig int // ends a batch; 0: none, stop at every call
 	// stopSigBlocked: some thread blocks stopSig, so it may be wanted.
@@ -142,6 +144,20 @@ func (p *Process) drop(th *Thread) {
 	if th.Tid != p.Pid || !p.isOurChild() {
 		reap(th.Tid)
 	}
+}
+
+// dropDead drops all threads that have ended; ours is isOurChild.
+func (p *Process) dropDead(ours bool) {
+	p.threads = slices.DeleteFunc(p.threads, func(th *Thread) bool {
+		if _, err := peekStop(th.Tid); !errors.Is(err, ErrExited) {
+			return false
+		}
+		th.gone, th.running = true, false
+		if th.Tid != p.Pid || !ours {
+			reap(th.Tid)
+		}
+		return true
+	})
 }
 
 // isOurChild: then the exit status is for another thread of this program.

@@ -7,6 +7,7 @@ package tracer
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -60,16 +61,14 @@ func (p *Process) startSplit(th *Thread, first, rest []Call) (*split, error) {
 	if n > maxCalls {
 		return nil, fmt.Errorf("%d calls, at most %d", n, maxCalls)
 	}
-	all := &cursor{Batch: Batch{th, make([]Call, n-1)}}
-	if err := p.makeRoom(all); err != nil {
+	stop := p.lastCall(th)
+	calls := append(append(slices.Clone(first), stop), rest...)
+	var out gather // the calls and, behind them, the one that ends the batch
+	if err := p.makeRoom(&cursor{Batch: Batch{th, calls}}, &out); err != nil {
 		return nil, err
 	}
-	stop := p.lastCall(th)
-	b := appendCalls(make([]byte, 0, n*CallSize), first)
-	b = appendCalls(b, []Call{stop})
-	b = appendCalls(b, rest)
-	b = appendCalls(b, []Call{stop})
-	if err := p.Write(th.slot.calls, b); err != nil {
+	if err := p.writeAll(&out); err != nil {
+		th.prepared = false
 		return nil, err
 	}
 	mask, request := p.batchMode()

@@ -25,7 +25,12 @@ type undertaker struct {
 	running bool
 }
 
-const undertakerTick = 2 * time.Millisecond
+const (
+	undertakerTick = 2 * time.Millisecond
+	// undertakerShare bounds what it costs: it rests so many times as long as
+	// its last round took.
+	undertakerShare = 16
+)
 
 // watch adds a thread, never a leader: its status is for its parent. The
 // first one starts a goroutine, which ends when there is none left.
@@ -36,8 +41,14 @@ func (u *undertaker) watch(tid int) {
 		u.running = true
 		u.tids = map[int]struct{}{}
 		go func() {
-			for u.round() {
-				time.Sleep(undertakerTick)
+			for {
+				started := time.Now()
+				if !u.round() {
+					return
+				}
+				// Of a process of ten thousand threads it must not take more than
+				// a little of the time in which they are seized.
+				time.Sleep(max(undertakerTick, undertakerShare*time.Since(started)))
 			}
 		}()
 	}

@@ -62,17 +62,19 @@ type pace struct {
 	ctx      context.Context
 	start    time.Time
 	deadline time.Time
-	// idle, if set, is called when a wait turns out long.
+	// idle, if set, is called when a wait turns out long, and whenever it has
+	// become twice as long: it may look at thousands of threads.
 	idle func() error
+	long time.Duration
 }
 
 func newPace(ctx context.Context, deadline time.Time) *pace {
-	return &pace{ctx: ctx, start: time.Now(), deadline: deadline}
+	return &pace{ctx: ctx, start: time.Now(), deadline: deadline, long: time.Millisecond}
 }
 
 // wait returns after a while, or with the reason not to go on.
 func (p *pace) wait() error {
-	const yieldFor, long = 100 * time.Microsecond, time.Millisecond
+	const yieldFor = 100 * time.Microsecond
 	waited := time.Since(p.start)
 	if waited < yieldFor {
 		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
@@ -84,7 +86,8 @@ func (p *pace) wait() error {
 	if time.Now().After(p.deadline) {
 		return ErrNoStop
 	}
-	if waited > long && p.idle != nil {
+	if waited > p.long && p.idle != nil {
+		p.long = 2 * waited
 		if err := p.idle(); err != nil {
 			return err
 		}
