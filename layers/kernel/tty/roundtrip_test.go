@@ -25,5 +25,17 @@ var all = []kerneltest.Constructor{
 // TestPairs: terminals of which both ends are in the container, with a session,
 // its jobs, and ends in every state.
 func TestPairs(t *testing.T) {
-	kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/pairs.c", Devpts: true, Generations: 3, LeaveRunning: true}, all...)
+	for name, p := range map[string]kerneltest.Program{
+		"plain":          {Generations: 3, LeaveRunning: true},
+		"user namespace": {Generations: 2, UserNamespace: true, Filtered: true},
+		"user": {
+			Generations: 2, LeaveRunning: true, UID: 1000, GID: 1000, Args: []string{"user"},
+			Allowed: &kerneltest.Allowed{UID: 1000, GID: 1000, Bounding: 1<<41 - 1},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p.Source, p.Devpts = "testdata/pairs.c", true
+			kerneltest.RoundTrip(t, p, all...)
+		})
+	}
 }
