@@ -34,7 +34,7 @@ func manyFiles(t testing.TB, dir string, n int) {
 // TestManyFiles bounds what a large tree costs: time, memory and what is sent.
 func TestManyFiles(t *testing.T) {
 	const files = 10_000
-	tr := newTransfer(t, ExportOptions{}, Policy{}, false)
+	tr := newTransfer(t, ExportOptions{Workers: 2}, Policy{}, false)
 	manyFiles(t, tr.src, files)
 	age(t, tr.src)
 	var before, after runtime.MemStats
@@ -68,12 +68,12 @@ func BenchmarkLastPass(b *testing.B) {
 			dir := b.TempDir()
 			manyFiles(b, dir, files)
 			age(b, dir)
-			e := NewExporter(openDir(b, dir), ExportOptions{})
+			e := NewExporter(openDir(b, dir), ExportOptions{Workers: 2})
 			batch := &Batch{Push: func([]byte) error { return nil }}
 			_, err := e.Pass(b.Context(), false, batch.Add)
 			must(b, err)
 			for b.Loop() {
-				stats, err := e.Pass(b.Context(), false, batch.Add)
+				stats, err := e.Pass(b.Context(), true, batch.Add)
 				must(b, err)
 				if stats.Sent != 1 {
 					b.Fatalf("sent %d items", stats.Sent)

@@ -41,6 +41,9 @@ type ExportOptions struct {
 	// Refuse is told of what cannot be carried; its error ends the pass. nil
 	// returns the refusal. If it returns none, the file is left out.
 	Refuse func(*Refusal) error
+	// Workers is how many threads may look at files at the same time, in the final
+	// pass.
+	Workers int
 	// Look: nothing is read and nothing sent, but refusals are found.
 	Look bool
 }
@@ -105,6 +108,8 @@ type walk struct {
 	buf      []byte
 	// sentLast is the file whose entry was sent last.
 	sentLast *node
+	// ahead is what was found out about directories ahead of the walk.
+	ahead map[*node]*listing
 }
 
 type removal struct {
@@ -130,6 +135,7 @@ func (w *walk) tree() error {
 		w.top = &node{ino: st.Ino, mode: unix.S_IFDIR, kids: map[string]*node{}, base: w.o.Compare}
 		w.count++
 	}
+	w.lookAhead()
 	if err := w.directory(os.NewFile(uintptr(fd), rootPath), rootPath, &st, w.top, false); err != nil {
 		return err
 	}

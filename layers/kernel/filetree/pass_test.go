@@ -4,6 +4,7 @@ package filetree
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -53,12 +54,22 @@ func TestWhole(t *testing.T) {
 
 // TestChanges: each change is sent by the next pass, and nothing else is.
 func TestChanges(t *testing.T) {
-	tr := newTransfer(t, ExportOptions{}, everything, false)
+	for _, final := range []bool{false, true} {
+		t.Run(fmt.Sprint("final ", final), func(t *testing.T) { changesAreSent(t, final) })
+	}
+}
+
+func changesAreSent(t *testing.T, final bool) {
+	tr := newTransfer(t, ExportOptions{Workers: 2}, everything, false)
 	populate(t, tr.src)
+	must(t, os.Mkdir(tr.src+"/many", 0o755))
+	for i := range aheadFrom { // so that it is worth while to look ahead
+		write(t, fmt.Sprint(tr.src, "/many/", i), "")
+	}
 	age(t, tr.src)
 	tr.pass(false)
 	tr.same()
-	if tr.pass(false); len(tr.last) != 1 {
+	if tr.pass(final); len(tr.last) != 1 {
 		t.Fatalf("a pass without changes sent %v", tr.last)
 	}
 	for _, c := range []struct {
@@ -92,13 +103,13 @@ func TestChanges(t *testing.T) {
 		}, 5, 10, 2, 0},
 	} {
 		must(t, c.change())
-		tr.pass(false)
+		tr.pass(final)
 		entries, data, links, removals := tr.items()
 		if entries > c.entries || data > c.data || links > c.links || removals > c.removals {
 			t.Errorf("%s: sent %d entries, %d pieces, %d links, %d removals: %v", c.name, entries, data, links, removals, short(tr))
 		}
 		tr.same()
-		if tr.pass(false); len(tr.last) != 1 {
+		if tr.pass(final); len(tr.last) != 1 {
 			t.Errorf("%s: the pass behind it sent %v", c.name, short(tr))
 		}
 	}

@@ -105,7 +105,7 @@ func (tr *transfer) items() (entries, data, links, removals int) {
 // same compares both sides.
 func (tr *transfer) same() {
 	tr.t.Helper()
-	want, got := listing(tr.t, tr.src), listing(tr.t, tr.dst)
+	want, got := allOf(tr.t, tr.src), allOf(tr.t, tr.dst)
 	if !slices.Equal(want, got) {
 		tr.t.Fatalf("the trees differ:\n%s", difference(want, got))
 	}
@@ -126,8 +126,8 @@ func difference(want, got []string) string {
 	return b.String()
 }
 
-// listing says everything about a tree that should travel.
-func listing(t testing.TB, root string) []string {
+// allOf says everything about a tree that should travel.
+func allOf(t testing.TB, root string) []string {
 	t.Helper()
 	var out []string
 	first := map[uint64]string{}

@@ -29,14 +29,29 @@ func (w *walk) directory(dir *os.File, path string, st *unix.Statx_t, n *node, f
 	if err := w.describeDirectory(dir, path, st, n, fresh); err != nil {
 		return err
 	}
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return fmt.Errorf("list %s: %w", path, err)
+	ahead := w.ahead[n]
+	var names []string
+	if ahead != nil {
+		names = ahead.names
+	} else {
+		var err error
+		if names, err = dir.Readdirnames(-1); err != nil {
+			return fmt.Errorf("list %s: %w", path, err)
+		}
+		slices.Sort(names)
 	}
-	slices.Sort(names)
-	var stats unix.Statx_t
-	for _, name := range names {
-		if err := w.entry(int(dir.Fd()), name, join(path, name), n, &stats); err != nil {
+	var own unix.Statx_t
+	for i, name := range names {
+		st := &own
+		if ahead != nil {
+			st = &ahead.stats[i]
+		} else if err := statAt(int(dir.Fd()), name, st); gone(err) {
+			w.vanished(join(path, name), name, n)
+			continue
+		} else if err != nil {
+			return fmt.Errorf("%s: %w", join(path, name), err)
+		}
+		if err := w.entry(int(dir.Fd()), name, join(path, name), n, st); err != nil {
 			return err
 		}
 	}
@@ -95,15 +110,8 @@ func (w *walk) describeDirectory(dir *os.File, path string, st *unix.Statx_t, n 
 	return w.sendEntry(entry, n)
 }
 
-// entry looks at one name of a directory.
+// entry sends one name of a directory.
 func (w *walk) entry(dir int, name, path string, parent *node, st *unix.Statx_t) error {
-	if err := statAt(dir, name, st); err != nil {
-		if gone(err) {
-			w.vanished(path, name, parent)
-			return nil
-		}
-		return fmt.Errorf("%s: %w", path, err)
-	}
 	if st.Mnt_id != w.mount {
 		return nil // another tree
 	}

@@ -214,7 +214,7 @@ func (s *Subsystem) addTmpfs(init procfs.Task, m procfs.Mount, made *state.Mount
 		return err
 	}
 	o.Unstamped = true
-	root, err := openTmpfs(init.Pid(), m)
+	root, err := s.openTmpfs(m)
 	if err != nil || root == nil {
 		return err
 	}
@@ -239,7 +239,7 @@ func (s *Subsystem) exportOptions(init procfs.Task, path string) (filetree.Expor
 	if err != nil {
 		return filetree.ExportOptions{}, err
 	}
-	o := filetree.ExportOptions{IDs: ids}
+	o := filetree.ExportOptions{IDs: ids, Workers: s.env.Workers}
 	if s.env.Source.Allowed == nil {
 		return o, nil
 	}
@@ -257,8 +257,9 @@ func (s *Subsystem) exportOptions(init procfs.Task, path string) (filetree.Expor
 }
 
 func (s *Subsystem) closeExport() {
+	s.closeOpened()
 	for _, t := range s.out.trees {
-		if t.root != nil {
+		if t.root != nil && t.kind != state.FileTreeKind_FILE_TREE_KIND_TMPFS {
 			t.root.Close()
 		}
 		if t.base != nil {

@@ -79,11 +79,18 @@ func below(mounts []procfs.Mount, path string) []string {
 	return out
 }
 
-// openTmpfs opens a mount that mountinfo showed. It is nil for one that is not
-// there any more, and for one that is read-only and empty: with those, runtimes
-// mask directories of /proc and /sys.
-func openTmpfs(pid int, m procfs.Mount) (*os.File, error) {
-	root, err := target.OpenMount(pid, m.Target)
+// openTmpfs opens a mount that mountinfo showed, which stays the subsystem's. It
+// is nil for one that is not there any more, and for one that is read-only and
+// empty: with those, runtimes mask directories of /proc and /sys.
+//
+// What the pre-flight has opened is used again while the container is stopped. A
+// file system that is open keeps its device number, so that no other can pass
+// for it.
+func (s *Subsystem) openTmpfs(m procfs.Mount) (*os.File, error) {
+	if root := s.opened[m.ID]; root != nil && isMount(root, m) == nil {
+		return root, nil
+	}
+	root, err := target.OpenMount(s.env.Source.Init, m.Target)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return nil, nil
 	}
@@ -102,7 +109,19 @@ func openTmpfs(pid int, m procfs.Mount) (*os.File, error) {
 		root.Close()
 		return nil, nil
 	}
+	if s.opened == nil {
+		s.opened = map[int]*os.File{}
+	}
+	s.opened[m.ID] = root
 	return root, nil
+}
+
+// closeOpened ends what openTmpfs began.
+func (s *Subsystem) closeOpened() {
+	for _, root := range s.opened {
+		root.Close()
+	}
+	s.opened = nil
 }
 
 // isMount makes sure that a directory is on the file system that mountinfo

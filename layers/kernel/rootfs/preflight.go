@@ -103,11 +103,10 @@ func (s *Subsystem) inspectMounts(init procfs.Task, mounts []procfs.Mount) ([]re
 
 // inspectTmpfs goes through one memory file system as the export will.
 func (s *Subsystem) inspectTmpfs(ctx context.Context, init procfs.Task, m procfs.Mount, drop bool) ([]record.Finding, error) {
-	root, err := openTmpfs(init.Pid(), m)
+	root, err := s.openTmpfs(m)
 	if err != nil || root == nil {
 		return nil, err
 	}
-	defer root.Close()
 	o, err := s.exportOptions(init, m.Target)
 	if err != nil {
 		return nil, err

@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync/atomic"
 
 	"github.com/io-mig/mig/layers/kernel/target"
@@ -79,6 +80,9 @@ type Subsystem struct {
 	env target.Env
 
 	entities, bytes atomic.Uint64
+
+	// opened are the roots of memory file systems, by the ids of their mounts.
+	opened map[int]*os.File
 
 	out export
 	in  imports
