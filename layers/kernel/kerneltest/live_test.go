@@ -77,3 +77,63 @@ func TestMoveTrees(t *testing.T) {
 		})
 	}
 }
+
+// lazily leaves memory behind, after n rounds.
+func lazily(n int) control.Strategy {
+	return control.Strategy{Name: "lazily", Rounds: n, LeaveBehind: control.LeaveAlways}
+}
+
+// TestPostCopy: the copy runs and waits for the pages that it touches.
+func TestPostCopy(t *testing.T) {
+	for name, n := range map[string]int{"post-copy": 0, "hybrid": 2} {
+		t.Run(name, func(t *testing.T) {
+			c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/dirty.c", Args: []string{"32", "4", "-1"}})
+			for range many(4) {
+				copied, m, err := c.Move(lazily(n), whole...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				copied.Verify()
+				t.Logf("%v down, %d rounds, %d bytes\n%s", m.Source.Downtime, len(m.Source.Rounds), m.Source.Bytes, m.TimeLine())
+				c = copied
+			}
+		})
+	}
+}
+
+// TestPostCopyTraps: what a program can do to its memory before it is there. The
+// kernel tells nobody of guard pages that are installed and removed meanwhile, so
+// those are missing here (docs/support.md).
+func TestPostCopyTraps(t *testing.T) {
+	for _, thing := range []string{"madvise", "huge", "munmap", "mremap", "brk", "protect", "fork", "stack", "read"} {
+		t.Run(thing, func(t *testing.T) {
+			c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/traps.c", Args: []string{thing}})
+			for i := range many(6) {
+				copied, _, err := c.Move(lazily(i%2), whole...)
+				if err != nil {
+					t.Fatalf("move %d: %v", i, err)
+				}
+				copied.Verify()
+				copied.Verify()
+				c = copied
+			}
+		})
+	}
+}
+
+// TestPostCopyTrees: several processes at once.
+func TestPostCopyTrees(t *testing.T) {
+	for _, how := range []string{"steady", "churn", "forks"} {
+		t.Run(how, func(t *testing.T) {
+			c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/offspring.c", Args: []string{how}})
+			for i := range many(6) {
+				copied, _, err := c.Move(lazily(i%2), whole...)
+				if err != nil {
+					t.Fatalf("move %d: %v", i, err)
+				}
+				copied.Verify()
+				c = copied
+			}
+		})
+	}
+}

@@ -84,12 +84,19 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 	}
 	ready, commit := make(chan struct{}), make(chan error, 1)
 	m := &Moved{}
+	sources := instances(target.Env{Source: src, Workers: 2}, constructors)
+	link := pulls{}
+	for _, s := range sources {
+		if p, ok := s.(kernel.Puller); ok {
+			link[s.Name()] = p
+		}
+	}
 	imported := make(chan error, 1)
 	go func() {
 		var err error
 		m.Destination, err = control.Import(ctx, control.ImportOptions{
 			Tuning: control.Tuning{Workers: 2, Observer: m.observe}, Container: destination{frame}, Medium: r,
-			Subsystems: forControl(instances(target.Env{Frame: frame, Workers: 2}, constructors)),
+			Subsystems: forControl(instances(target.Env{Frame: frame, Workers: 2, Peer: link}, constructors)),
 			Ready: func(ctx context.Context) error {
 				close(ready)
 				select {
@@ -104,7 +111,7 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 	}()
 	out := control.NewExport(control.ExportOptions{
 		Tuning: control.Tuning{Workers: 2, Observer: m.observe}, Container: origin{src}, Medium: w, Strategy: s,
-		Subsystems: forControl(instances(target.Env{Source: src, Workers: 2}, constructors)),
+		Subsystems: forControl(sources),
 		Switch: func(ctx context.Context) (control.Verdict, error) {
 			select {
 			case <-ready:
@@ -133,6 +140,25 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 	}
 	c.Stop()
 	return n, m, nil
+}
+
+// pulls is a copy's way to the subsystems of its source, in memory.
+type pulls map[string]kernel.Puller
+
+func (pulls) Command(context.Context, record.Command) (record.Command, error) {
+	return record.Command{}, errors.ErrUnsupported
+}
+
+func (p pulls) Pull(ctx context.Context, want record.Pull) (*record.Record, func(), error) {
+	s := p[want.Subsystem]
+	if s == nil {
+		return nil, nil, fmt.Errorf("nobody gives out %s: %w", want.Subsystem, errors.ErrUnsupported)
+	}
+	r, done, err := s.Pull(ctx, want)
+	if err != nil {
+		return nil, nil, err
+	}
+	return r, done, r.Seal()
 }
 
 // forControl shows subsystems as control wants them.

@@ -34,6 +34,11 @@ const (
 	// entity is the first one's address. Between the rounds of a process that is
 	// copied ahead there is one, empty if need be.
 	KindDropped = 32
+	// KindLeft: runs of pages that come when the copy runs, entity is the first
+	// one's address.
+	KindLeft = 33
+	// KindFilled: nothing of that is left, entity 0, no payload.
+	KindFilled = 34
 )
 
 // chunkBytes is the payload that one record of pages aims at: a huge page, so

@@ -38,10 +38,14 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	if step.Stage == record.StageEarly && step.Process != record.Shared {
 		return s.exportEarly(ctx, step, out)
 	}
+	if step.Stage == record.StageLeft && step.Process != record.Shared {
+		return s.exportLeft(ctx, step.Process, out)
+	}
 	if step.Stage != record.StageResidual {
 		return record.Progress{Done: true}, nil
 	}
 	if step.Process == record.Shared {
+		s.leaving.Store(step.Leave)
 		return s.exportShared(ctx, out)
 	}
 	return s.exportProcess(ctx, step.Process, out)
@@ -181,11 +185,12 @@ func within(start, end uint64, scratch []tracer.Range) bool {
 // others comes before its mappings; a process that was copied ahead is the first
 // one, and has nothing from others.
 func (s *Subsystem) pushProcess(ctx context.Context, p *target.Process, a *ahead, space *state.AddressSpace, mappings []*state.Mapping, out record.Sink) ([]chunk, error) {
-	if a.sent != nil {
+	if a.sent != nil || s.leaving.Load() {
+		// What a process left behind nobody can copy from it.
 		if err := pushLayout(ctx, p.ID, space, mappings, out); err != nil {
 			return nil, err
 		}
-		return a.residual(ctx, p, mappings, out)
+		return s.residual(ctx, p, a, mappings, out)
 	}
 	chunks, err := planPages(p.Pid, mappings)
 	if err != nil {

@@ -32,6 +32,17 @@ func (s *Subsystem) Restart(ctx context.Context, step record.Step, in *record.Re
 		}
 		return record.Progress{Done: true}, nil
 	}
+	if in != nil {
+		if t := s.env.Frame.Task(step.Process); t != nil && t.Traced == nil {
+			if l := s.layout(t); l.filler != nil {
+				pr, err := s.receiveLate(l, in)
+				if err != nil {
+					err = fmt.Errorf("memory: process %d: %w", t.ID, err)
+				}
+				return pr, err
+			}
+		}
+	}
 	t, err := s.env.Frame.Need(step.Process)
 	if err != nil {
 		return record.Progress{}, fmt.Errorf("memory: %w", err)
@@ -90,6 +101,11 @@ func (s *Subsystem) receive(ctx context.Context, t *target.Task, l *layout, in *
 			return p, fmt.Errorf("memory: process %d: %w", t.ID, err)
 		}
 		return p, nil
+	case KindLeft:
+		if err := s.receiveLeft(t, l, in); err != nil {
+			return p, fmt.Errorf("memory: process %d: %w", t.ID, err)
+		}
+		return p, nil
 	case KindPages, KindScattered:
 		runs, data, err := l.pageRuns(in)
 		if err != nil {
@@ -135,5 +151,26 @@ func (s *Subsystem) build(t *target.Task, l *layout) (record.Progress, error) {
 		return record.Progress{}, fmt.Errorf("memory: process %d: %w", t.ID, err)
 	}
 	l.built = true
+	if err := s.serveLeft(t, l); err != nil {
+		return record.Progress{}, fmt.Errorf("memory: process %d: %w", t.ID, err)
+	}
 	return record.Progress{Done: true, Advanced: true}, nil
+}
+
+// receiveLate takes what was left behind, when the copy runs.
+func (s *Subsystem) receiveLate(l *layout, in *record.Record) (record.Progress, error) {
+	p := record.Progress{Done: true, Advanced: true, Entities: 1}
+	if in.Kind == KindFilled {
+		return p, l.filler.end()
+	}
+	if in.Kind != KindPages && in.Kind != KindScattered {
+		return p, fmt.Errorf("%w: %s comes after the switch", errLayout, in.Header)
+	}
+	runs, data, err := l.pageRuns(in)
+	if err != nil {
+		return p, err
+	}
+	p.Bytes = uint64(len(data))
+	s.bytes.Add(p.Bytes)
+	return p, l.filler.arrive(runs, data)
 }

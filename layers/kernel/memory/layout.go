@@ -41,6 +41,9 @@ type layout struct {
 	built  bool
 	// fill writes its pages.
 	fill fill
+	// left are the pages that come when the copy runs, by the filler.
+	left   pageSet
+	filler *filler
 	// live is what the task has from the version of the layout before: while a
 	// process is copied ahead each change of its mappings is a new version.
 	live     []*state.Mapping

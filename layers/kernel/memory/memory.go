@@ -36,10 +36,13 @@ type Subsystem struct {
 
 	bytes, total, entities atomic.Uint64
 	notes                  atomic.Pointer[string]
+	// leaving: what may come later stays behind at the switch of this export.
+	leaving atomic.Bool
 
 	mu      sync.Mutex
 	exports map[record.ProcessID]*export
 	aheads  map[record.ProcessID]*ahead
+	lefts   map[record.ProcessID]*left
 	imports map[record.ProcessID]*layout
 	// objects are the shared ones of an export, by inode; shared those that an
 	// import has made, by id.
@@ -65,6 +68,7 @@ func New(env target.Env) *Subsystem {
 		env: env, workers: w, copies: map[*target.Task]ancestry{},
 		exports: map[record.ProcessID]*export{},
 		aheads:  map[record.ProcessID]*ahead{},
+		lefts:   map[record.ProcessID]*left{},
 		imports: map[record.ProcessID]*layout{},
 		objects: map[uint64]*sharedObject{}, shared: map[uint64]*sharedCopy{},
 	}

@@ -80,8 +80,8 @@ func (a *ahead) tracks(m *procfs.SmapsMapping) bool {
 }
 
 // residual plans the pages of the stopped process that the destination lacks,
-// and has it drop those that are no longer there.
-func (a *ahead) residual(ctx context.Context, p *target.Process, mappings []*state.Mapping, out record.Sink) ([]chunk, error) {
+// without those that stay behind, and has it drop those that are gone.
+func (s *Subsystem) residual(ctx context.Context, p *target.Process, a *ahead, mappings []*state.Mapping, out record.Sink) ([]chunk, error) {
 	var copied, others []*state.Mapping
 	for _, m := range mappings {
 		if isEarly(m) {
@@ -104,11 +104,17 @@ func (a *ahead) residual(ctx context.Context, p *target.Process, mappings []*sta
 	if err := pushDropped(ctx, p.ID, filled.subtract(seen.present), out); err != nil {
 		return nil, err
 	}
+	lacks := seen.dirty.union(seen.present.subtract(have))
+	if s.leaving.Load() {
+		if lacks, err = s.leave(ctx, p, mappings, lacks, out); err != nil {
+			return nil, err
+		}
+	}
 	rest, err := planPages(p.Pid, others)
 	if err != nil {
 		return nil, err
 	}
-	return append(plan(seen.dirty.union(seen.present.subtract(have))), rest...), nil
+	return append(plan(lacks), rest...), nil
 }
 
 // kept are the pages that a process keeps where mappings old become mappings
@@ -149,9 +155,14 @@ func equalMappings(a, b []*state.Mapping) bool {
 // sent in each round, since it keeps the pages of one round behind those of the
 // round before: see Concurrent.
 func pushDropped(ctx context.Context, id record.ProcessID, s pageSet, out record.Sink) error {
+	return pushRuns(ctx, record.Header{Subsystem: Name, Process: id, Kind: KindDropped}, s, out)
+}
+
+// pushRuns sends a list of runs, in several records if need be and in one at
+// least.
+func pushRuns(ctx context.Context, h record.Header, s pageSet, out record.Sink) error {
 	for first := true; first || len(s) > 0; first = false {
 		n := min(len(s), maxDropped)
-		h := record.Header{Subsystem: Name, Process: id, Kind: KindDropped}
 		if n > 0 {
 			h.Entity = s[0].start
 		}

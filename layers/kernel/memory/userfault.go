@@ -3,6 +3,7 @@
 package memory
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"unsafe"
@@ -33,6 +34,40 @@ func register(f *os.File, r run) error {
 	arg := uffdioRegisterArg{start: r.start, length: r.bytes(), mode: uffdioRegisterModeWP}
 	if err := ioctl(int(f.Fd()), uffdioRegister, unsafe.Pointer(&arg)); err != nil {
 		return fmt.Errorf("track writes to %#x-%#x: %w", r.start, r.end, err)
+	}
+	return nil
+}
+
+// control is an ioctl(2) on a descriptor that others read from.
+func control(f *os.File, request uintptr, arg unsafe.Pointer) error {
+	c, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	if err := c.Control(func(fd uintptr) { failed = ioctl(int(fd), request, arg) }); err != nil {
+		return err
+	}
+	return failed
+}
+
+func ptr[T any](v *T) unsafe.Pointer { return unsafe.Pointer(v) }
+
+func leUint64(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
+
+// copiedError is a copy that ended early.
+type copiedError struct {
+	bytes uint64
+	err   error
+}
+
+func (e *copiedError) Error() string { return fmt.Sprintf("after %d bytes: %v", e.bytes, e.err) }
+
+// copyIn fills missing pages from at on.
+func copyIn(f *os.File, at uint64, data []byte) error {
+	arg := uffdioCopyArg{dst: at, src: &data[0], len: uint64(len(data))}
+	if err := control(f, uffdioCopy, unsafe.Pointer(&arg)); err != nil {
+		return &copiedError{uint64(max(arg.copied, 0)), err}
 	}
 	return nil
 }
