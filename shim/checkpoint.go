@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/io-mig/mig/layers/request/address"
 )
 
 // exitTimeout bounds how long a checkpoint with exit waits for the processes
@@ -52,6 +54,11 @@ func (s *service) Checkpoint(ctx context.Context, r *taskapi.CheckpointTaskReque
 	}
 	if unprepared {
 		return &emptypb.Empty{}, s.startMove(ctx, t, req)
+	}
+	if address.IsMove(req.Image) {
+		if err := s.endClientPause(ctx, t); err != nil {
+			return nil, err
+		}
 	}
 	end, err := t.begin(ctx, opCheckpoint)
 	if err != nil {

@@ -55,6 +55,17 @@ func TestMoveWithoutToken(t *testing.T) {
 	if request.Image != agreed.String() || !request.Exit || request.Paused {
 		t.Errorf("request %+v", request)
 	}
+
+	// A client that pauses and names a token itself.
+	f = newFixture(t, m)
+	f.must(f.create(""))
+	f.must(f.start(""))
+	f.must(f.pause())
+	request = CheckpointRequest{}
+	f.must(f.moveTo(agreed.String(), true))
+	if request.Image != agreed.String() || request.Paused {
+		t.Errorf("request %+v", request)
+	}
 }
 
 func TestMoveIsRefused(t *testing.T) {

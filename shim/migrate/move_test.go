@@ -107,6 +107,26 @@ func TestFaultWalk(t *testing.T) {
 	w.t = t
 }
 
+// TestFaultsOfTrees: the steps around the point of no return, for a container of
+// several processes: all of a copy run, or none.
+func TestFaultsOfTrees(t *testing.T) {
+	w := newWorld(t, "1", "3")
+	t.Cleanup(func() { fault(t, "") })
+	from := w.source()
+	for _, step := range []string{
+		"none", "source: sealed", "source: COMMITTED written", "source: COMMIT sent", "source: RUNNING heard", "source: MOVED written",
+		"destination: READY sent", "destination: COMMIT heard", lost, "destination: let go", "destination: RUNNING written",
+	} {
+		if !t.Run(step, func(t *testing.T) {
+			w.t = t
+			from = w.dieAt(from, step)
+		}) {
+			break
+		}
+	}
+	w.t = t
+}
+
 // lost is the one step at which the destination cannot tell whether a task ran:
 // its journal says that they are being let go, and they died with it.
 const lost = "destination: COMMITTED written"
@@ -127,7 +147,17 @@ func (w *world) dieAt(from *copy, step string) *copy {
 		}
 		w.must(journal.Force(w.src.JournalDir, token))
 	}
-	return w.settled(from, to, before, moved, arrived, token)
+	runs := w.settled(from, to, before, moved, arrived, token)
+	if (runs == to) != slices.Contains(decided, step) {
+		t.Errorf("%s runs", runs.name)
+	}
+	return runs
+}
+
+// decided are the steps behind which the copy is the container.
+var decided = []string{
+	"none", "source: COMMIT sent", "source: RUNNING heard", "source: MOVED written", "source: decided", "source: cleaning", "source: done",
+	"destination: let go", "destination: running", "destination: RUNNING written", "destination: RUNNING sent", "destination: done",
 }
 
 func (w *world) journalOf(token wire.Token) string {

@@ -181,7 +181,14 @@ func (p *Process) mapScratch(maps []mapping) (*Scratch, error) {
 	if err := p.clearLeftovers(call); err != nil {
 		return nil, err
 	}
-	base, ok := pickHole(mapRanges(maps), p.opts.Avoid, scratchMaxLen)
+	used := mapRanges(maps)
+	base, ok := uint64(0), false
+	if p.frame {
+		base, ok = pickHoleFrom(frameHole(), used, p.opts.Avoid, scratchMaxLen)
+	}
+	if !ok {
+		base, ok = pickHole(used, p.opts.Avoid, scratchMaxLen)
+	}
 	if !ok {
 		return nil, fmt.Errorf("%w: no hole of %d bytes in the address space", ErrScratch, scratchMaxLen)
 	}

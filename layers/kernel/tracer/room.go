@@ -4,7 +4,10 @@
 
 package tracer
 
-import "slices"
+import (
+	"math/rand/v2"
+	"slices"
+)
 
 const (
 	redZone = 128 // bytes below rsp that belong to a leaf function (psABI)
@@ -74,6 +77,20 @@ const (
 // touching used or avoid, with a margin around so that neighbours do not
 // merge.
 func pickHole(used, avoid []Range, size uint64) (uint64, bool) {
+	return pickHoleFrom(lowestHole, used, avoid, size)
+}
+
+// frameHole is where a frame looks for its area first: at a step chosen at random
+// in a part of the address space that programs do not use by themselves. The
+// first calls may come before it is known what the image has mapped, and one of
+// those mappings may be the area of a tracer that was killed, which lies where the
+// lowest hole was.
+func frameHole() uint64 {
+	const first, steps = 1 << 36, 1 << 17
+	return first + rand.Uint64N(steps)*holeStep
+}
+
+func pickHoleFrom(at uint64, used, avoid []Range, size uint64) (uint64, bool) {
 	all := slices.Concat(used, avoid)
 	slices.SortFunc(all, func(a, b Range) int {
 		if a.Start < b.Start {
@@ -81,9 +98,8 @@ func pickHole(used, avoid []Range, size uint64) (uint64, bool) {
 		}
 		return 1
 	})
-	at := uint64(lowestHole)
 	for _, r := range all {
-		if r.End <= r.Start {
+		if r.End <= r.Start || r.End <= at {
 			continue
 		}
 		if start := markedAbove(at); r.Start >= start && r.Start-start >= size+holeMargin {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// ticker MEGABYTES holds memory that it can verify and measures how long it does
-// not run. On SIGUSR1 it prints one line:
+// ticker MEGABYTES [CHILDREN] holds memory that it can verify and measures how
+// long it does not run. Its children count in memory that all share; it is BAD if
+// one of them does not. On SIGUSR1 it prints one line:
 //
 //	ticks COUNT gap LARGEST-GAP-IN-NANOSECONDS memory ok|BAD pid PID
 //
@@ -10,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,6 +39,16 @@ int main(int argc, char **argv) {
 		return 1;
 	for (size_t i = 0; i < n; i++)
 		mem[i] = word(i);
+	int children = argc > 2 ? atoi(argv[2]) : 0;
+	volatile uint64_t *counts = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	for (int c = 0; c < children; c++) {
+		if (fork() == 0) {
+			for (;;) {
+				counts[c]++;
+				usleep(200);
+			}
+		}
+	}
 	struct sigaction sa = {.sa_handler = on_usr1};
 	sigaction(SIGUSR1, &sa, NULL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -58,6 +70,12 @@ int main(int argc, char **argv) {
 		int ok = 1;
 		for (size_t i = 0; i < n; i++)
 			ok &= mem[i] == word(i);
+		for (int c = 0; c < children; c++) {
+			uint64_t was = counts[c];
+			for (int wait = 0; counts[c] == was && wait < 20000; wait++)
+				usleep(1000);
+			ok &= counts[c] != was;
+		}
 		printf("ticks %llu gap %llu memory %s pid %d\n", (unsigned long long)ticks, (unsigned long long)gap, ok ? "ok" : "BAD", getpid());
 		gap = 0;
 		last = now();
