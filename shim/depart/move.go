@@ -218,6 +218,7 @@ func (m *mover) copyImage(ctx context.Context) error {
 		p.Total += uint64(b.Size - w.Offset)
 	}
 	m.tell(p)
+	began := time.Now()
 	for _, w := range m.answer.Wanted {
 		b := byDigest[string(w.Digest)]
 		r, err := m.o.Host.Open(ctx, m.source.Namespace, b, w.Offset)
@@ -228,12 +229,25 @@ func (m *mover) copyImage(ctx context.Context) error {
 			p.Bytes += uint64(n)
 			m.report.ImageBytes = p.Bytes
 			m.tell(p)
+			pace(ctx, p.Bytes, m.o.Bandwidth, began)
 		})
 		if err := errors.Join(err, r.Close()); err != nil {
 			return fmt.Errorf("copy the image to %s: %w", m.report.Destination, err)
 		}
 	}
 	return nil
+}
+
+// pace waits until so many bytes may have been sent since the beginning.
+func pace(ctx context.Context, sent, perSecond uint64, began time.Time) {
+	if perSecond == 0 {
+		return
+	}
+	due := time.Duration(float64(sent) / float64(perSecond) * float64(time.Second))
+	select {
+	case <-time.After(due - time.Since(began)):
+	case <-ctx.Done():
+	}
 }
 
 func (m *mover) prepare(ctx context.Context) error {
