@@ -105,6 +105,11 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *
 	if err := t.init.attach(ctx); err != nil {
 		return nil, err
 	}
+	// containerd has hung up: its client is gone, and it has removed the bundle
+	// and asked for the shim's end. Nobody would ever delete this task.
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("create %s: given up by containerd: %w", t.id, err)
+	}
 	if t.cgroup, err = metrics.ForProcess(t.init.pid()); err != nil {
 		// The container works without; Stats says that it has no cgroup.
 		slog.Warn("no cgroup statistics", "container", t.id, "error", err)

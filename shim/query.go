@@ -136,7 +136,12 @@ func (s *service) Connect(_ context.Context, r *taskapi.ConnectRequest) (*taskap
 func (s *service) Shutdown(context.Context, *taskapi.ShutdownRequest) (*emptypb.Empty, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.tasks) == 0 {
+	for _, t := range s.tasks {
+		if t != nil {
+			return &emptypb.Empty{}, nil
+		}
+	}
+	if s.ending = len(s.tasks) > 0; !s.ending {
 		s.shutdown()
 	}
 	return &emptypb.Empty{}, nil

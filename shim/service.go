@@ -31,6 +31,9 @@ type service struct {
 	mu sync.Mutex
 	// tasks has nil for an id that is just being created.
 	tasks map[string]*task
+	// ending: the server was told to shut down while a create was under way. Who
+	// asked has given the create up and asks no second time.
+	ending bool
 }
 
 func newService(namespace string, events eventSink, m Migrator, shutdown func()) *service {
@@ -74,9 +77,12 @@ func (s *service) reserve(id string) error {
 func (s *service) settle(id string, t *task) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t == nil {
-		delete(s.tasks, id)
+	if t != nil {
+		s.tasks[id], s.ending = t, false
 		return
 	}
-	s.tasks[id] = t
+	delete(s.tasks, id)
+	if s.ending && len(s.tasks) == 0 {
+		s.shutdown()
+	}
 }

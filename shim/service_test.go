@@ -13,6 +13,8 @@ import (
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
+
+	"github.com/io-mig/mig/runtime"
 )
 
 func TestEventOrder(t *testing.T) {
@@ -132,6 +134,44 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 	if len(f.s.tasks) != 0 {
 		t.Error("the id is still reserved")
 	}
+}
+
+// TestCreateThatIsGivenUp: containerd hangs up in the middle of a create, after
+// it has asked for the shim's end. Nothing stays, and the shim ends.
+func TestCreateThatIsGivenUp(t *testing.T) {
+	f := newFixture(t, nil)
+	ctx, hangUp := context.WithCancel(t.Context())
+	ended := 0
+	f.s.shutdown = func() { ended++ }
+	f.s.newContainer = func(context.Context, runtime.CreateOptions) (container, error) {
+		if _, err := f.s.Shutdown(ctx, &taskapi.ShutdownRequest{ID: "web"}); err != nil {
+			t.Error(err)
+		}
+		if ended > 0 {
+			t.Error("the shim ends while it creates")
+		}
+		hangUp()
+		return f.container, nil
+	}
+	_, err := f.s.Create(ctx, &taskapi.CreateTaskRequest{ID: "web", Bundle: f.bundle})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("create: %v", err)
+	}
+	if !f.container.destroyed || len(f.s.tasks) != 0 || ended != 1 {
+		t.Errorf("destroyed %v, tasks %v, ended %d times", f.container.destroyed, f.s.tasks, ended)
+	}
+}
+
+// TestShutdownSparesOthers: a create beside a task that lives ends nothing.
+func TestShutdownSparesOthers(t *testing.T) {
+	f := newFixture(t, nil)
+	f.s.shutdown = func() { t.Error("the shim ends") }
+	f.must(f.create(""))
+	f.must(f.s.reserve("other"))
+	if _, err := f.s.Shutdown(t.Context(), &taskapi.ShutdownRequest{ID: "web"}); err != nil {
+		t.Error(err)
+	}
+	f.s.settle("other", nil)
 }
 
 func TestSecondCreateIsRefused(t *testing.T) {
