@@ -43,6 +43,15 @@ func (w *world) settled(id string) (on, off *host) {
 	return on, off
 }
 
+// warmUp moves the container there and back, and returns about how long a move
+// takes on this machine, so that deaths come at every moment of it.
+func (w *world) warmUp(id string) time.Duration {
+	w.t.Helper()
+	w.mustMove(w.alpha, id, w.beta.IP)
+	r := w.mustMove(w.beta, id, w.alpha.IP)
+	return time.Duration(1.5 * r.TotalMS * float64(time.Millisecond))
+}
+
 // onItsWay: a container of this host bears the label of a move.
 func (h *host) onItsWay() bool {
 	return h.d.Ctr(context.Background(), "containers", "ls", "-q", `labels."io.mig/incoming"`).Stdout != ""
@@ -55,6 +64,7 @@ func TestDeathOfTheCoordinator(t *testing.T) {
 	const id = "counter"
 	was := w.startCounter(id)
 	on, off := w.alpha, w.beta
+	within := w.warmUp(id)
 	moved := 0
 	for range kills() {
 		cmd := on.migrate(t.Context(), id, off.IP)
@@ -62,7 +72,7 @@ func TestDeathOfTheCoordinator(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(rand.IntN(1500)) * time.Millisecond) // the moment is the point
+		time.Sleep(rand.N(within)) // the moment is the point
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		before := on
@@ -87,6 +97,7 @@ func TestDeathOfTheDaemon(t *testing.T) {
 	const id = "counter"
 	was := w.startCounter(id)
 	on, off := w.alpha, w.beta
+	within := w.warmUp(id)
 	moved := 0
 	for range kills() {
 		done := make(chan error, 1)
@@ -94,7 +105,7 @@ func TestDeathOfTheDaemon(t *testing.T) {
 			_, err := on.move(context.Background(), id, off.IP)
 			done <- err
 		}()
-		time.Sleep(time.Duration(rand.IntN(1500)) * time.Millisecond) // the moment is the point
+		time.Sleep(rand.N(within)) // the moment is the point
 		if err := off.migd.stop(syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}

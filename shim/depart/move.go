@@ -84,7 +84,7 @@ func (m *mover) move(ctx context.Context) error {
 		}
 	}
 	if m.client != nil {
-		err = errors.Join(err, m.client.Close())
+		_ = m.client.Close() // everything was said; a peer that is gone makes noise here
 	}
 	if m.release != nil {
 		err = errors.Join(err, m.release())

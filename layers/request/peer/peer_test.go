@@ -209,11 +209,11 @@ func TestSourceThatIsGone(t *testing.T) {
 			}
 			until(c)
 			c.Close()
-			if err := <-served; err == nil {
-				t.Error("the server is content")
+			if err := <-served; !errors.Is(err, ErrAborted) {
+				t.Errorf("the server says %v", err)
 			}
-			if d.undone == nil {
-				t.Error("nothing was undone")
+			if !errors.Is(d.undone, ErrAborted) {
+				t.Errorf("undone because of %v", d.undone)
 			}
 		})
 	}

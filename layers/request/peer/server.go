@@ -205,15 +205,18 @@ func (r *chunks) Read(p []byte) (int, error) {
 
 func (r *chunks) next() error {
 	t, n, err := r.conn.header(r.conn.patience)
+	if errors.Is(err, ErrProtocol) {
+		return err
+	}
 	if err != nil {
-		return noEOF(err)
+		return fmt.Errorf("%w: %w", ErrAborted, noEOF(err))
 	}
 	if t != frameChunk || int64(n) > r.left {
 		return fmt.Errorf("%w: a frame of type %d with %d bytes, where %d bytes of a blob are due", ErrProtocol, t, n, r.left)
 	}
 	b := make([]byte, n)
 	if err := r.conn.body(b); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrAborted, err)
 	}
 	r.rest, r.left = b, r.left-int64(n)
 	return nil
