@@ -129,7 +129,14 @@ type Socket struct {
 	// Membership in netlink groups, numbers from 1.
 	Group []uint32 `protobuf:"varint,15,rep,packed,name=group,proto3" json:"group,omitempty"`
 	// Of a CONNECTION.
-	Tcp           *TcpConnection `protobuf:"bytes,16,opt,name=tcp,proto3" json:"tcp,omitempty"`
+	Tcp *TcpConnection `protobuf:"bytes,16,opt,name=tcp,proto3" json:"tcp,omitempty"`
+	// The packet filter of SO_ATTACH_FILTER: struct sock_filter, 8 bytes each, and
+	// whether it was locked (SO_LOCK_FILTER).
+	Filter       []byte `protobuf:"bytes,17,opt,name=filter,proto3" json:"filter,omitempty"`
+	FilterLocked bool   `protobuf:"varint,18,opt,name=filter_locked,json=filterLocked,proto3" json:"filter_locked,omitempty"`
+	// SO_PEEK_OFF and one; 0 if it is not set.
+	PeekOffset    uint32        `protobuf:"varint,19,opt,name=peek_offset,json=peekOffset,proto3" json:"peek_offset,omitempty"`
+	Membership    []*Membership `protobuf:"bytes,20,rep,name=membership,proto3" json:"membership,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -276,6 +283,104 @@ func (x *Socket) GetTcp() *TcpConnection {
 	return nil
 }
 
+func (x *Socket) GetFilter() []byte {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *Socket) GetFilterLocked() bool {
+	if x != nil {
+		return x.FilterLocked
+	}
+	return false
+}
+
+func (x *Socket) GetPeekOffset() uint32 {
+	if x != nil {
+		return x.PeekOffset
+	}
+	return 0
+}
+
+func (x *Socket) GetMembership() []*Membership {
+	if x != nil {
+		return x.Membership
+	}
+	return nil
+}
+
+// Membership is in a multicast group of IPv4 or IPv6, on one interface.
+type Membership struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Interface string                 `protobuf:"bytes,1,opt,name=interface,proto3" json:"interface,omitempty"`
+	Group     []byte                 `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"` // 4 or 16 bytes, as the sources
+	// Everything but the sources is received; otherwise only the sources.
+	Exclude       bool     `protobuf:"varint,3,opt,name=exclude,proto3" json:"exclude,omitempty"`
+	Source        [][]byte `protobuf:"bytes,4,rep,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Membership) Reset() {
+	*x = Membership{}
+	mi := &file_spec_state_socket_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Membership) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Membership) ProtoMessage() {}
+
+func (x *Membership) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_socket_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Membership.ProtoReflect.Descriptor instead.
+func (*Membership) Descriptor() ([]byte, []int) {
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Membership) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *Membership) GetGroup() []byte {
+	if x != nil {
+		return x.Group
+	}
+	return nil
+}
+
+func (x *Membership) GetExclude() bool {
+	if x != nil {
+		return x.Exclude
+	}
+	return false
+}
+
+func (x *Membership) GetSource() [][]byte {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
 // TcpConnection is the state of a TCP connection. Sequence numbers are those of
 // the segments on the wire, and do not count the ends of the streams (FIN).
 type TcpConnection struct {
@@ -314,7 +419,7 @@ type TcpConnection struct {
 
 func (x *TcpConnection) Reset() {
 	*x = TcpConnection{}
-	mi := &file_spec_state_socket_proto_msgTypes[1]
+	mi := &file_spec_state_socket_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -326,7 +431,7 @@ func (x *TcpConnection) String() string {
 func (*TcpConnection) ProtoMessage() {}
 
 func (x *TcpConnection) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[1]
+	mi := &file_spec_state_socket_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -339,7 +444,7 @@ func (x *TcpConnection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpConnection.ProtoReflect.Descriptor instead.
 func (*TcpConnection) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{1}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *TcpConnection) GetSendNext() uint32 {
@@ -475,7 +580,7 @@ type TcpWindow struct {
 
 func (x *TcpWindow) Reset() {
 	*x = TcpWindow{}
-	mi := &file_spec_state_socket_proto_msgTypes[2]
+	mi := &file_spec_state_socket_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -487,7 +592,7 @@ func (x *TcpWindow) String() string {
 func (*TcpWindow) ProtoMessage() {}
 
 func (x *TcpWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[2]
+	mi := &file_spec_state_socket_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -500,7 +605,7 @@ func (x *TcpWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpWindow.ProtoReflect.Descriptor instead.
 func (*TcpWindow) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{2}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *TcpWindow) GetSendUpdate() uint32 {
@@ -549,7 +654,7 @@ type SocketOption struct {
 
 func (x *SocketOption) Reset() {
 	*x = SocketOption{}
-	mi := &file_spec_state_socket_proto_msgTypes[3]
+	mi := &file_spec_state_socket_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +666,7 @@ func (x *SocketOption) String() string {
 func (*SocketOption) ProtoMessage() {}
 
 func (x *SocketOption) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[3]
+	mi := &file_spec_state_socket_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +679,7 @@ func (x *SocketOption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketOption.ProtoReflect.Descriptor instead.
 func (*SocketOption) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{3}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SocketOption) GetLevel() uint32 {
@@ -614,7 +719,7 @@ type SocketFile struct {
 
 func (x *SocketFile) Reset() {
 	*x = SocketFile{}
-	mi := &file_spec_state_socket_proto_msgTypes[4]
+	mi := &file_spec_state_socket_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +731,7 @@ func (x *SocketFile) String() string {
 func (*SocketFile) ProtoMessage() {}
 
 func (x *SocketFile) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[4]
+	mi := &file_spec_state_socket_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +744,7 @@ func (x *SocketFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketFile.ProtoReflect.Descriptor instead.
 func (*SocketFile) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{4}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SocketFile) GetDirectory() string {
@@ -685,14 +790,16 @@ type SocketQueue struct {
 	Description uint64                 `protobuf:"varint,1,opt,name=description,proto3" json:"description,omitempty"`
 	Stream      []byte                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
 	// Messages of a datagram or seqpacket socket, one each.
-	Message       [][]byte `protobuf:"bytes,3,rep,name=message,proto3" json:"message,omitempty"`
+	Message [][]byte `protobuf:"bytes,3,rep,name=message,proto3" json:"message,omitempty"`
+	// Of a UDP socket: from where each came, as addresses behind sa_family.
+	Sender        [][]byte `protobuf:"bytes,4,rep,name=sender,proto3" json:"sender,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SocketQueue) Reset() {
 	*x = SocketQueue{}
-	mi := &file_spec_state_socket_proto_msgTypes[5]
+	mi := &file_spec_state_socket_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -704,7 +811,7 @@ func (x *SocketQueue) String() string {
 func (*SocketQueue) ProtoMessage() {}
 
 func (x *SocketQueue) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[5]
+	mi := &file_spec_state_socket_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -717,7 +824,7 @@ func (x *SocketQueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketQueue.ProtoReflect.Descriptor instead.
 func (*SocketQueue) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{5}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SocketQueue) GetDescription() uint64 {
@@ -741,11 +848,18 @@ func (x *SocketQueue) GetMessage() [][]byte {
 	return nil
 }
 
+func (x *SocketQueue) GetSender() [][]byte {
+	if x != nil {
+		return x.Sender
+	}
+	return nil
+}
+
 var File_spec_state_socket_proto protoreflect.FileDescriptor
 
 const file_spec_state_socket_proto_rawDesc = "" +
 	"\n" +
-	"\x17spec/state/socket.proto\x12\tmig.state\"\xce\x03\n" +
+	"\x17spec/state/socket.proto\x12\tmig.state\"\xe3\x04\n" +
 	"\x06Socket\x12\x16\n" +
 	"\x06family\x18\x01 \x01(\rR\x06family\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\rR\x04type\x12\x1a\n" +
@@ -763,7 +877,20 @@ const file_spec_state_socket_proto_rawDesc = "" +
 	"\x03uid\x18\r \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x0e \x01(\rR\x03gid\x12\x14\n" +
 	"\x05group\x18\x0f \x03(\rR\x05group\x12*\n" +
-	"\x03tcp\x18\x10 \x01(\v2\x18.mig.state.TcpConnectionR\x03tcp\"\x9f\x04\n" +
+	"\x03tcp\x18\x10 \x01(\v2\x18.mig.state.TcpConnectionR\x03tcp\x12\x16\n" +
+	"\x06filter\x18\x11 \x01(\fR\x06filter\x12#\n" +
+	"\rfilter_locked\x18\x12 \x01(\bR\ffilterLocked\x12\x1f\n" +
+	"\vpeek_offset\x18\x13 \x01(\rR\n" +
+	"peekOffset\x125\n" +
+	"\n" +
+	"membership\x18\x14 \x03(\v2\x15.mig.state.MembershipR\n" +
+	"membership\"r\n" +
+	"\n" +
+	"Membership\x12\x1c\n" +
+	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x14\n" +
+	"\x05group\x18\x02 \x01(\fR\x05group\x12\x18\n" +
+	"\aexclude\x18\x03 \x01(\bR\aexclude\x12\x16\n" +
+	"\x06source\x18\x04 \x03(\fR\x06source\"\x9f\x04\n" +
 	"\rTcpConnection\x12\x1b\n" +
 	"\tsend_next\x18\x01 \x01(\rR\bsendNext\x12!\n" +
 	"\freceive_next\x18\x02 \x01(\rR\vreceiveNext\x12\x16\n" +
@@ -805,11 +932,12 @@ const file_spec_state_socket_proto_rawDesc = "" +
 	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x10\n" +
 	"\x03uid\x18\x03 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x04 \x01(\rR\x03gid\x12\x1a\n" +
-	"\bunlinked\x18\x05 \x01(\bR\bunlinked\"a\n" +
+	"\bunlinked\x18\x05 \x01(\bR\bunlinked\"y\n" +
 	"\vSocketQueue\x12 \n" +
 	"\vdescription\x18\x01 \x01(\x04R\vdescription\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\fR\x06stream\x12\x18\n" +
-	"\amessage\x18\x03 \x03(\fR\amessage*\xe4\x01\n" +
+	"\amessage\x18\x03 \x03(\fR\amessage\x12\x16\n" +
+	"\x06sender\x18\x04 \x03(\fR\x06sender*\xe4\x01\n" +
 	"\vSocketState\x12\x1c\n" +
 	"\x18SOCKET_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SOCKET_STATE_OPEN\x10\x01\x12\x1a\n" +
@@ -833,27 +961,29 @@ func file_spec_state_socket_proto_rawDescGZIP() []byte {
 }
 
 var file_spec_state_socket_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_spec_state_socket_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_spec_state_socket_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_spec_state_socket_proto_goTypes = []any{
 	(SocketState)(0),      // 0: mig.state.SocketState
 	(*Socket)(nil),        // 1: mig.state.Socket
-	(*TcpConnection)(nil), // 2: mig.state.TcpConnection
-	(*TcpWindow)(nil),     // 3: mig.state.TcpWindow
-	(*SocketOption)(nil),  // 4: mig.state.SocketOption
-	(*SocketFile)(nil),    // 5: mig.state.SocketFile
-	(*SocketQueue)(nil),   // 6: mig.state.SocketQueue
+	(*Membership)(nil),    // 2: mig.state.Membership
+	(*TcpConnection)(nil), // 3: mig.state.TcpConnection
+	(*TcpWindow)(nil),     // 4: mig.state.TcpWindow
+	(*SocketOption)(nil),  // 5: mig.state.SocketOption
+	(*SocketFile)(nil),    // 6: mig.state.SocketFile
+	(*SocketQueue)(nil),   // 7: mig.state.SocketQueue
 }
 var file_spec_state_socket_proto_depIdxs = []int32{
 	0, // 0: mig.state.Socket.state:type_name -> mig.state.SocketState
-	4, // 1: mig.state.Socket.option:type_name -> mig.state.SocketOption
-	5, // 2: mig.state.Socket.file:type_name -> mig.state.SocketFile
-	2, // 3: mig.state.Socket.tcp:type_name -> mig.state.TcpConnection
-	3, // 4: mig.state.TcpConnection.window:type_name -> mig.state.TcpWindow
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	5, // 1: mig.state.Socket.option:type_name -> mig.state.SocketOption
+	6, // 2: mig.state.Socket.file:type_name -> mig.state.SocketFile
+	3, // 3: mig.state.Socket.tcp:type_name -> mig.state.TcpConnection
+	2, // 4: mig.state.Socket.membership:type_name -> mig.state.Membership
+	4, // 5: mig.state.TcpConnection.window:type_name -> mig.state.TcpWindow
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_spec_state_socket_proto_init() }
@@ -867,7 +997,7 @@ func file_spec_state_socket_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_socket_proto_rawDesc), len(file_spec_state_socket_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

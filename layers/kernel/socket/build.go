@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 
 	"golang.org/x/sys/unix"
 
@@ -21,7 +22,8 @@ type builder struct {
 }
 
 // single makes a socket that needs no other one.
-func (b *builder) single(desc uint64, m *state.Socket) error {
+func (b *builder) single(desc uint64, a *arrival) error {
+	m := a.msg
 	p := b.task.Plan()
 	p.AsUser(m.Uid, m.Gid)
 	fd := p.Open(tracer.Syscall(unix.SYS_SOCKET, uint64(m.Family), uint64(m.Type|unix.SOCK_CLOEXEC), uint64(m.Protocol)))
@@ -33,12 +35,30 @@ func (b *builder) single(desc uint64, m *state.Socket) error {
 	if err := b.address(fd, m); err != nil {
 		return err
 	}
+	if err := a.receiveAgain(b.task, fd); err != nil {
+		return err
+	}
 	p = b.task.Plan()
+	if err := joinGroups(p, fd, m.Membership, b.interfaceIndex); err != nil {
+		return err
+	}
 	b.finish(p, fd, m)
 	if err := p.Place(desc, fd); err != nil {
 		return err
 	}
 	return p.Run()
+}
+
+// interfaceIndex finds an interface of the task's network.
+func (b *builder) interfaceIndex(name string) (index uint32, err error) {
+	err = target.InNamespace(b.task.Proc.Path("ns/net"), func() error {
+		link, err := net.InterfaceByName(name)
+		if err == nil {
+			index = uint32(link.Index)
+		}
+		return err
+	})
+	return index, err
 }
 
 // options sets the options before the socket has an address. In a network
@@ -49,6 +69,7 @@ func (b *builder) options(p *target.Plan, fd int, m *state.Socket) {
 	for _, o := range m.Option {
 		setOption(p, fd, o)
 	}
+	attachFilter(p, fd, m)
 	if m.Type == unix.SOCK_STREAM && m.Family != unix.AF_UNIX {
 		setInt(p, fd, unix.SO_REUSEADDR, 1)
 	}
@@ -73,7 +94,24 @@ func (b *builder) finish(p *target.Plan, fd int, m *state.Socket) {
 		// af_inet.c, inet_shutdown).
 		p.Quiet(tracer.Syscall(unix.SYS_SHUTDOWN, uint64(fd), unix.SHUT_RDWR))
 	}
+	if m.PeekOffset > 0 {
+		setInt(p, fd, soPeekOff, int(m.PeekOffset-1))
+	}
 	p.Call(tracer.Syscall(unix.SYS_FCNTL, uint64(fd), unix.F_SETFL, uint64(m.Flags&unix.O_NONBLOCK)))
+}
+
+// attachFilter attaches the packet filter, before a packet can arrive.
+func attachFilter(p *target.Plan, fd int, m *state.Socket) {
+	if len(m.Filter) == 0 {
+		return
+	}
+	// struct sock_fprog: the number of instructions and their address.
+	prog := binary.LittleEndian.AppendUint64(nil, uint64(len(m.Filter)/8))
+	prog = binary.LittleEndian.AppendUint64(prog, p.Put(m.Filter))
+	p.Call(tracer.Syscall(unix.SYS_SETSOCKOPT, uint64(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, p.Put(prog), uint64(len(prog))))
+	if m.FilterLocked {
+		setInt(p, fd, unix.SO_LOCK_FILTER, 1)
+	}
 }
 
 func setOption(p *target.Plan, fd int, o *state.SocketOption) {

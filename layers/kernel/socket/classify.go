@@ -74,10 +74,12 @@ func (n *network) classify(t procfs.Task, d *target.Descriptor) (state.SocketSta
 		return n.classifyUnix(d, what)
 	case "TCP", "TCPv6":
 		return n.classifyTCP(t, d)
-	case "UDP", "UDPv6":
-		return n.classifyUDP(t, d, what)
+	case "UDP", "UDPv6", "PING", "PINGv6":
+		return state.SocketState_SOCKET_STATE_OPEN, nil
+	case "RAW", "RAWv6":
+		return state.SocketState_SOCKET_STATE_OPEN, rawConnected(t, d, what)
 	case "NETLINK":
-		return n.classifyNetlink(d)
+		return n.classifyNetlink(t, d)
 	}
 	return 0, &refusal{what, "sockets of this protocol are not carried by this version", "close it before the checkpoint"}
 }
@@ -134,17 +136,46 @@ func (n *network) unaccepted(t procfs.Task, c *connection) (int, error) {
 	return max(lost, 0), nil
 }
 
-func (n *network) classifyNetlink(d *target.Descriptor) (state.SocketState, error) {
+func (n *network) classifyNetlink(t procfs.Task, d *target.Descriptor) (state.SocketState, error) {
 	s, ok := n.netlink[d.Link.Inode]
+	if !ok {
+		// The kernel lists those only that have an address.
+		var err error
+		if s, err = unboundNetlink(t.Pid(), d.FD); err != nil {
+			return 0, err
+		}
+	}
 	switch {
-	case !ok:
-		return 0, foreign("netlink socket")
-	case s.Protocol != unix.NETLINK_ROUTE:
-		return 0, &refusal{"netlink socket", fmt.Sprintf("protocol %d is not carried by this version", s.Protocol), "close it before the checkpoint"}
+	case !carriedNetlink[uint32(s.Protocol)]:
+		return 0, &refusal{"netlink socket", fmt.Sprintf("protocol %d is not carried by this version: its sockets may have state in the kernel that nobody tells", s.Protocol), "close it before the checkpoint"}
 	case s.Rmem > 0 || s.Dump:
 		return 0, &refusal{"netlink socket", "it has messages that were not read", "try again when the program has read them"}
 	}
 	return state.SocketState_SOCKET_STATE_OPEN, nil
+}
+
+// unboundNetlink asks a socket that is not listed.
+func unboundNetlink(pid, fd int) (s procfs.NetlinkSocket, err error) {
+	err = borrow(pid, fd, func(own int) error {
+		name, err := unix.Getsockname(own)
+		if err != nil {
+			return fmt.Errorf("getsockname: %w", err)
+		}
+		if a, ok := name.(*unix.SockaddrNetlink); !ok || a.Pid != 0 {
+			return foreign("netlink socket")
+		}
+		p, err := unix.GetsockoptInt(own, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+		s.Protocol = p
+		return err
+	})
+	return s, err
+}
+
+// carriedNetlink are the protocols whose sockets have no state in the kernel
+// beside their address, options and groups.
+var carriedNetlink = map[uint32]bool{
+	unix.NETLINK_ROUTE: true, unix.NETLINK_SOCK_DIAG: true, unix.NETLINK_XFRM: true, unix.NETLINK_SELINUX: true,
+	unix.NETLINK_FIB_LOOKUP: true, unix.NETLINK_KOBJECT_UEVENT: true, unix.NETLINK_GENERIC: true,
 }
 
 func foreign(what string) *refusal {

@@ -29,6 +29,8 @@ var kinds = map[[2]uint32]struct{ min, max int }{
 	{unix.AF_INET, unix.SOCK_DGRAM}:     {14, 14},
 	{unix.AF_INET6, unix.SOCK_STREAM}:   {26, 26},
 	{unix.AF_INET6, unix.SOCK_DGRAM}:    {26, 26},
+	{unix.AF_INET, unix.SOCK_RAW}:       {14, 14},
+	{unix.AF_INET6, unix.SOCK_RAW}:      {26, 26},
 	{unix.AF_NETLINK, unix.SOCK_RAW}:    {10, 10},
 	{unix.AF_NETLINK, unix.SOCK_DGRAM}:  {10, 10},
 }
@@ -53,7 +55,7 @@ func decodeSocket(r *record.Record) (*state.Socket, error) {
 	if m.Flags&^uint32(socketFlags) != 0 || m.Shutdown > 3 || m.Backlog > math.MaxInt32 {
 		return nil, fmt.Errorf("flags %#o, shutdown %d, backlog %d", m.Flags, m.Shutdown, m.Backlog)
 	}
-	return m, errors.Join(checkState(m), checkTCP(m), checkFile(m), checkOptions(m))
+	return m, errors.Join(checkState(m), checkTCP(m), checkFilter(m), checkMemberships(m), checkFile(m), checkOptions(m))
 }
 
 func protocolAllowed(m *state.Socket) bool {
@@ -61,18 +63,26 @@ func protocolAllowed(m *state.Socket) bool {
 	case unix.AF_UNIX:
 		return m.Protocol == 0
 	case unix.AF_NETLINK:
-		return m.Protocol == unix.NETLINK_ROUTE
+		return carriedNetlink[m.Protocol]
 	}
-	if m.Type == unix.SOCK_STREAM {
+	switch m.Type {
+	case unix.SOCK_STREAM:
 		return m.Protocol == unix.IPPROTO_TCP
+	case unix.SOCK_RAW:
+		return m.Protocol > 0 && m.Protocol <= unix.IPPROTO_RAW
 	}
-	return m.Protocol == unix.IPPROTO_UDP
+	ping := uint32(unix.IPPROTO_ICMP)
+	if m.Family == unix.AF_INET6 {
+		ping = unix.IPPROTO_ICMPV6
+	}
+	return m.Protocol == unix.IPPROTO_UDP || m.Protocol == ping
 }
 
 // checkState: not every kind of socket has every state.
 func checkState(m *state.Socket) error {
 	isUnix, stream := m.Family == unix.AF_UNIX, m.Type == unix.SOCK_STREAM
 	isTCP := stream && (m.Family == unix.AF_INET || m.Family == unix.AF_INET6)
+	isRaw := m.Type == unix.SOCK_RAW
 	ok := false
 	switch m.State {
 	case state.SocketState_SOCKET_STATE_OPEN:
@@ -82,7 +92,7 @@ func checkState(m *state.Socket) error {
 	case state.SocketState_SOCKET_STATE_PAIR:
 		ok = isUnix && len(m.Local) == 0
 	case state.SocketState_SOCKET_STATE_CONNECTED:
-		ok = m.Type == unix.SOCK_DGRAM && m.Family != unix.AF_NETLINK && len(m.Remote) > 0
+		ok = (m.Type == unix.SOCK_DGRAM || isRaw) && m.Family != unix.AF_NETLINK && len(m.Remote) > 0
 	case state.SocketState_SOCKET_STATE_CLOSED:
 		ok = isTCP
 	case state.SocketState_SOCKET_STATE_CONNECTION:
@@ -115,6 +125,43 @@ func checkTCP(m *state.Socket) error {
 		t.SendBuffer > math.MaxInt32 || t.ReceiveBuffer > math.MaxInt32 || t.ReceiveEnded && t.ReceiveShut ||
 		t.Outside && m.Peer != 0 {
 		return fmt.Errorf("TCP connection with %v", t)
+	}
+	return nil
+}
+
+// maxFilter is BPF_MAXINSNS of include/uapi/linux/bpf_common.h, in bytes.
+const maxFilter = 4096 * 8
+
+// checkFilter: what the instructions mean is the kernel's to check.
+func checkFilter(m *state.Socket) error {
+	if len(m.Filter) > maxFilter || len(m.Filter)%8 != 0 || m.PeekOffset > math.MaxInt32 {
+		return fmt.Errorf("packet filter of %d bytes, SO_PEEK_OFF %d", len(m.Filter), m.PeekOffset)
+	}
+	return nil
+}
+
+// Limits of memberships: far above those of the kernel for one socket
+// (/proc/sys/net/ipv4/igmp_max_memberships, igmp_max_msf).
+const (
+	maxMemberships = 1024
+	maxSources     = 512
+)
+
+func checkMemberships(m *state.Socket) error {
+	if len(m.Membership) > maxMemberships {
+		return fmt.Errorf("%d memberships", len(m.Membership))
+	}
+	for _, g := range m.Membership {
+		size := len(g.Group)
+		ok := (m.Family == unix.AF_INET && size == 4 || m.Family == unix.AF_INET6 && (size == 4 || size == 16)) &&
+			m.Type != unix.SOCK_STREAM && len(g.Source) <= maxSources && len(g.Interface) < unix.IFNAMSIZ &&
+			g.Interface != "" && !strings.ContainsRune(g.Interface, 0)
+		for _, s := range g.Source {
+			ok = ok && len(s) == size
+		}
+		if !ok {
+			return fmt.Errorf("member of a group of %d bytes on interface %q", size, g.Interface)
+		}
 	}
 	return nil
 }
@@ -158,10 +205,15 @@ func checkOptions(m *state.Socket) error {
 	return nil
 }
 
-// mayHold: pairs and connections have unread data, connections also what was not
-// acknowledged.
-func mayHold(s state.SocketState, kind uint32) bool {
-	return s == state.SocketState_SOCKET_STATE_CONNECTION || s == state.SocketState_SOCKET_STATE_PAIR && kind == KindQueue
+// mayHold: pairs, connections and UDP sockets have unread data, connections also
+// what was not acknowledged.
+func mayHold(m *state.Socket, kind uint32) bool {
+	return m.State == state.SocketState_SOCKET_STATE_CONNECTION || kind == KindQueue && (m.State == state.SocketState_SOCKET_STATE_PAIR || isUDP(m))
+}
+
+// isUDP: a socket of UDP over IPv4 or IPv6.
+func isUDP(m *state.Socket) bool {
+	return m.Type == unix.SOCK_DGRAM && m.Protocol == unix.IPPROTO_UDP && (m.Family == unix.AF_INET || m.Family == unix.AF_INET6)
 }
 
 // decodeQueue reads a part of what is unread.
@@ -171,8 +223,14 @@ func decodeQueue(r *record.Record, of func(uint64) *arrival) (*arrival, *state.S
 		return nil, nil, err
 	}
 	a := of(q.Description)
-	if a == nil || r.Entity>>queueShift != q.Description || !a.ended && !mayHold(a.msg.State, r.Kind) {
+	if a == nil || r.Entity>>queueShift != q.Description || !a.ended && !mayHold(a.msg, r.Kind) {
 		return nil, nil, fmt.Errorf("data of description %d, which is nothing that holds data of kind %d", q.Description, r.Kind)
+	}
+	if len(q.Sender) > 0 != isUDP(a.msg) || isUDP(a.msg) && len(q.Sender) != len(q.Message) {
+		return nil, nil, errors.New("unread datagrams and their senders do not fit each other")
+	}
+	if err := checkSenders(a.msg, q); err != nil {
+		return nil, nil, err
 	}
 	if stream := a.msg.Type == unix.SOCK_STREAM; stream && len(q.Message) > 0 || !stream && len(q.Stream) > 0 {
 		return nil, nil, errors.New("unread data of the wrong kind")

@@ -31,6 +31,14 @@ func listener() *state.Socket {
 	}
 }
 
+// datagram is a UDP socket as the export describes it.
+func datagram() *state.Socket {
+	return &state.Socket{
+		Family: unix.AF_INET, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP, State: state.SocketState_SOCKET_STATE_OPEN,
+		Local: make([]byte, 14), Membership: []*state.Membership{{Interface: "lo", Group: []byte{239, 1, 2, 3}, Exclude: true}},
+	}
+}
+
 func half() *state.Socket {
 	return &state.Socket{Family: unix.AF_UNIX, Type: unix.SOCK_STREAM, State: state.SocketState_SOCKET_STATE_PAIR}
 }
@@ -80,7 +88,17 @@ func TestHostileSocketsAreRefused(t *testing.T) {
 	}
 	change := func(m *state.Socket, fn func(*state.Socket)) *state.Socket { fn(m); return m }
 	for name, m := range map[string]*state.Socket{
-		"raw":             change(listener(), func(m *state.Socket) { m.Type = unix.SOCK_RAW }),
+		"raw":           change(listener(), func(m *state.Socket) { m.Type, m.Protocol = unix.SOCK_RAW, 0 }),
+		"filter":        change(listener(), func(m *state.Socket) { m.Filter = make([]byte, 9) }),
+		"long filter":   change(listener(), func(m *state.Socket) { m.Filter = make([]byte, 8*4097) }),
+		"member":        change(listener(), func(m *state.Socket) { m.Membership = []*state.Membership{{Interface: "lo", Group: make([]byte, 4)}} }),
+		"group":         change(datagram(), func(m *state.Socket) { m.Membership[0].Group = make([]byte, 5) }),
+		"group of IPv6": change(datagram(), func(m *state.Socket) { m.Membership[0].Group = make([]byte, 16) }),
+		"interface":     change(datagram(), func(m *state.Socket) { m.Membership[0].Interface = "a name that is too long" }),
+		"source":        change(datagram(), func(m *state.Socket) { m.Membership[0].Source = [][]byte{{1}} }),
+		"netfilter": change(listener(), func(m *state.Socket) {
+			m.Family, m.Type, m.Protocol, m.Local = unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER, nil
+		}),
 		"packet":          change(listener(), func(m *state.Socket) { m.Family = unix.AF_PACKET }),
 		"SCTP":            change(listener(), func(m *state.Socket) { m.Protocol = unix.IPPROTO_SCTP }),
 		"address":         change(listener(), func(m *state.Socket) { m.Local = make([]byte, 120) }),
@@ -112,7 +130,7 @@ func TestHostileSocketsAreRefused(t *testing.T) {
 
 func TestHostileQueuesAreRefused(t *testing.T) {
 	s := New(target.Env{})
-	for id, m := range map[uint64]*state.Socket{1: half(), 2: listener(), 4: tcpConnection()} {
+	for id, m := range map[uint64]*state.Socket{1: half(), 2: listener(), 4: tcpConnection(), 5: datagram()} {
 		if err := s.receive(encode(t, KindSocket, id, m)); err != nil {
 			t.Fatal(err)
 		}
@@ -123,6 +141,9 @@ func TestHostileQueuesAreRefused(t *testing.T) {
 		"messages":       encode(t, KindQueue, 1<<queueShift, &state.SocketQueue{Description: 1, Message: [][]byte{{1}}}),
 		"sent by a pair": encode(t, KindSendQueue, 1<<queueShift, &state.SocketQueue{Description: 1, Stream: []byte("x")}),
 		"of TCP":         encode(t, KindSendQueue, 4<<queueShift, &state.SocketQueue{Description: 4, Message: [][]byte{{1}}}),
+		"no sender":      encode(t, KindQueue, 5<<queueShift, &state.SocketQueue{Description: 5, Message: [][]byte{{1}}}),
+		"short sender":   encode(t, KindQueue, 5<<queueShift, &state.SocketQueue{Description: 5, Message: [][]byte{{1}}, Sender: [][]byte{{1}}}),
+		"senders":        encode(t, KindQueue, 1<<queueShift, &state.SocketQueue{Description: 1, Stream: []byte("x"), Sender: [][]byte{make([]byte, 14)}}),
 		"another entity": encode(t, KindQueue, 2<<queueShift, &state.SocketQueue{Description: 1, Stream: []byte("x")}),
 		"a socket again": encode(t, KindSocket, 1, half()),
 	} {

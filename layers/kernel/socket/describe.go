@@ -50,7 +50,7 @@ func (g *getter) describe(how state.SocketState) (*state.Socket, error) {
 	if how == state.SocketState_SOCKET_STATE_CLOSED {
 		return msg, nil
 	}
-	if err := g.refuseHidden(); err != nil {
+	if err := g.hidden(msg); err != nil {
 		return nil, err
 	}
 	if err := g.addresses(msg); err != nil {
@@ -60,7 +60,7 @@ func (g *getter) describe(how state.SocketState) (*state.Socket, error) {
 	case unix.AF_UNIX:
 		err = g.unixState(msg)
 	case unix.AF_NETLINK:
-		msg.Group, err = g.groups()
+		msg.Group, err = g.netlinkGroups()
 	default:
 		err = g.inetState(msg)
 	}
@@ -78,15 +78,45 @@ func hasFilter(fd int) bool {
 	return e == 0 && n > 0 || e == unix.EACCES
 }
 
-// refuseHidden looks for state that is not carried.
-func (g *getter) refuseHidden() error {
-	if !g.deaf && hasFilter(g.fd) {
-		return &refusal{"socket", "it has a packet filter (SO_ATTACH_FILTER), which is not carried by this version", ""}
-	}
+// hidden reads what is neither an option nor an address: the packet filter, how
+// far a program has peeked, and multicast groups.
+func (g *getter) hidden(msg *state.Socket) (err error) {
 	if off, err := unix.GetsockoptInt(g.fd, unix.SOL_SOCKET, soPeekOff); err == nil && off >= 0 {
-		return &refusal{"socket", "it is being peeked at (SO_PEEK_OFF), which is not carried by this version", ""}
+		msg.PeekOffset = uint32(off) + 1
 	}
-	return nil
+	if !g.deaf {
+		if msg.Filter, err = filterOf(g.fd); err != nil {
+			return err
+		}
+		msg.FilterLocked = len(msg.Filter) > 0 && g.flag(unix.SO_LOCK_FILTER)
+	}
+	if msg.Family != unix.AF_INET && msg.Family != unix.AF_INET6 || msg.Type == unix.SOCK_STREAM {
+		return nil
+	}
+	if g.groups == nil {
+		if g.groups, err = readMemberships(g.p.Proc); err != nil {
+			return err
+		}
+	}
+	return target.InNamespace(g.p.Proc.Path("ns/net"), func() error { msg.Membership, err = g.groups.of(g.fd); return err })
+}
+
+// filterOf copies a classic packet filter (SO_GET_FILTER, Linux 3.8).
+func filterOf(fd int) ([]byte, error) {
+	var n uint32
+	_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, soGetFilter, 0, uintptr(unsafe.Pointer(&n)), 0)
+	switch {
+	case e == unix.EACCES:
+		return nil, &refusal{"socket", "it has an extended packet filter (SO_ATTACH_BPF), which the kernel does not give away", "detach it before the checkpoint"}
+	case e != 0 || n == 0:
+		return nil, nil
+	}
+	b := make([]byte, 8*n)
+	_, _, e = unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, soGetFilter, uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&n)), 0)
+	if e != 0 || int(n)*8 != len(b) {
+		return nil, fmt.Errorf("getsockopt(SO_GET_FILTER): %d instructions: %w", n, e)
+	}
+	return b, nil
 }
 
 func (g *getter) flag(name int) bool {
@@ -130,7 +160,7 @@ func (g *getter) addresses(msg *state.Socket) error {
 	default:
 		msg.Local = local
 	}
-	udp := msg.Type == unix.SOCK_DGRAM && (msg.Family == unix.AF_INET || msg.Family == unix.AF_INET6)
+	udp := msg.Type != unix.SOCK_STREAM && (msg.Family == unix.AF_INET || msg.Family == unix.AF_INET6)
 	if !udp && !hasRemote(msg.State) {
 		return nil
 	}
@@ -250,8 +280,8 @@ func (g *getter) sameName(u *unixSocket, inode uint32) bool {
 	return false
 }
 
-// groups lists the netlink groups the socket is a member of.
-func (g *getter) groups() ([]uint32, error) {
+// netlinkGroups lists the netlink groups the socket is a member of.
+func (g *getter) netlinkGroups() ([]uint32, error) {
 	b, err := get(g.fd, solNetlink, listMembers, 64)
 	if err != nil {
 		return nil, err

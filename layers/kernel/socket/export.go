@@ -152,6 +152,11 @@ func (x *exporter) export(ctx context.Context, p *target.Process, d *target.Desc
 			return &refusal{"unix socket", "it has unread messages that carry credentials", "try again when the program has read them"}
 		}
 	}
+	if isUDP(msg) {
+		if parts, err = peekDatagrams(g.fd); err != nil {
+			return err
+		}
+	}
 	var sent []*state.SocketQueue
 	if c != nil {
 		msg.Tcp, msg.Peer = c.read.msg, x.byEnds[c.ends.reversed()]

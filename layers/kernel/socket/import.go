@@ -69,6 +69,7 @@ func (s *Subsystem) receive(r *record.Record) error {
 			a.stream = append(a.stream, q.Stream...)
 		}
 		a.messages = append(a.messages, q.Message...)
+		a.senders = append(a.senders, q.Sender...)
 		s.bytes.Add(uint64(n))
 		return nil
 	}
@@ -103,7 +104,7 @@ func (s *Subsystem) buildIn(t *target.Task, last bool) error {
 		if err := s.buildOne(b, desc, a); err != nil {
 			return fmt.Errorf("socket %d (%s): %w", desc, summary(a.msg), err)
 		}
-		a.stream, a.messages, a.send = nil, nil, nil
+		a.stream, a.messages, a.senders, a.send = nil, nil, nil, nil
 	}
 	return nil
 }
@@ -120,7 +121,7 @@ func (s *Subsystem) buildOne(b *builder, desc uint64, a *arrival) error {
 		return err
 	}
 	if a.msg.State != state.SocketState_SOCKET_STATE_PAIR {
-		return b.single(desc, a.msg)
+		return b.single(desc, a)
 	}
 	other := s.in[a.msg.Peer]
 	if a.msg.Peer != 0 {

@@ -24,9 +24,12 @@ func (n *network) losses(t procfs.Task, d *target.Descriptor, how state.SocketSt
 		return nil, err
 	}
 	switch name {
-	case "UDP", "UDPv6":
+	case "UDP", "UDPv6", "RAW", "RAWv6", "PING", "PINGv6":
 		unread := false
-		err := borrow(t.Pid(), d.FD, func(own int) error { unread = readable(own); return nil })
+		err := borrow(t.Pid(), d.FD, func(own int) error {
+			unread = readable(own) && (name[0] != 'U' || !injectable(own))
+			return nil
+		})
 		if err != nil || !unread {
 			return nil, err
 		}
@@ -55,29 +58,24 @@ func (n *network) lossesTCP(t procfs.Task, d *target.Descriptor, warn func(what,
 	return warn(fmt.Sprintf("TCP listener %s", c.local), fmt.Sprintf("%d connections wait to be accepted and are reset", lost), ""), nil
 }
 
-// classifyUDP refuses a member of a multicast group: the copy would receive
-// nothing, and nobody would know why.
-func (n *network) classifyUDP(t procfs.Task, d *target.Descriptor, what string) (state.SocketState, error) {
-	if n.groups == nil {
-		g, err := readMemberships(t)
-		if err != nil {
-			return 0, err
+// rawConnected refuses a raw socket that is connected to an address without a
+// port: getpeername(2) does not tell of it.
+func rawConnected(t procfs.Task, d *target.Descriptor, what string) error {
+	for _, name := range []string{"raw", "raw6"} {
+		list, err := t.Inet(name)
+		if procfs.IsGone(err) {
+			continue // no IPv6
 		}
-		n.groups = g
+		if err != nil {
+			return err
+		}
+		for _, s := range list {
+			if s.Inode == d.Link.Inode && s.Remote.IsValid() && !s.Remote.Addr().IsUnspecified() {
+				return &refusal{what, "it is connected (connect(2) of a raw socket), which is not carried by this version", "close it before the checkpoint"}
+			}
+		}
 	}
-	var member *group
-	err := borrow(t.Pid(), d.FD, func(own int) error {
-		var err error
-		member, err = n.groups.of(own)
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	if member != nil {
-		return 0, &refusal{what, fmt.Sprintf("it is a member of the multicast group %s, which is not carried by this version", member.address), "leave the group or close the socket before the checkpoint"}
-	}
-	return state.SocketState_SOCKET_STATE_OPEN, nil
+	return nil
 }
 
 // inet6Domain tells which family a socket is of.

@@ -21,6 +21,7 @@ const (
 	ofTCP
 	ofUDP
 	ofNetlink
+	ofRaw
 	inet6 // only where the family is AF_INET6
 
 	ofInet = ofTCP | ofUDP
@@ -125,12 +126,17 @@ var table = []option{
 	{unix.IPPROTO_UDP, 102, number, ofUDP, false}, // UDP_NO_CHECK6_RX
 	{unix.IPPROTO_UDP, 103, number, ofUDP, false}, // UDP_SEGMENT
 	{unix.IPPROTO_UDP, 104, number, ofUDP, false}, // UDP_GRO
-	{solNetlink, 3, number, ofNetlink, false},     // NETLINK_PKTINFO
-	{solNetlink, 4, number, ofNetlink, false},     // NETLINK_BROADCAST_ERROR
-	{solNetlink, 5, number, ofNetlink, false},     // NETLINK_NO_ENOBUFS
-	{solNetlink, 10, number, ofNetlink, false},    // NETLINK_CAP_ACK
-	{solNetlink, 11, number, ofNetlink, false},    // NETLINK_EXT_ACK
-	{solNetlink, 12, number, ofNetlink, false},    // NETLINK_GET_STRICT_CHK
+	{unix.IPPROTO_IP, unix.IP_HDRINCL, number, ofRaw, false},
+	{unix.SOL_RAW, 1, number, ofRaw, false}, // ICMP_FILTER
+	{unix.IPPROTO_ICMPV6, unix.ICMPV6_FILTER, 32, ofRaw | inet6, false},
+	{unix.IPPROTO_IPV6, unix.IPV6_CHECKSUM, number, ofRaw | inet6, false},
+	{unix.IPPROTO_IPV6, unix.IPV6_HDRINCL, number, ofRaw | inet6, false},
+	{solNetlink, 3, number, ofNetlink, false},  // NETLINK_PKTINFO
+	{solNetlink, 4, number, ofNetlink, false},  // NETLINK_BROADCAST_ERROR
+	{solNetlink, 5, number, ofNetlink, false},  // NETLINK_NO_ENOBUFS
+	{solNetlink, 10, number, ofNetlink, false}, // NETLINK_CAP_ACK
+	{solNetlink, 11, number, ofNetlink, false}, // NETLINK_EXT_ACK
+	{solNetlink, 12, number, ofNetlink, false}, // NETLINK_GET_STRICT_CHK
 }
 
 // buffers are sized by the program if their bit of SO_BUF_LOCK is set. The
@@ -146,6 +152,8 @@ func kindOf(family, typ int) families {
 		return ofNetlink
 	case typ == unix.SOCK_STREAM:
 		return ofTCP
+	case typ == unix.SOCK_RAW:
+		return ofUDP | ofRaw
 	}
 	return ofUDP
 }

@@ -63,6 +63,7 @@ func (b *builder) end(p *target.Plan, desc uint64, fd int, m *state.Socket) erro
 	if !sized {
 		b.defaultBuffer(p, fd)
 	}
+	attachFilter(p, fd, m)
 	const receiving, sending = 1, 2
 	if m.Shutdown&receiving != 0 {
 		p.Quiet(tracer.Syscall(unix.SYS_SHUTDOWN, uint64(fd), unix.SHUT_RD))

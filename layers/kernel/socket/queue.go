@@ -50,10 +50,15 @@ func peekStream(fd, n int) ([]*state.SocketQueue, error) {
 	if n == 0 {
 		return nil, nil
 	}
+	// A program that peeks itself may have come some way: see SO_PEEK_OFF.
+	back, err := peekFrom(fd, 0)
+	if err != nil {
+		return nil, err
+	}
 	buf := make([]byte, n)
 	got, _, err := unix.Recvfrom(fd, buf, unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	if err != nil {
-		return nil, os.NewSyscallError("recv(MSG_PEEK)", err)
+	if err := errors.Join(os.NewSyscallError("recv(MSG_PEEK)", err), back()); err != nil {
+		return nil, err
 	}
 	if got != n {
 		return nil, &refusal{"unix socket", fmt.Sprintf("%d of %d unread bytes cannot be seen: they were sent with credentials or out of band", n-got, n), "try again when the program has read them"}
@@ -71,15 +76,27 @@ func split(buf []byte) (parts []*state.SocketQueue) {
 	return parts
 }
 
-func peekMessages(fd int) (parts []*state.SocketQueue, err error) {
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPeekOff, 0); err != nil {
+// peekFrom sets SO_PEEK_OFF; back sets what it was. An engine that dies between
+// leaves it set, which means nothing to a program that does not peek.
+func peekFrom(fd, offset int) (back func() error, err error) {
+	was, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, soPeekOff)
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPeekOff, offset)
+	}
+	if err != nil {
 		return nil, os.NewSyscallError("setsockopt(SO_PEEK_OFF)", err)
 	}
-	defer func() {
-		if e := unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPeekOff, -1); e != nil {
-			err = errors.Join(err, os.NewSyscallError("setsockopt(SO_PEEK_OFF)", e))
-		}
-	}()
+	return func() error {
+		return os.NewSyscallError("setsockopt(SO_PEEK_OFF)", unix.SetsockoptInt(fd, unix.SOL_SOCKET, soPeekOff, was))
+	}, nil
+}
+
+func peekMessages(fd int) (parts []*state.SocketQueue, err error) {
+	back, err := peekFrom(fd, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, back()) }()
 	buf := make([]byte, longestMessage)
 	open, size := &state.SocketQueue{}, 0
 	for {

@@ -22,9 +22,9 @@
 //     their client, if it is in the container and nothing was sent. Others are
 //     refused; with tcp=close they are dropped with a warning: the client is told
 //     by a reset and connects again.
-//   - Members of multicast groups are refused.
-//   - Datagrams that wait in a UDP socket are dropped with a warning, as a
-//     network may drop them.
+//   - Datagrams that wait in a UDP socket are received again (udp.go); those in
+//     one that shares its port or is bound to a device, and those in raw sockets,
+//     are dropped with a warning, as a network may drop them.
 //   - Unix connections keep no names, which is warned of: getsockname(2) of a
 //     restored connection is unnamed.
 //
@@ -93,8 +93,9 @@ type arrival struct {
 	msg      *state.Socket
 	stream   []byte
 	messages [][]byte
-	send     []byte // of a TCP connection: see KindSendQueue
-	ended    bool   // a connection that the policy ends
+	senders  [][]byte // of the messages of a UDP socket
+	send     []byte   // of a TCP connection: see KindSendQueue
+	ended    bool     // a connection that the policy ends
 	builtBy  record.ProcessID
 }
 

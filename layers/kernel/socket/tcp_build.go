@@ -129,6 +129,9 @@ func (b *builder) claim(m *state.Socket, between func(fd int) error) (fd int, ow
 // placeTCP sets the flags and gives the socket its numbers.
 func (b *builder) placeTCP(desc uint64, fd int, m *state.Socket) error {
 	p := b.task.Plan()
+	if m.PeekOffset > 0 {
+		setInt(p, fd, soPeekOff, int(m.PeekOffset-1))
+	}
 	p.Call(tracer.Syscall(unix.SYS_FCNTL, uint64(fd), unix.F_SETFL, uint64(m.Flags&unix.O_NONBLOCK)))
 	if err := p.Place(desc, fd); err != nil {
 		return err

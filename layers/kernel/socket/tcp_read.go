@@ -95,10 +95,18 @@ func (t *tcpState) readNumbers(fd int) error {
 }
 
 // readReceived copies what the program has not read.
-func (t *tcpState) readReceived(fd int) error {
+func (t *tcpState) readReceived(fd int) (failed error) {
 	n, err := t.selectQueue(fd, tcprepair.Receive, &t.msg.ReceiveNext, t.msg.ReceiveEnded, unix.TIOCINQ)
 	if err != nil {
 		return err
+	}
+	// From where a program peeks (since Linux 6.9) has no effect on us.
+	if off, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, soPeekOff); err == nil && off >= 0 {
+		back, err := peekFrom(fd, -1)
+		if err != nil {
+			return err
+		}
+		defer func() { failed = errors.Join(failed, back()) }()
 	}
 	t.receive, err = peekTCP(fd, n)
 	return err

@@ -89,7 +89,7 @@ static void left(void) {
 }
 
 static void unread(void) {
-  MUST(socket(AF_INET, SOCK_DGRAM, 0) == 3);
+  MUST(socket(AF_INET, SOCK_DGRAM, 0) == 3 && setsockopt(3, SOL_SOCKET, SO_REUSEPORT, &(int){1}, sizeof(int)) == 0);
   struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   MUST(bind(3, (void *)&a, sizeof a) == 0);
   socklen_t n = sizeof a;
