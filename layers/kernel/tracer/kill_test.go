@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // engineLoop is the child of the kill test: attach, batches, detach, forever.
@@ -43,6 +45,12 @@ func engineLoop(arg string) {
 // moment.
 func killEngines(t *testing.T, g *target, n int) {
 	t.Helper()
+	killEnginesOf(t, g, n, func() { g.verify() })
+}
+
+// killEnginesOf asks verify now and then.
+func killEnginesOf(t *testing.T, g *target, n int, verify func()) {
+	t.Helper()
 	for i := range n {
 		c := exec.Command("/proc/self/exe")
 		c.Env = append(os.Environ(), engineEnv+"="+strconv.Itoa(g.pid))
@@ -62,9 +70,40 @@ func killEngines(t *testing.T, g *target, n int) {
 			t.Fatalf("after %d kills: %s", i, rest[:k])
 		}
 		if i%10 == 9 {
-			g.verify()
+			verify()
 		}
 	}
+}
+
+// TestKilledEngineOfAStopped: a process that job control has stopped stays so,
+// wherever in an injection the death of an engine leaves it, and the next engine
+// finds it as it is.
+func TestKilledEngineOfAStopped(t *testing.T) {
+	total := 200
+	if testing.Short() {
+		total = 50
+	}
+	g := launch(t, "victim")
+	stop := func() {
+		must(t, unix.Kill(g.pid, unix.SIGSTOP))
+		g.waitState('T')
+	}
+	stop()
+	killEnginesOf(t, g, total, func() {
+		g.waitState('T')
+		must(t, unix.Kill(g.pid, unix.SIGCONT))
+		g.verify()
+		stop()
+	})
+	// While it stays stopped nobody else brings it out of a dead one's injection.
+	killEnginesOf(t, g, 9, nil)
+	tr := newTracer(t)
+	p := attach(t, tr, g.pid)
+	must(t, dump(p))
+	must(t, p.Detach())
+	g.waitState('T')
+	must(t, unix.Kill(g.pid, unix.SIGCONT))
+	g.verify()
 }
 
 // TestKilledEngine: whatever the moment at which the engine dies, the target

@@ -6,6 +6,8 @@ package tracer
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,7 +28,8 @@ const leftoverAge = 2 * time.Second
 
 // findLeftovers looks for what dead predecessors left. ErrBusy: a thread is
 // still on its way out of such an injection; its registers are not the
-// program's. It gets out by itself as soon as it may run.
+// program's. It gets out by itself as soon as it may run, or has been carried
+// out if job control has stopped it on its way.
 func (p *Process) findLeftovers() error {
 	maps, err := readMaps(p.Pid)
 	if err != nil {
@@ -53,6 +56,11 @@ func (p *Process) findLeftovers() error {
 	}
 	for _, th := range p.threads {
 		if p.inInjection(th) {
+			if th.Stopped != 0 {
+				if err := p.carryOut(th); err != nil {
+					return err
+				}
+			}
 			return fmt.Errorf("task %d: %w", th.Tid, ErrBusy)
 		}
 	}
@@ -82,6 +90,34 @@ func (p *Process) inInjection(th *Thread) bool {
 	}
 	code := make([]byte, 2*gadgetMaxLen)
 	return p.Read(th.regs.Rip-uint64(gadgetMaxLen), code) == nil && bytes.Contains(code, gadgetSyscallRet[:2])
+}
+
+// carryOut lets a thread that is stopped by job control run to the end of a dead
+// predecessor's injection. It does not leave the group-stop for the program: it
+// is stopped again before the first instruction of that.
+func (p *Process) carryOut(th *Thread) error {
+	pace := newPace(context.Background(), p.batchDeadline())
+	for {
+		if err := th.resumeWith(unix.PTRACE_SYSCALL, 0); err != nil {
+			return err
+		}
+		s, err := waitStop(th.Tid, pace)
+		if errors.Is(err, ErrExited) {
+			p.drop(th)
+		}
+		if err != nil {
+			return fmt.Errorf("task %d: end of an injection: %w", th.Tid, err)
+		}
+		th.running = false
+		if th.regs, err = ptraceGetRegs(th.Tid); err != nil {
+			return gone(err)
+		}
+		// The way back is rt_sigreturn(2): behind it the registers are the
+		// program's. A signal here is the one that ends a batch.
+		if s.Event == 0 && s.Sig == syscallStop && !p.inInjection(th) {
+			return nil
+		}
+	}
 }
 
 // ScratchRanges returns the mappings that belong to injections, this one's
