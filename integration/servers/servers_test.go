@@ -92,8 +92,7 @@ var servers = []server{
 			[www]
 			user = nobody
 			group = nogroup
-			listen = /load/fpm.sock
-			listen.owner = www-data
+			listen = 127.0.0.1:9000
 			pm = static
 			pm.max_children = 4
 			END
@@ -102,10 +101,10 @@ var servers = []server{
 			pid /run/nginx-test.pid;
 			events { }
 			http { access_log off; keepalive_requests 100000000; server { listen 127.0.0.1:8084; root /load;
-				location ~ \.php$ { include /etc/nginx/fastcgi_params; fastcgi_param SCRIPT_FILENAME /load$fastcgi_script_name; fastcgi_pass unix:/load/fpm.sock; } } }
+				location ~ \.php$ { include /etc/nginx/fastcgi_params; fastcgi_param SCRIPT_FILENAME /load$fastcgi_script_name; fastcgi_pass 127.0.0.1:9000; } } }
 			END
 			echo '<?php echo md5(str_repeat("x", 100000));' >/load/sum.php
-			php-fpm8.2 -F -y /load/fpm.conf & until [ -S /load/fpm.sock ]; do sleep 0.05; done
+			php-fpm8.2 -F -y /load/fpm.conf & listening 9000
 			nginx -c /load/nginx.conf -g 'daemon off;' & listening 8084; load 2 http 127.0.0.1:8084/sum.php; wait`,
 		verify: `[ "$(busybox wget -qO- http://127.0.0.1:8084/sum.php)" = "$(head -c 100000 /dev/zero | tr '\0' x | md5sum | cut -d' ' -f1)" ]`,
 	},
@@ -134,7 +133,7 @@ var servers = []server{
 	},
 	{
 		name: "multiprocessing", clients: 3,
-		start:  python + ` /files/multiprocessing.py & wait`,
+		start:  python + ` /files/processes.py & wait`,
 		verify: `! grep -q . /load/*.error 2>/dev/null`,
 	},
 	{
@@ -156,7 +155,7 @@ var servers = []server{
 	{
 		name: "mariadb", clients: 1,
 		start: `install -d -o mysql /load/data; mariadb-install-db --user=mysql --datadir=/load/data --auth-root-authentication-method=normal >/load/install.log 2>&1
-			mariadbd --no-defaults --user=mysql --datadir=/load/data --socket=/load/db.sock --bind-address=127.0.0.1 --innodb-buffer-pool-size=32M >/load/server.log 2>&1 &
+			mariadbd --no-defaults --user=mysql --datadir=/load/data --socket=/load/db.sock --bind-address=127.0.0.1 --innodb-buffer-pool-size=32M --innodb-use-native-aio=0 >/load/server.log 2>&1 &
 			until mariadb -S /load/db.sock -e 'select 1' >/dev/null 2>&1; do sleep 0.1; done
 			mariadb -S /load/db.sock -e 'create database d; create table d.t (id int auto_increment primary key, a int, b int, key(b)) engine=innodb'
 			(i=0; while :; do i=$((i+1)); echo "begin; insert into d.t (a, b) values ($i, -$i); commit; select count(*) from d.t;"; sleep 0.002; done |

@@ -391,7 +391,10 @@ type Mapping struct {
 	// Ranges that MADV_GUARD_INSTALL protects.
 	Guard []*Range `protobuf:"bytes,17,rep,name=guard,proto3" json:"guard,omitempty"`
 	// mseal(2) was called on it.
-	Sealed        bool `protobuf:"varint,18,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	Sealed bool `protobuf:"varint,18,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// Anonymous memory that the kernel does not count against overcommit, though
+	// not for MAP_NORESERVE: it was never writable. Some reserve terabytes so.
+	Unaccounted   bool `protobuf:"varint,19,opt,name=unaccounted,proto3" json:"unaccounted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -548,6 +551,13 @@ func (x *Mapping) GetGuard() []*Range {
 func (x *Mapping) GetSealed() bool {
 	if x != nil {
 		return x.Sealed
+	}
+	return false
+}
+
+func (x *Mapping) GetUnaccounted() bool {
+	if x != nil {
+		return x.Unaccounted
 	}
 	return false
 }
@@ -746,7 +756,7 @@ const file_spec_state_memory_proto_rawDesc = "" +
 	"\n" +
 	"exe_object\x18\x14 \x01(\x04R\texeObject\"8\n" +
 	"\bMappings\x12,\n" +
-	"\amapping\x18\x01 \x03(\v2\x12.mig.state.MappingR\amapping\"\x84\x04\n" +
+	"\amapping\x18\x01 \x03(\v2\x12.mig.state.MappingR\amapping\"\xa6\x04\n" +
 	"\aMapping\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\x04R\x05start\x12\x16\n" +
 	"\x06length\x18\x02 \x01(\x04R\x06length\x12\x1e\n" +
@@ -770,7 +780,8 @@ const file_spec_state_memory_proto_rawDesc = "" +
 	"\x0emax_protection\x18\x0f \x01(\rR\rmaxProtection\x12\x1b\n" +
 	"\tmay_write\x18\x10 \x01(\bR\bmayWrite\x12&\n" +
 	"\x05guard\x18\x11 \x03(\v2\x10.mig.state.RangeR\x05guard\x12\x16\n" +
-	"\x06sealed\x18\x12 \x01(\bR\x06sealed\"\"\n" +
+	"\x06sealed\x18\x12 \x01(\bR\x06sealed\x12 \n" +
+	"\vunaccounted\x18\x13 \x01(\bR\vunaccounted\"\"\n" +
 	"\fSharedMemory\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\"G\n" +
 	"\tInherited\x12\x12\n" +

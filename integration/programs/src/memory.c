@@ -220,3 +220,15 @@ PROGRAM(mem_exec_page, ANYONE, "code that was written at run time still runs")
 	ready();
 	CHECK(((int (*)(void))p)() == 42);
 }
+
+PROGRAM(mem_reserved, ANYONE, "eight terabytes of address space of which some pages are in use")
+{
+	char *p = area(8ul << 40, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS);
+	CHECK(mprotect(p + (1ul << 40), MB, PROT_READ | PROT_WRITE) == 0);
+	fill(p + (1ul << 40), MB, 8);
+	ready();
+	CHECK(filled(p + (1ul << 40), MB, 8));
+	CHECK(mprotect(p + (3ul << 40), MB, PROT_READ | PROT_WRITE) == 0);
+	fill(p + (3ul << 40), MB, 9);
+	CHECK(filled(p + (3ul << 40), MB, 9));
+}

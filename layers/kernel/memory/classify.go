@@ -75,6 +75,7 @@ func classify(m *procfs.SmapsMapping) (part, *state.Mapping, error) {
 		out.Backing, out.Object, out.Offset = state.Backing_BACKING_SYSV, m.Inode, m.Offset
 	default:
 		out.Backing = state.Backing_BACKING_ANONYMOUS
+		out.Unaccounted = !m.Shared && m.Flags&(procfs.VMAccount|procfs.VMNoReserve|procfs.VMWrite) == 0
 	}
 	for _, a := range advices {
 		if m.Flags.Has(a.flag) && out.Backing != state.Backing_BACKING_DROPPABLE {

@@ -3,12 +3,14 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sort"
 
 	"github.com/io-mig/mig/layers/kernel/target"
@@ -104,20 +106,29 @@ func (s *Subsystem) inherit(ctx context.Context, p *target.Process, chunks []chu
 	}
 	defer mine.Close()
 	c := comparison{mine: mine, donors: list, inherited: make([][]*state.Range, len(list))}
-	for _, ch := range chunks {
-		for _, r := range ch.runs {
-			if err := c.run(r); err != nil {
-				return nil, err
-			}
+	for _, r := range runsOf(chunks) {
+		if err := c.run(r); err != nil {
+			return nil, err
 		}
 	}
 	c.own.close()
+	fullFirst(c.own.chunks)
 	for i, d := range list {
 		if err := pushInherited(ctx, p.ID, d.id, c.inherited[i], out); err != nil {
 			return nil, err
 		}
 	}
 	return c.own.chunks, nil
+}
+
+// runsOf are the runs of chunks, which come in the order of their sizes, as the
+// planner wants them: ascending.
+func runsOf(chunks []chunk) (runs []run) {
+	for _, ch := range chunks {
+		runs = append(runs, ch.runs...)
+	}
+	slices.SortFunc(runs, func(a, b run) int { return cmp.Compare(a.start, b.start) })
+	return runs
 }
 
 func pushInherited(ctx context.Context, id, from record.ProcessID, ranges []*state.Range, out record.Sink) error {

@@ -149,7 +149,7 @@ func alike(a, b *state.Mapping) bool {
 	if a.Backing == state.Backing_BACKING_ANONYMOUS {
 		sameFile = true
 	}
-	return a.Backing == b.Backing && a.Shared == b.Shared && sameFile && a.NoReserve == b.NoReserve && a.GrowsDown == b.GrowsDown &&
+	return a.Backing == b.Backing && a.Shared == b.Shared && sameFile && a.NoReserve == b.NoReserve && a.GrowsDown == b.GrowsDown && a.Unaccounted == b.Unaccounted &&
 		slices.Equal(huge(a), huge(b))
 }
 

@@ -145,3 +145,33 @@ func FuzzInherited(f *testing.F) {
 		}
 	})
 }
+
+// TestRunsOfChunksAscend: full records come first, and yet what is planned anew
+// from them has its runs in order.
+func TestRunsOfChunksAscend(t *testing.T) {
+	var pl planner
+	for at := uint64(0); at < 40<<20; at += 3 << 20 {
+		pl.add(at, at+pageSize)
+		pl.add(at+2*pageSize, at+2*pageSize+chunkBytes/2)
+	}
+	pl.add(100<<20, 100<<20+2*chunkBytes)
+	pl.close()
+	fullFirst(pl.chunks)
+	var again planner
+	last, bytes := uint64(0), uint64(0)
+	for _, r := range runsOf(pl.chunks) {
+		if r.start < last {
+			t.Fatalf("%#x comes behind %#x", r.start, last)
+		}
+		again.add(r.start, r.end)
+		last, bytes = r.end, bytes+r.bytes()
+	}
+	again.close()
+	var planned uint64
+	for _, c := range again.chunks {
+		planned += c.bytes
+	}
+	if planned != bytes || bytes != 14*(pageSize+chunkBytes/2)+2*chunkBytes {
+		t.Errorf("%d bytes of %d", planned, bytes)
+	}
+}

@@ -229,10 +229,13 @@ func mmapCall(m *state.Mapping, fd int) tracer.Call {
 const mapDroppable = 0x08
 
 // fillProtection is the protection until StageBuild: writable where pages may
-// come. That of shmat(2) is its own.
+// come. That of shmat(2) is its own; terabytes that were only reserved must not
+// be counted against overcommit, see mprotect(2).
 func fillProtection(m *state.Mapping) int {
 	p := int(m.Protection)
 	switch {
+	case m.Unaccounted:
+		return p
 	case m.Backing == state.Backing_BACKING_SYSV:
 		if p = unix.PROT_READ; m.MayWrite {
 			p |= unix.PROT_WRITE

@@ -136,7 +136,7 @@ func kept(old, new []*state.Mapping) (s pageSet) {
 
 // sameMemory: the mappings are alike in what cannot be changed after mmap(2).
 func sameMemory(o, n *state.Mapping) bool {
-	return isEarly(o) && isEarly(n) && o.GrowsDown == n.GrowsDown && o.NoReserve == n.NoReserve
+	return isEarly(o) && isEarly(n) && o.GrowsDown == n.GrowsDown && o.NoReserve == n.NoReserve && o.Unaccounted == n.Unaccounted
 }
 
 func equalMappings(a, b []*state.Mapping) bool {
