@@ -134,7 +134,10 @@ type AddressSpace struct {
 	MlockFuture uint32 `protobuf:"varint,19,opt,name=mlock_future,json=mlockFuture,proto3" json:"mlock_future,omitempty"`
 	// The FileObject that is the executable, if its path does not lead to it any
 	// more; 0 if it does.
-	ExeObject     uint64 `protobuf:"varint,20,opt,name=exe_object,json=exeObject,proto3" json:"exe_object,omitempty"`
+	ExeObject uint64 `protobuf:"varint,20,opt,name=exe_object,json=exeObject,proto3" json:"exe_object,omitempty"`
+	// The code of the vDSO, of which vdso_sha256 is the digest, where no process
+	// before has it: for a kernel that has another one.
+	VdsoCode      []byte `protobuf:"bytes,21,opt,name=vdso_code,json=vdsoCode,proto3" json:"vdso_code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -307,6 +310,13 @@ func (x *AddressSpace) GetExeObject() uint64 {
 		return x.ExeObject
 	}
 	return 0
+}
+
+func (x *AddressSpace) GetVdsoCode() []byte {
+	if x != nil {
+		return x.VdsoCode
+	}
+	return nil
 }
 
 // Mappings is a batch of mappings in ascending order (kind 2, entity: the
@@ -725,7 +735,7 @@ var File_spec_state_memory_proto protoreflect.FileDescriptor
 
 const file_spec_state_memory_proto_rawDesc = "" +
 	"\n" +
-	"\x17spec/state/memory.proto\x12\tmig.state\"\xc6\x04\n" +
+	"\x17spec/state/memory.proto\x12\tmig.state\"\xe3\x04\n" +
 	"\fAddressSpace\x12\x1d\n" +
 	"\n" +
 	"start_code\x18\x01 \x01(\x04R\tstartCode\x12\x19\n" +
@@ -754,7 +764,8 @@ const file_spec_state_memory_proto_rawDesc = "" +
 	"\fthp_disabled\x18\x12 \x01(\bR\vthpDisabled\x12!\n" +
 	"\fmlock_future\x18\x13 \x01(\rR\vmlockFuture\x12\x1d\n" +
 	"\n" +
-	"exe_object\x18\x14 \x01(\x04R\texeObject\"8\n" +
+	"exe_object\x18\x14 \x01(\x04R\texeObject\x12\x1b\n" +
+	"\tvdso_code\x18\x15 \x01(\fR\bvdsoCode\"8\n" +
 	"\bMappings\x12,\n" +
 	"\amapping\x18\x01 \x03(\v2\x12.mig.state.MappingR\amapping\"\xa6\x04\n" +
 	"\aMapping\x12\x14\n" +

@@ -48,6 +48,7 @@ func (s *Subsystem) describe(p *target.Process, smaps []procfs.SmapsMapping) (*s
 		mappings = append(mappings, m)
 	}
 	space.Mappings = uint32(len(mappings))
+	s.vdsoOnce(space)
 	return space, mappings, nil
 }
 
@@ -129,7 +130,7 @@ func addVDSO(space *state.AddressSpace, m *procfs.SmapsMapping, read func(uint64
 		return fmt.Errorf("read the vDSO: %w", err)
 	}
 	sum := sha256.Sum256(code)
-	space.VdsoSha256 = sum[:]
+	space.VdsoSha256, space.VdsoCode = sum[:], code
 	return nil
 }
 

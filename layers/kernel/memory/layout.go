@@ -3,6 +3,7 @@
 package memory
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
@@ -29,6 +30,8 @@ const (
 	userEnd = 0x7ffffffff000
 	// maxAuxv is the kernel's: AT_VECTOR_SIZE words.
 	maxAuxv = 2 * 8 * (20 + 8 + 1)
+	// maxVDSO is far above what any kernel has.
+	maxVDSO = 1 << 20
 )
 
 // layout is one process on its way in. Everything in it has been validated.
@@ -48,6 +51,8 @@ type layout struct {
 	// process is copied ahead each change of its mappings is a new version.
 	live     []*state.Mapping
 	liveVDSO run
+	// kernelVDSO is where the running kernel's is, if it is not the image's.
+	kernelVDSO run
 	// inherits are pages that it has from others.
 	inherits []inherited
 	// version counts changes of the task's memory.
@@ -75,6 +80,8 @@ func (l *layout) receiveSpace(payload []byte) error {
 		return fmt.Errorf("%w: flags %#x for new mappings", errLayout, sp.MlockFuture)
 	case !validPath(sp.Exe):
 		return fmt.Errorf("%w: executable %q", errLayout, sp.Exe)
+	case uint64(len(sp.VdsoCode)) > min(sp.VdsoLength, maxVDSO) || len(sp.VdsoCode)%pageSize != 0 || len(sp.VdsoSha256) > sha256.Size:
+		return fmt.Errorf("%w: vDSO of %d bytes in %d", errLayout, len(sp.VdsoCode), sp.VdsoLength)
 	case !validRange(sp.VdsoStart, sp.VdsoLength) && sp.VdsoLength != 0:
 		return fmt.Errorf("%w: vDSO at %#x, %#x bytes", errLayout, sp.VdsoStart, sp.VdsoLength)
 	}

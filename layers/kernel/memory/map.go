@@ -3,16 +3,13 @@
 package memory
 
 import (
-	"bytes"
 	"cmp"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/kernel/tracer"
 	"github.com/io-mig/mig/spec/state"
@@ -41,7 +38,7 @@ func (s *Subsystem) mapAll(t *target.Task, l *layout) error {
 	if err := unmapBut(t, keep); err != nil {
 		return fmt.Errorf("unmap the frame: %w", err)
 	}
-	if err := mapVDSO(t, l.space); err != nil {
+	if err := s.mapVDSO(t, l); err != nil {
 		return err
 	}
 	fresh := slices.DeleteFunc(slices.Clone(l.mappings), func(m *state.Mapping) bool {
@@ -84,40 +81,6 @@ func (s *Subsystem) mapFresh(t *target.Task, l *layout, mappings []*state.Mappin
 	l.mapped = true
 	l.live, l.liveVDSO = l.mappings, run{l.space.VdsoStart, l.space.VdsoStart + l.space.VdsoLength}
 	return nil
-}
-
-// mapVDSO maps the running kernel's vDSO where the image's was, and checks
-// that it is the same: the application has pointers into it.
-func mapVDSO(t *target.Task, sp *state.AddressSpace) error {
-	if sp.VdsoLength == 0 {
-		return nil
-	}
-	if err := t.Run([]tracer.Call{tracer.Syscall(unix.SYS_ARCH_PRCTL, archMapVDSO64, sp.VdsoStart)}); err != nil {
-		return fmt.Errorf("map the vDSO at %#x: %w", sp.VdsoStart, err)
-	}
-	maps, err := t.Proc.Maps()
-	if err != nil {
-		return err
-	}
-	next := sp.VdsoStart
-	for _, m := range maps {
-		if m.Start != next {
-			continue
-		}
-		next = m.End
-		if m.Kind != procfs.MapVDSO {
-			continue
-		}
-		code := make([]byte, m.Len())
-		if err := t.Traced.ReadForce(m.Start, code); err != nil {
-			return fmt.Errorf("read the vDSO: %w", err)
-		}
-		if sum := sha256.Sum256(code); !bytes.Equal(sum[:], sp.VdsoSha256) || next != sp.VdsoStart+sp.VdsoLength {
-			break
-		}
-		return nil
-	}
-	return errors.New("this kernel's vDSO is not the one that the image was made with: restore it on a host with the same kernel")
 }
 
 // mapSome maps as many of the mappings as one round of open files allows and

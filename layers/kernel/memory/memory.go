@@ -56,6 +56,8 @@ type Subsystem struct {
 	// copies says what the tasks of an import are copies of.
 	copies map[*target.Task]ancestry
 	family *family // of the export
+	// vdsos are the codes of vDSOs that are in the image, by their digests.
+	vdsos map[string][]byte
 }
 
 // New makes the subsystem for one event.
@@ -65,7 +67,7 @@ func New(env target.Env) *Subsystem {
 		w = runtime.GOMAXPROCS(0)
 	}
 	s := &Subsystem{
-		env: env, workers: w, copies: map[*target.Task]ancestry{},
+		env: env, workers: w, copies: map[*target.Task]ancestry{}, vdsos: map[string][]byte{},
 		exports: map[record.ProcessID]*export{},
 		aheads:  map[record.ProcessID]*ahead{},
 		lefts:   map[record.ProcessID]*left{},

@@ -28,15 +28,18 @@ func (s *Subsystem) remapAll(t *target.Task, l *layout) error {
 	for _, r := range addresses(l.live).subtract(stays) {
 		calls = append(calls, tracer.Munmap(r.start, r.bytes()))
 	}
-	moved := l.space.VdsoStart != l.liveVDSO.start || l.space.VdsoLength != l.liveVDSO.bytes()
-	if moved && l.liveVDSO.bytes() > 0 {
-		calls = append(calls, tracer.Munmap(l.liveVDSO.start, l.liveVDSO.bytes()))
+	// One of another kernel lies wherever there was room: it has to make room again.
+	moved := l.space.VdsoStart != l.liveVDSO.start || l.space.VdsoLength != l.liveVDSO.bytes() || l.kernelVDSO.bytes() > 0
+	for _, r := range []run{l.liveVDSO, l.kernelVDSO} {
+		if moved && r.bytes() > 0 {
+			calls = append(calls, tracer.Munmap(r.start, r.bytes()))
+		}
 	}
 	if err := t.Run(calls); err != nil {
 		return fmt.Errorf("unmap what is gone: %w", err)
 	}
 	if moved {
-		if err := mapVDSO(t, l.space); err != nil {
+		if err := s.mapVDSO(t, l); err != nil {
 			return err
 		}
 	}

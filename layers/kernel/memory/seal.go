@@ -23,7 +23,7 @@ const (
 // to look.
 func lockedFuture(p *target.Process, smaps []procfs.SmapsMapping) (uint32, error) {
 	st, err := p.Proc.Status()
-	if err != nil || st.Vm.Size == 0 {
+	if err != nil || st.Vm.Locked == 0 {
 		return 0, err
 	}
 	scratch := p.Traced.ScratchRanges()

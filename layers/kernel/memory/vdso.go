@@ -11,7 +11,7 @@ import (
 	"github.com/io-mig/mig/spec/state"
 )
 
-// ownVDSO is the digest of the engine's vDSO, which every process of this kernel
+// ownVDSO is the code of the engine's vDSO, which every process of this kernel
 // has; nil if the engine has none.
 var ownVDSO = sync.OnceValue(func() []byte {
 	self := procfs.Host().Process(os.Getpid())
@@ -32,8 +32,7 @@ var ownVDSO = sync.OnceValue(func() []byte {
 		if _, err := mem.ReadAt(code, int64(m.Start)); err != nil {
 			return nil
 		}
-		sum := sha256.Sum256(code)
-		return sum[:]
+		return code
 	}
 	return nil
 })
@@ -49,5 +48,19 @@ func addOwnVDSO(space *state.AddressSpace, smaps []procfs.SmapsMapping) {
 			}
 		}
 	}
-	space.VdsoSha256 = ownVDSO()
+	space.VdsoCode = ownVDSO()
+	sum := sha256.Sum256(space.VdsoCode)
+	space.VdsoSha256 = sum[:]
+}
+
+// vdsoOnce leaves the code out where it is in the image already.
+func (s *Subsystem) vdsoOnce(space *state.AddressSpace) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := string(space.VdsoSha256)
+	if s.vdsos[key] != nil {
+		space.VdsoCode = nil
+		return
+	}
+	s.vdsos[key] = space.VdsoCode
 }
