@@ -138,7 +138,7 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 		return sw.Releasing()
 	}
 	peer := &peer{}
-	plain := subsystems.Instances(target.Env{Frame: fr, Workers: workers(), Options: j.Options, Peer: peer})
+	plain := subsystems.Instances(target.Env{Frame: fr, Workers: workers(), Options: j.Options, Peer: peer, Keep: keeper(r)})
 	peer.bind(in, in.puller, plain)
 	instances, times := forControl(plain, frame{fr}.traced)
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
@@ -169,6 +169,14 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	result, err := x.Run(ctx)
 	stop(result)
 	return err
+}
+
+// keeper is target.Env.Keep.
+func keeper(r job.Reporter) func(*os.File) (func() error, error) {
+	if k, ok := r.(job.Keeper); ok {
+		return k.Keep
+	}
+	return nil
 }
 
 // liveStrategy is the address's transfer order.

@@ -19,6 +19,8 @@ type Handle struct {
 	dirty chan struct{}
 	done  chan struct{}
 
+	run Running // set by begin, before anybody has the handle
+
 	mu sync.Mutex
 	// Below: guarded by mu; ID and Container of the status never change.
 	status Status
@@ -54,6 +56,14 @@ func (h *Handle) cancel(why error) {
 	h.stop(why)
 }
 
+// Release gives up what is held for an engine that did not end well (job.Keeper).
+// Call it when nothing is left that it guards.
+func (h *Handle) Release() {
+	if r, ok := h.run.(interface{ Release() }); ok {
+		r.Release()
+	}
+}
+
 // Done is closed when the request has ended.
 func (h *Handle) Done() <-chan struct{} { return h.done }
 
@@ -72,6 +82,7 @@ func (h *Handle) Wait(ctx context.Context) error {
 
 // begin follows a job until its end.
 func (h *Handle) begin(run Running) {
+	h.run = run
 	now := time.Now()
 	h.mu.Lock()
 	h.status.Started, h.status.Engine = &now, run.Pid()

@@ -179,7 +179,42 @@ type process struct {
 	gone  chan struct{} // closed when last and err are set: the outcome is known
 	last  job.Progress
 	err   error
+
+	keepMu sync.Mutex
+	kept   map[uint64]*os.File // what the engine wants held, guarded by keepMu
 }
+
+// maxKept bounds the descriptors that are held for an engine.
+const maxKept = 4096
+
+// keep takes over the descriptor of a keep message.
+func (r *process) keep(number uint64, files []*os.File) error {
+	r.keepMu.Lock()
+	defer r.keepMu.Unlock()
+	if len(files) != 1 || r.kept[number] != nil || len(r.kept) >= maxKept {
+		return fmt.Errorf("the engine has %d descriptors kept as number %d, %d are kept already", len(files), number, len(r.kept))
+	}
+	if r.kept == nil {
+		r.kept = map[uint64]*os.File{}
+	}
+	r.kept[number] = files[0]
+	return nil
+}
+
+// drop closes one, or all with number 0.
+func (r *process) drop(number uint64) {
+	r.keepMu.Lock()
+	defer r.keepMu.Unlock()
+	for n, f := range r.kept {
+		if number == 0 || n == number {
+			f.Close()
+			delete(r.kept, n)
+		}
+	}
+}
+
+// Release closes what is still held for the engine.
+func (r *process) Release() { r.drop(0) }
 
 func (r *process) Progress() <-chan job.Progress { return r.progress }
 
@@ -236,8 +271,13 @@ func (r *process) conclude(end *enginepipe.End) {
 func (r *process) read() (*enginepipe.End, error) {
 	for {
 		m, files, err := r.conn.Receive()
+		if err == nil && m.Keep != 0 {
+			if err = r.keep(m.Keep, files); err == nil {
+				continue
+			}
+		}
 		for _, f := range files {
-			f.Close() // an engine sends none
+			f.Close() // an engine sends no others
 		}
 		switch {
 		case errors.Is(err, io.EOF):
@@ -245,7 +285,12 @@ func (r *process) read() (*enginepipe.End, error) {
 		case err != nil:
 			return nil, err
 		case m.End != nil:
+			if m.End.Failure == nil {
+				r.drop(0)
+			}
 			return m.End, nil
+		case m.Drop != 0:
+			r.drop(m.Drop)
 		case m.Progress != nil:
 			r.last = *m.Progress
 			r.offer(*m.Progress)

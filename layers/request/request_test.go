@@ -47,6 +47,21 @@ func testWork(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter)
 		b, err := io.ReadAll(files[0])
 		r.Report(job.Progress{State: string(b)})
 		return err
+	case "keep", "keep and die":
+		drop, err := r.(job.Keeper).Keep(files[0]) // is dropped below
+		if err != nil {
+			return err
+		}
+		if _, err := r.(job.Keeper).Keep(files[0]); err != nil {
+			return err
+		}
+		if j.Options["do"] == "keep and die" {
+			r.Report(job.Progress{State: "kept"})
+			time.Sleep(50 * time.Millisecond) // the messages are on their way
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+		return drop()
 	case "refuse":
 		return fmt.Errorf("export of %s: %w", j.Container, &control.Error{
 			Side: control.SideExport, At: control.StatePreflight, End: control.StateRolledBack,
@@ -387,4 +402,50 @@ func TestPrepared(t *testing.T) {
 		t.Errorf("after Close: %v", err)
 	}
 	q.Close()
+}
+
+// TestKeptDescriptors: what an engine has had held stays open when it dies, until
+// it is released, and is closed when it ends well.
+func TestKeptDescriptors(t *testing.T) {
+	for _, dies := range []bool{false, true} {
+		m := testManager(t, testEngine(t))
+		kind := "keep"
+		if dies {
+			kind = "keep and die"
+		}
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		j := testJob(kind)
+		j.Files = []string{"pipe"}
+		h, err := m.Submit(context.Background(), j, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		err = h.Wait(context.Background())
+		if (err != nil) != dies {
+			t.Fatalf("%s: %v", kind, err)
+		}
+		open := make(chan error, 1)
+		go func() {
+			_, err := r.Read(make([]byte, 1)) // ends when nobody has the other end
+			open <- err
+		}()
+		if dies {
+			select {
+			case err := <-open:
+				t.Errorf("it was closed with the engine: %v", err)
+			case <-time.After(50 * time.Millisecond):
+			}
+			h.Release()
+		}
+		select {
+		case <-open:
+		case <-time.After(20 * time.Second):
+			t.Errorf("%s: it is still held", kind)
+		}
+		r.Close()
+	}
 }

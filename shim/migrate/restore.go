@@ -31,6 +31,8 @@ type restore struct {
 	// from is where a moved container comes from, nil for an image.
 	from    *address.Incoming
 	journal string
+	// handle is the request, nil until Run.
+	handle *request.Handle
 	// engine starts while the frame is created.
 	engine *request.Prepared
 	// socket is the engine's end of the pair whose other end the frame has.
@@ -100,6 +102,7 @@ func (x *restore) Run(ctx context.Context, c *runtime.Container) error {
 	if err != nil {
 		return err
 	}
+	x.handle = h
 	tell.Close() // the engine has its own: its death ends the pipe
 	released := make(chan error, 1)
 	go func() {
@@ -152,8 +155,12 @@ func (x *restore) job(c *runtime.Container) (job.Job, error) {
 	return j, describe.Container(&j, c)
 }
 
-// Close frees the frame's files.
+// Close frees the frame's files, and what was held for an engine that failed: by
+// now whatever that guarded has been killed.
 func (x *restore) Close() error {
+	if x.handle != nil {
+		x.handle.Release()
+	}
 	var errs []error
 	if x.engine != nil {
 		x.engine.Close()

@@ -42,6 +42,9 @@ type filler struct {
 // lazySpace is one address space.
 type lazySpace struct {
 	f *os.File // its userfaultfd
+	// drop ends the holding of a duplicate by whoever outlives the engine: the
+	// kernel makes pages up as soon as nobody has a userfaultfd open any more.
+	drop func() error
 	// windows say where the source's addresses are now: mremap(2) moves them.
 	windows []window
 	// missing are the pages that have not come, at the source's addresses.
@@ -102,6 +105,18 @@ const (
 	uffdMsgSize = 32 // struct uffd_msg
 )
 
+// guard has a userfaultfd held by somebody who outlives the engine.
+func (s *Subsystem) guard(f *os.File) (drop func() error, err error) {
+	if s.env.Keep == nil {
+		return func() error { return nil }, nil
+	}
+	drop, err = s.env.Keep(f)
+	if err != nil {
+		return nil, fmt.Errorf("have the userfaultfd held: %w", err)
+	}
+	return drop, nil
+}
+
 // serveLeft makes the process wait for the pages that were left behind, from now
 // on, and begins to serve it.
 func (s *Subsystem) serveLeft(t *target.Task, l *layout) error {
@@ -122,6 +137,9 @@ func (s *Subsystem) serveLeft(t *target.Task, l *layout) error {
 			return errors.Join(fmt.Errorf("watch for faults in %#x-%#x: %w", m.Start, end(m), err), f.Close())
 		}
 		sp.windows = append(sp.windows, window{run{m.Start, end(m)}, m.Start})
+	}
+	if sp.drop, err = s.guard(f); err != nil {
+		return errors.Join(err, f.Close())
 	}
 	fl := &filler{s: s, id: t.ID, pulling: map[uint64]bool{}, spaces: []*lazySpace{sp}}
 	fl.ctx, fl.stop = context.WithCancel(context.Background())
@@ -225,6 +243,9 @@ func (fl *filler) handle(sp *lazySpace, e event) {
 	case uffdEventFork:
 		child := &lazySpace{
 			f: os.NewFile(uintptr(uint32(e.a)), "userfaultfd"), missing: append(pageSet(nil), sp.missing...), windows: append([]window(nil), sp.windows...),
+		}
+		if drop, err := fl.s.guard(child.f); err == nil {
+			child.drop = drop // else it ends with the engine: nothing better can be had
 		}
 		fl.spaces = append(fl.spaces, child)
 		go fl.serve(child)
@@ -476,6 +497,9 @@ func (fl *filler) end() error {
 	fl.stop()
 	var errs []error
 	for _, sp := range spaces {
+		if sp.drop != nil {
+			errs = append(errs, sp.drop()) // while its events are still read here
+		}
 		// It waits for whoever reads, so not under the lock.
 		if err := sp.f.Close(); !errors.Is(err, os.ErrClosed) {
 			errs = append(errs, err)

@@ -4,6 +4,7 @@ package target
 
 import (
 	"context"
+	"os"
 
 	"github.com/io-mig/mig/spec/record"
 )
@@ -21,6 +22,9 @@ type Env struct {
 	Options map[string]string
 	// Peer is the other side of a live move, nil for an image.
 	Peer Peer
+	// Keep has the engine's supervisor hold a duplicate of a descriptor, which
+	// outlives the engine, until drop is called. nil: nobody can.
+	Keep func(f *os.File) (drop func() error, err error)
 }
 
 // Peer is a subsystem's way to the other host, beside the records.

@@ -6,6 +6,7 @@
 //	supervisor                      engine
 //	   job (with descriptors)  --->
 //	                           <---  progress, any number of times
+//	                           <---  keep (with a descriptor), drop, any number of times
 //	   cancel, at most once    --->
 //	                           <---  end (the failure, or none)
 //
@@ -44,7 +45,11 @@ type Message struct {
 	Job      *job.Job      `json:"job,omitempty"`
 	Progress *job.Progress `json:"progress,omitempty"`
 	Cancel   bool          `json:"cancel,omitempty"`
-	End      *End          `json:"end,omitempty"`
+	// Keep numbers the one descriptor that comes with the message, from 1; Drop is
+	// the number of one that is not needed any more.
+	Keep uint64 `json:"keep,omitempty"`
+	Drop uint64 `json:"drop,omitempty"`
+	End  *End   `json:"end,omitempty"`
 }
 
 // End is the engine's last message.

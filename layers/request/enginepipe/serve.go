@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -149,9 +150,20 @@ func guarded(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter, 
 	return work(ctx, j, files, r)
 }
 
+// Keep is job.Keeper's.
+func (r *reporter) Keep(f *os.File) (drop func() error, err error) {
+	n := r.kept.Add(1)
+	if err := r.conn.Send(Message{Keep: n}, sendTimeout, f); err != nil {
+		return nil, err
+	}
+	return func() error { return r.conn.Send(Message{Drop: n}, sendTimeout) }, nil
+}
+
 // reporter sends the latest progress from a goroutine of its own, so that a
 // supervisor that does not read cannot hold up the job.
 type reporter struct {
+	conn   *Conn
+	kept   atomic.Uint64
 	mu     sync.Mutex
 	latest job.Progress
 	fresh  chan struct{}
@@ -159,7 +171,7 @@ type reporter struct {
 }
 
 func startReporter(conn *Conn) *reporter {
-	r := &reporter{fresh: make(chan struct{}, 1), quit: make(chan struct{})}
+	r := &reporter{conn: conn, fresh: make(chan struct{}, 1), quit: make(chan struct{})}
 	go func() {
 		for {
 			select {

@@ -4,6 +4,7 @@ package job
 
 import (
 	"fmt"
+	"os"
 	"time"
 )
 
@@ -58,6 +59,16 @@ type Subsystem struct {
 	Note     string `json:"note,omitempty"`
 	// Took is the time its steps took, that of all workers together.
 	Took time.Duration `json:"took,omitempty"`
+}
+
+// Keeper is a Reporter whose supervisor holds descriptors for the engine: what
+// they guard stays guarded if the engine dies (a userfaultfd: while somebody has
+// it open, no page is made up).
+type Keeper interface {
+	// Keep has the supervisor hold a duplicate of f until drop is called, or the
+	// job has ended well. After any other end it is held until the supervisor has
+	// dealt with what is left.
+	Keep(f *os.File) (drop func() error, err error)
 }
 
 // Reporter takes a job's progress. It does not block.
