@@ -95,7 +95,12 @@ func (s *Subsystem) residual(ctx context.Context, p *target.Process, a *ahead, m
 		return nil, err
 	}
 	defer pm.Close()
-	seen, err := look(pm, addresses(copied), 0)
+	var seen pages
+	if a.sent == nil {
+		seen, err = look(pm, addresses(copied), 0)
+	} else {
+		seen, err = lookAgain(pm, addresses(copied), a.filled)
+	}
 	if err != nil {
 		return nil, err
 	}
