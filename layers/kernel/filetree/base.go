@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"io"
 	"os"
 	"slices"
@@ -163,11 +162,7 @@ func (w *walk) sameContent(dir int, name string, base int, last, path string, st
 		if !bytes.Equal(one[:i], two[:j]) {
 			return false, nil
 		}
-		sum := uint64(noData)
-		if !zero(one[:i]) {
-			sum = maphash.Bytes(w.seed, one[:i]) | 1
-		}
-		n.pieces = append(n.pieces, sum)
+		n.pieces = append(n.pieces, w.sum(one[:i]))
 	}
 	return true, nil
 }

@@ -8,6 +8,8 @@ import (
 	"hash/maphash"
 	"io"
 	"os"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -49,7 +51,7 @@ func (w *walk) content(f *os.File, entry *state.TreeEntry, n *node, fresh bool) 
 		if err := c.holes(at, start); err != nil {
 			return err
 		}
-		if at, err = c.data(start, end); err != nil {
+		if at, err = c.changed(start, end); err != nil {
 			return err
 		}
 		if at < end {
@@ -57,6 +59,84 @@ func (w *walk) content(f *os.File, entry *state.TreeEntry, n *node, fresh bool) 
 		}
 	}
 	return nil
+}
+
+// togetherFrom is how much content is summed by several threads, in bytes: less
+// is not worth it.
+const togetherFrom = 4 << 20
+
+// changed is data for a range of which most is expected to be as it was, while
+// the container waits: several threads sum it up first.
+func (c *contents) changed(start, end int64) (int64, error) {
+	if !c.final || c.fresh || c.o.Workers < 2 || end-start < togetherFrom {
+		return c.data(start, end)
+	}
+	sums := c.sums(start, end)
+	for at := start; at < end; {
+		from := at
+		for at < end && c.known(at) != sums[(at-start)/pieceBytes] {
+			at = min((at/pieceBytes+1)*pieceBytes, end)
+		}
+		if from < at {
+			if got, err := c.data(from, at); err != nil || got < at {
+				return got, err
+			}
+			continue
+		}
+		at = min((at/pieceBytes+1)*pieceBytes, end)
+	}
+	return end, nil
+}
+
+// known is the checksum of what the other side has of a piece.
+func (c *contents) known(at int64) uint64 {
+	if i := int(at / pieceBytes); i < len(c.n.pieces) {
+		return c.n.pieces[i]
+	}
+	return noData
+}
+
+// unread is the sum of a piece that could not be read whole; no piece has it.
+const unread = 2
+
+// sums are the checksums of the pieces of a range.
+func (c *contents) sums(start, end int64) []uint64 {
+	sums := make([]uint64, (end-start+pieceBytes-1)/pieceBytes)
+	const stride = readBytes / pieceBytes // pieces that a thread takes at once
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range c.o.Workers {
+		wg.Go(func() {
+			buf := make([]byte, readBytes)
+			for {
+				i := (next.Add(1) - 1) * stride
+				if i >= int64(len(sums)) || c.ctx.Err() != nil {
+					return
+				}
+				at := start + i*pieceBytes
+				want := buf[:min(readBytes, end-at)]
+				n, _ := c.f.ReadAt(want, at)
+				for j := i; len(want) > 0; j++ {
+					piece := want[:min(pieceBytes, len(want))]
+					want = want[len(piece):]
+					if sums[j] = unread; n >= len(piece) {
+						sums[j] = c.sum(piece)
+					}
+					n -= len(piece)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return sums
+}
+
+// sum is the checksum of a piece.
+func (w *walk) sum(b []byte) uint64 {
+	if zero(b) {
+		return noData
+	}
+	return maphash.Bytes(w.seed, b) | 1
 }
 
 // contents is one file that is being compared.
@@ -141,17 +221,14 @@ func (c *contents) data(at, end int64) (int64, error) {
 
 // piece compares one piece, and sends it if it is new.
 func (c *contents) piece(b []byte, at int64) error {
-	sum := uint64(noData)
-	if !zero(b) {
+	var sum uint64
+	switch {
+	case !c.once:
+		sum = c.sum(b)
+	case !zero(b):
 		sum = 1
-		if !c.once {
-			sum = maphash.Bytes(c.seed, b) | 1
-		}
 	}
-	was, i := uint64(noData), int(at/pieceBytes)
-	if i < len(c.n.pieces) {
-		was = c.n.pieces[i]
-	}
+	was, i := c.known(at), int(at/pieceBytes)
 	if !c.once {
 		for len(c.n.pieces) <= i {
 			c.n.pieces = append(c.n.pieces, noData)

@@ -193,6 +193,30 @@ func TestMapped(t *testing.T) {
 	tr.same()
 }
 
+// TestTogether: several threads find what has changed of a large file, wherever
+// it is.
+func TestTogether(t *testing.T) {
+	tr := newTransfer(t, ExportOptions{Unstamped: true, Workers: 3}, everything, false)
+	write(t, tr.src+"/big", strings.Repeat("0123456789abcdef", 700_001))
+	tr.pass(false)
+	for _, change := range []func() error{
+		func() error { return nil },
+		func() error { return poke(tr.src+"/big", 0, "X") },
+		func() error { return poke(tr.src+"/big", 700_001*16-1, "X") },
+		func() error { return first(poke(tr.src+"/big", 5<<20, "X"), poke(tr.src+"/big", 8<<20, "Y")) },
+		func() error { return punch(tr.src+"/big", 2<<20, 3<<20) },
+		func() error { return os.Truncate(tr.src+"/big", 9_000_001) },
+		func() error { return os.Truncate(tr.src+"/big", 20<<20) },
+		func() error { return poke(tr.src+"/big", 19<<20, strings.Repeat("Z", 200_000)) },
+	} {
+		must(t, change())
+		if stats := tr.pass(true); stats.Bytes > 400_000 {
+			t.Errorf("%d bytes were sent", stats.Bytes)
+		}
+		tr.same()
+	}
+}
+
 // TestExact: what the first pass does not name is removed, but for mount
 // points.
 func TestExact(t *testing.T) {

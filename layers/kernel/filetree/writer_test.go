@@ -202,8 +202,8 @@ func TestNoTornFile(t *testing.T) {
 		rounds = 20
 	}
 	for name, place := range map[string]func() (string, ExportOptions){
-		"disk":  func() (string, ExportOptions) { return t.TempDir(), ExportOptions{} },
-		"tmpfs": func() (string, ExportOptions) { return onTmpfs(t), ExportOptions{Unstamped: true} },
+		"disk":  func() (string, ExportOptions) { return t.TempDir(), ExportOptions{Workers: 2} },
+		"tmpfs": func() (string, ExportOptions) { return onTmpfs(t), ExportOptions{Unstamped: true, Workers: 2} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			src, o := place()

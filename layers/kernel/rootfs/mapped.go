@@ -17,30 +17,22 @@ import (
 // was made since the look is noticed by that.
 const mappedAge = time.Second
 
-// mapped knows which files of a tree the container's processes map for writing.
-//
-// They are known by their paths: an overlay shows numbers of its own. The file
-// may have been renamed since; the kernel shows the present name.
-type mapped struct {
+// mappings are the files that the container's processes map for writing, by the
+// paths that the kernel shows. A mapping that may not be written to at the moment
+// leaves a stamp when it is (do_wp_page of mm/memory.c).
+type mappings struct {
 	source *target.Source
-	root   int
-	prefix string // of the tree's paths in the container, ends in a slash
-
-	when time.Time
-	inos map[uint64]bool
-	err  error
+	when   time.Time
+	paths  []string
+	err    error
 }
 
-// has is a filetree.ExportOptions.Mapped. What cannot be read counts as mapped.
-func (m *mapped) has(ino uint64) bool {
-	if time.Since(m.when) > mappedAge {
-		m.look()
+// look lists them, if that was not done just now.
+func (m *mappings) look() {
+	if time.Since(m.when) <= mappedAge {
+		return
 	}
-	return m.err != nil || m.inos[ino]
-}
-
-func (m *mapped) look() {
-	m.when, m.inos, m.err = time.Now(), map[uint64]bool{}, nil
+	m.when, m.paths, m.err = time.Now(), nil, nil
 	pids, err := m.source.Pids()
 	if err != nil {
 		m.err = err
@@ -54,13 +46,37 @@ func (m *mapped) look() {
 			return
 		}
 		for i := range maps {
-			if !maps[i].Shared || seen[maps[i].Path] {
-				continue
+			p := maps[i].Path
+			if maps[i].Shared && maps[i].Prot&unix.PROT_WRITE != 0 && !seen[p] {
+				seen[p] = true
+				m.paths = append(m.paths, p)
 			}
-			seen[maps[i].Path] = true
-			m.add(maps[i].Path)
 		}
 	}
+}
+
+// mapped are those of one tree. They are known by their paths: an overlay shows
+// numbers of its own. The file may have been renamed since it was mapped; the
+// kernel shows its present name.
+type mapped struct {
+	all    *mappings
+	root   int
+	prefix string // of the tree's paths in the container, ends in a slash
+
+	when time.Time
+	inos map[uint64]bool
+}
+
+// has is a filetree.ExportOptions.Mapped. What cannot be read counts as mapped.
+func (m *mapped) has(ino uint64) bool {
+	m.all.look()
+	if m.when != m.all.when {
+		m.when, m.inos = m.all.when, map[uint64]bool{}
+		for _, p := range m.all.paths {
+			m.add(p)
+		}
+	}
+	return m.all.err != nil || m.inos[ino]
 }
 
 func (m *mapped) add(path string) {

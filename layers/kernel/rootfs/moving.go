@@ -101,7 +101,7 @@ func (s *Subsystem) openLayer(init procfs.Task, l *layer) (movingTree, error) {
 		m.o.Base = int(m.base.Fd())
 	}
 	m.o.Layer, m.o.Compare = l.overlay, m.base != nil
-	m.o.Mapped = (&mapped{source: s.env.Source, root: int(m.tree.root.Fd()), prefix: "/"}).has
+	m.o.Mapped = (&mapped{all: s.mappings(), root: int(m.tree.root.Fd()), prefix: "/"}).has
 	return m, nil
 }
 
@@ -118,8 +118,16 @@ func (s *Subsystem) openVolume(init procfs.Task, at string) (movingTree, error) 
 	if err := unix.Fstatfs(int(m.tree.root.Fd()), &fs); err == nil && fs.Type == unix.TMPFS_MAGIC {
 		m.o.Unstamped = true
 	}
-	m.o.Mapped = (&mapped{source: s.env.Source, root: int(m.tree.root.Fd()), prefix: strings.TrimSuffix(at, "/") + "/"}).has
+	m.o.Mapped = (&mapped{all: s.mappings(), root: int(m.tree.root.Fd()), prefix: strings.TrimSuffix(at, "/") + "/"}).has
 	return m, nil
+}
+
+// mappings are one look for all trees.
+func (s *Subsystem) mappings() *mappings {
+	if s.mapped == nil {
+		s.mapped = &mappings{source: s.env.Source}
+	}
+	return s.mapped
 }
 
 func openDirectory(path string) (*os.File, error) {

@@ -84,6 +84,9 @@ type Subsystem struct {
 	// opened are the roots of memory file systems, by the ids of their mounts.
 	opened map[int]*os.File
 
+	// mapped are what the container's processes map, in a move.
+	mapped *mappings
+
 	out export
 	in  imports
 }
