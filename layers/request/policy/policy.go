@@ -14,7 +14,7 @@ import (
 )
 
 // Names of the policies. The subsystems that obey say what they mean: rootfs,
-// socket.
+// socket; package target for exec.
 const (
 	CopyVolume    = "copy-volume"
 	SharedVolume  = "shared-volume"
@@ -22,9 +22,10 @@ const (
 	RootfsBase    = "rootfs-base"
 	Tmpfs         = "tmpfs"
 	TCP           = "tcp"
+	Exec          = "exec"
 )
 
-var known = []string{CopyVolume, SharedVolume, VolumeContent, RootfsBase, Tmpfs, TCP}
+var known = []string{CopyVolume, SharedVolume, VolumeContent, RootfsBase, Tmpfs, TCP, Exec}
 
 // maxValue bounds a policy's value, in bytes.
 const maxValue = 4096
