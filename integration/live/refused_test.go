@@ -44,6 +44,12 @@ func TestRefused(t *testing.T) {
 	t.Run("no such container", func(t *testing.T) {
 		w.refused(w.alpha, "there is no container nobody", "nobody", w.beta.IP)
 	})
+	t.Run("paused", func(t *testing.T) {
+		w.alpha.d.Must(t, "tasks", "pause", id)
+		w.refused(w.alpha, "is paused, and its copy would run", id, w.beta.IP)
+		w.alpha.d.Must(t, "tasks", "resume", id)
+		unharmed(t)
+	})
 	t.Run("plain text to another machine", func(t *testing.T) {
 		cmd := w.alpha.Command(t.Context(), w.alpha.d.Tree.Bin("mig"), "migrate", "-n", w.alpha.d.Namespace, "--containerd", w.alpha.d.Address, "--insecure", id, w.beta.IP)
 		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "--insecure is for tests on the loopback interface") {
@@ -54,11 +60,6 @@ func TestRefused(t *testing.T) {
 	t.Run("everything at once", func(t *testing.T) {
 		w.beta.d.Load(t, image.Busybox)
 		w.run(w.beta, image.Busybox, id, "sleep", "1000")
-		source := filepath.Join(w.alpha.d.Dir, "data")
-		if err := os.Mkdir(source, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		w.run(w.alpha, image.Busybox, "other", "sleep", "1000")
 		r := w.refused(w.alpha, "there is a container web in the namespace", id, w.beta.IP)
 		if !strings.Contains(r.Failure.Text, "there is a snapshot web") {
 			t.Errorf("the snapshot is not named: %s", r.Failure.Text)

@@ -128,6 +128,9 @@ func (m *mover) preflight(ctx context.Context) error {
 	if m.source, err = m.o.Host.Read(ctx, m.o.Namespace, m.o.Container); err != nil {
 		return err
 	}
+	if m.source.Paused {
+		return fmt.Errorf("container %s is paused, and its copy would run: resume it first", m.o.Container)
+	}
 	m.source.Container.Streams.LogURI = m.o.LogURI
 	m.source.Container.Policies = m.o.Policies
 	if err := m.base(ctx); err != nil {
