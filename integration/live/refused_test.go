@@ -78,7 +78,7 @@ func TestMountsAreLookedFor(t *testing.T) {
 	if err := w.alpha.Run("mkdir /run/data"); err != nil {
 		t.Fatal(err)
 	}
-	w.d(w.alpha, "--mount", "type=bind,src=/run/data,dst=/mnt,options=rbind:rw", "sleeper")
+	w.d(w.alpha, "--mount", "type=bind,src=/run/data,dst=/mnt,options=rbind:ro", "sleeper")
 	r := w.refused(w.alpha, "mount on /mnt: there is no /run/data", "sleeper", w.beta.IP)
 	if w.alpha.status("sleeper") != "RUNNING" || r.Moved {
 		t.Error("the container does not run")
