@@ -90,7 +90,7 @@ func checkState(m *state.Socket) error {
 	case state.SocketState_SOCKET_STATE_LISTENING:
 		ok = len(m.Local) > 0 && (stream || isUnix && m.Type == unix.SOCK_SEQPACKET)
 	case state.SocketState_SOCKET_STATE_PAIR:
-		ok = isUnix && len(m.Local) == 0
+		ok = isUnix && (len(m.Local) == 0 || m.Type != unix.SOCK_DGRAM)
 	case state.SocketState_SOCKET_STATE_CONNECTED:
 		ok = (m.Type == unix.SOCK_DGRAM || isRaw) && m.Family != unix.AF_NETLINK && len(m.Remote) > 0
 	case state.SocketState_SOCKET_STATE_CLOSED:

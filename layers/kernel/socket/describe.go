@@ -148,7 +148,7 @@ func (g *getter) addresses(msg *state.Socket) error {
 		return err
 	}
 	switch {
-	case msg.State == state.SocketState_SOCKET_STATE_PAIR: // see the package's comment
+	case msg.State == state.SocketState_SOCKET_STATE_PAIR && msg.Type == unix.SOCK_DGRAM:
 	case msg.Family == unix.AF_INET || msg.Family == unix.AF_INET6:
 		if len(local) >= 2 && local[0]|local[1] != 0 { // the port
 			msg.Local = local

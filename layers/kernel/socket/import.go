@@ -76,16 +76,17 @@ func (s *Subsystem) receive(r *record.Record) error {
 	return fmt.Errorf("%s: kind %d is not known", r.Header, r.Kind)
 }
 
-// build makes the sockets, each in the first process that has it. Those that
-// connect come last, when every name and port is bound.
+// build makes the sockets, each in the first process that has it. Pairs with
+// names come first, while the names are free, and those that connect last, when
+// every name and port is bound.
 func (s *Subsystem) build() error {
 	s.env.Frame.AtCommit(s.beginAll)
-	for _, last := range []bool{false, true} {
+	for _, turn := range []int{first, middle, last} {
 		for _, t := range s.env.Frame.Tasks() {
 			if t.Traced == nil {
 				return fmt.Errorf("process %d: %w", t.ID, target.ErrNotStopped)
 			}
-			if err := s.buildIn(t, last); err != nil {
+			if err := s.buildIn(t, turn); err != nil {
 				return fmt.Errorf("process %d: %w", t.ID, err)
 			}
 		}
@@ -93,11 +94,29 @@ func (s *Subsystem) build() error {
 	return nil
 }
 
-func (s *Subsystem) buildIn(t *target.Task, last bool) error {
+// Turns of build.
+const (
+	first = iota
+	middle
+	last
+)
+
+// turnOf is when a socket is made.
+func (s *Subsystem) turnOf(a *arrival) int {
+	switch other := s.in[a.msg.Peer]; {
+	case hasRemote(a.msg.State):
+		return last
+	case isNamed(a.msg), other != nil && isNamed(other.msg):
+		return first
+	}
+	return middle
+}
+
+func (s *Subsystem) buildIn(t *target.Task, turn int) error {
 	b := &builder{task: t, allowed: &s.env.Frame.Allowed}
 	for _, desc := range slices.Sorted(maps.Keys(s.in)) {
 		a := s.in[desc]
-		if connects := hasRemote(a.msg.State); connects != last || len(t.Table.Slots(desc)) == 0 || a.builtBy != 0 {
+		if s.turnOf(a) != turn || len(t.Table.Slots(desc)) == 0 || a.builtBy != 0 {
 			continue
 		}
 		a.builtBy = t.ID

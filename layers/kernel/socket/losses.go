@@ -36,10 +36,6 @@ func (n *network) losses(t procfs.Task, d *target.Descriptor, how state.SocketSt
 		return warn(name+" socket", "datagrams that were not read are lost, as a network may lose them", ""), nil
 	case "TCP", "TCPv6":
 		return n.lossesTCP(t, d, warn)
-	case "UNIX", "UNIX-STREAM":
-		if u := n.unix[uint32(d.Link.Inode)]; u != nil && len(u.name) > 0 && how == state.SocketState_SOCKET_STATE_PAIR {
-			return warn("unix connection "+printable(u.name), "the connection is carried without its name: getsockname(2), and getpeername(2) at its other end, will find none", ""), nil
-		}
 	}
 	return nil, nil
 }

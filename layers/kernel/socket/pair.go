@@ -16,11 +16,11 @@ const messagesPerPlan = 256
 // pair makes two sockets that are connected to each other, puts back what each
 // had not read, and places them. other is nil where the other end is closed.
 func (b *builder) pair(desc uint64, a, other *arrival) error {
+	x, y, err := b.twoEnds(a.msg, other)
+	if err != nil {
+		return err
+	}
 	p := b.task.Plan()
-	addr, _ := p.Out(8)
-	p.AsUser(a.msg.Uid, a.msg.Gid)
-	x, y := p.OpenPair(tracer.Syscall(unix.SYS_SOCKETPAIR, unix.AF_UNIX, uint64(a.msg.Type|unix.SOCK_CLOEXEC), 0, addr), addr)
-	p.AsRoot()
 	mine := p.DupAbove(x, b.task.Table.Aside())
 	its := p.DupAbove(y, b.task.Table.Aside())
 	p.Close(x)
@@ -51,6 +51,33 @@ func (b *builder) pair(desc uint64, a, other *arrival) error {
 		return err
 	}
 	return p.Run()
+}
+
+// twoEnds makes two sockets that are connected to each other, the first of them
+// for m.
+func (b *builder) twoEnds(m *state.Socket, other *arrival) (x, y int, err error) {
+	its := m // of an end that is closed
+	if other != nil {
+		its = other.msg
+	}
+	for _, named := range []bool{isNamed(m), isNamed(its) && its != m} {
+		ok := false
+		switch {
+		case named && isNamed(m):
+			x, y, ok, err = b.namedPair(m, its)
+		case named:
+			y, x, ok, err = b.namedPair(its, m)
+		}
+		if ok || err != nil {
+			return x, y, err
+		}
+	}
+	p := b.task.Plan()
+	addr, _ := p.Out(8)
+	p.AsUser(m.Uid, m.Gid)
+	x, y = p.OpenPair(tracer.Syscall(unix.SYS_SOCKETPAIR, unix.AF_UNIX, uint64(m.Type|unix.SOCK_CLOEXEC), 0, addr), addr)
+	p.AsRoot()
+	return x, y, p.Run()
 }
 
 // end finishes one end and places it.

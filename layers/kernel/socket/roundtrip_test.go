@@ -73,6 +73,21 @@ func TestListeners(t *testing.T) {
 
 func TestDatagrams(t *testing.T) { generations(t, kerneltest.Program{Source: "testdata/datagrams.c"}) }
 
+// TestNames: connections that came about by a name, of a file or an abstract one,
+// with and without their listener.
+func TestNames(t *testing.T) {
+	dir, err := os.MkdirTemp("", "mig")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	generations(t, kerneltest.Program{Source: "testdata/names.c", Args: []string{dir}})
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 {
+		t.Errorf("left are %v, %v", left, err)
+	}
+}
+
 // TestInternet: datagrams, groups, filters, raw sockets.
 func TestInternet(t *testing.T) {
 	for _, running := range []bool{false, true} {
@@ -99,7 +114,7 @@ func TestRefusedByName(t *testing.T) {
 // TestLossesAreSaid: what is carried with a loss has a warning, and what is
 // whole has none.
 func TestLossesAreSaid(t *testing.T) {
-	for kind, why := range map[string]string{"unread": "datagrams", "named": "without its name", "left": ""} {
+	for kind, why := range map[string]string{"unread": "datagrams", "named": "", "left": ""} {
 		t.Run(kind, func(t *testing.T) {
 			c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/refused.c", Args: []string{kind}})
 			found := preflight(t, c, nil)

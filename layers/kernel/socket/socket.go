@@ -25,8 +25,8 @@
 //   - Datagrams that wait in a UDP socket are received again (udp.go); those in
 //     one that shares its port or is bound to a device, and those in raw sockets,
 //     are dropped with a warning, as a network may drop them.
-//   - Unix connections keep no names, which is warned of: getsockname(2) of a
-//     restored connection is unnamed.
+//   - Unix connections keep the name of their listener; where the name cannot be
+//     bound again they do without it.
 //
 // Sockets are made by the task itself: cgroup, network namespace and
 // SO_PEERCRED are those of the container.
