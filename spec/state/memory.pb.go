@@ -404,7 +404,10 @@ type Mapping struct {
 	Sealed bool `protobuf:"varint,18,opt,name=sealed,proto3" json:"sealed,omitempty"`
 	// Anonymous memory that the kernel does not count against overcommit, though
 	// not for MAP_NORESERVE: it was never writable. Some reserve terabytes so.
-	Unaccounted   bool `protobuf:"varint,19,opt,name=unaccounted,proto3" json:"unaccounted,omitempty"`
+	Unaccounted bool `protobuf:"varint,19,opt,name=unaccounted,proto3" json:"unaccounted,omitempty"`
+	// Of an AIO ring: what was completed and not fetched yet, struct io_event of
+	// include/uapi/linux/aio_abi.h each, the oldest first.
+	AioEvents     []byte `protobuf:"bytes,20,opt,name=aio_events,json=aioEvents,proto3" json:"aio_events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -570,6 +573,13 @@ func (x *Mapping) GetUnaccounted() bool {
 		return x.Unaccounted
 	}
 	return false
+}
+
+func (x *Mapping) GetAioEvents() []byte {
+	if x != nil {
+		return x.AioEvents
+	}
+	return nil
 }
 
 // SharedMemory is an object of mmap(MAP_SHARED|MAP_ANONYMOUS) (kind 5, process
@@ -767,7 +777,7 @@ const file_spec_state_memory_proto_rawDesc = "" +
 	"exe_object\x18\x14 \x01(\x04R\texeObject\x12\x1b\n" +
 	"\tvdso_code\x18\x15 \x01(\fR\bvdsoCode\"8\n" +
 	"\bMappings\x12,\n" +
-	"\amapping\x18\x01 \x03(\v2\x12.mig.state.MappingR\amapping\"\xa6\x04\n" +
+	"\amapping\x18\x01 \x03(\v2\x12.mig.state.MappingR\amapping\"\xc5\x04\n" +
 	"\aMapping\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\x04R\x05start\x12\x16\n" +
 	"\x06length\x18\x02 \x01(\x04R\x06length\x12\x1e\n" +
@@ -792,7 +802,9 @@ const file_spec_state_memory_proto_rawDesc = "" +
 	"\tmay_write\x18\x10 \x01(\bR\bmayWrite\x12&\n" +
 	"\x05guard\x18\x11 \x03(\v2\x10.mig.state.RangeR\x05guard\x12\x16\n" +
 	"\x06sealed\x18\x12 \x01(\bR\x06sealed\x12 \n" +
-	"\vunaccounted\x18\x13 \x01(\bR\vunaccounted\"\"\n" +
+	"\vunaccounted\x18\x13 \x01(\bR\vunaccounted\x12\x1d\n" +
+	"\n" +
+	"aio_events\x18\x14 \x01(\fR\taioEvents\"\"\n" +
 	"\fSharedMemory\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\"G\n" +
 	"\tInherited\x12\x12\n" +

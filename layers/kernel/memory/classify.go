@@ -71,6 +71,8 @@ func classify(m *procfs.SmapsMapping) (part, *state.Mapping, error) {
 	case m.Kind == procfs.MapSharedAnon:
 		// The inode becomes an id when the mapping is exported.
 		out.Backing, out.Object, out.Offset = state.Backing_BACKING_SHARED_ANONYMOUS, m.Inode, m.Offset
+	case m.Kind == procfs.MapAIO:
+		out.Backing = state.Backing_BACKING_AIO // see ring
 	case m.Kind == procfs.MapSysV:
 		out.Backing, out.Object, out.Offset = state.Backing_BACKING_SYSV, m.Inode, m.Offset
 	default:
@@ -124,7 +126,7 @@ func refuse(m *procfs.SmapsMapping) *refusal {
 		return nil
 	case procfs.MapFile, procfs.MapMemfd:
 		return nil
-	case procfs.MapSharedAnon, procfs.MapSysV:
+	case procfs.MapSharedAnon, procfs.MapSysV, procfs.MapAIO:
 		if !m.Shared {
 			return &refusal{at, "is a private mapping of shared memory", ""}
 		}

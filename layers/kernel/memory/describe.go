@@ -142,6 +142,8 @@ func (s *Subsystem) details(p *target.Process, pm *pagemap, shown *procfs.SmapsM
 		err = s.place(p.Proc, shown, m)
 	case state.Backing_BACKING_SYSV:
 		err = s.mayAttach(shown)
+	case state.Backing_BACKING_AIO:
+		err = describeRing(p, m)
 	}
 	if err != nil {
 		return err

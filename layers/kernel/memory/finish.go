@@ -22,10 +22,17 @@ const (
 	prSetMMMap       = 14 // PR_SET_MM_MAP
 )
 
-// finish gives the filled mappings their final form. Order: protections,
+// finish gives the filled mappings their final form. Order: AIO rings, protections,
 // advice, guards, locks, names, boundaries (the executable can be set only now
 // that nothing of the frame's is mapped).
 func (s *Subsystem) finish(t *target.Task, l *layout) error {
+	for _, m := range l.mappings {
+		if m.Backing == state.Backing_BACKING_AIO {
+			if err := makeRing(t, m); err != nil {
+				return fmt.Errorf("AIO ring at %#x: %w", m.Start, err)
+			}
+		}
+	}
 	sc, err := t.Traced.Scratch()
 	if err != nil {
 		return err

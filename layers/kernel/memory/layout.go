@@ -158,6 +158,10 @@ func validMapping(m *state.Mapping) error {
 		if m.Object == 0 || m.Offset%pageSize != 0 || m.Offset+m.Length < m.Offset || m.GrowsDown {
 			return bad("object or offset of a file")
 		}
+	case state.Backing_BACKING_AIO:
+		if !m.Shared || m.GrowsDown || m.Object < 3 || m.Object > maxRing || m.Length != ringBytes(m.Object) || len(m.AioEvents)%eventSize != 0 || len(m.AioEvents) > maxEvents*eventSize {
+			return bad("size or events of an AIO ring")
+		}
 	case state.Backing_BACKING_SYSV:
 		if !m.Shared || m.Object > math.MaxInt32 || m.Offset%pageSize != 0 || m.Offset > m.Start || m.Offset+m.Length < m.Offset || m.GrowsDown {
 			return bad("id or offset of a System V segment")

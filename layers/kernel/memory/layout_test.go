@@ -59,6 +59,9 @@ func TestHostileLayoutIsRefused(t *testing.T) {
 		return m
 	}
 	cases := map[string]*state.Mapping{
+		"ring of no events": {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_AIO, Shared: true},
+		"ring of any size":  {Start: 0x10000, Length: 2 * pageSize, Backing: state.Backing_BACKING_AIO, Shared: true, Object: 127},
+		"half an event":     {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_AIO, Shared: true, Object: 127, AioEvents: make([]byte, 16)},
 		"private segment":   {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_SYSV},
 		"segment's offset":  {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_SYSV, Shared: true, Offset: 0x20000},
 		"segment's id":      {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_SYSV, Shared: true, Object: 1 << 31},

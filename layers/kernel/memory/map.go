@@ -100,7 +100,7 @@ func mapSome(t *target.Task, mappings []*state.Mapping, shared descriptors) (int
 	at := map[int]*state.Mapping{} // by index of its mmap
 	done := 0
 	for _, m := range mappings {
-		if m.Backing == state.Backing_BACKING_SYSV { // see attachSegments
+		if m.Backing == state.Backing_BACKING_SYSV || m.Backing == state.Backing_BACKING_AIO { // see attachSegments, makeRing
 			done++
 			continue
 		}

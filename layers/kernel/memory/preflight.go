@@ -50,6 +50,10 @@ func (s *Subsystem) preflightProcess(p procfs.Task) ([]record.Finding, error) {
 			_, err = s.locate(p, fileOf(p, &smaps[i].Mapping))
 		case m.GetBacking() == state.Backing_BACKING_SYSV:
 			err = s.mayAttach(&smaps[i])
+		case m.GetBacking() == state.Backing_BACKING_AIO:
+			if err = isRing(p, &smaps[i].Mapping); err == nil {
+				out = append(out, ringWarning(p, &smaps[i].Mapping))
+			}
 		}
 		note(err)
 	}
