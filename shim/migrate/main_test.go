@@ -62,6 +62,7 @@ func injectFault() {
 			select {}
 		case verb == "stop" && name == what:
 			_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+			time.Sleep(50 * time.Millisecond) // another thread may take the signal: this one must not go on
 		}
 	}
 }
