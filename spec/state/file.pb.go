@@ -438,6 +438,92 @@ func (x *OpenFile) GetLease() uint32 {
 	return 0
 }
 
+// FileOwner says who is told by a signal of I/O on an open file description of
+// any kind (kind 6, process 0, entity: the description's id); see fcntl(2),
+// F_SETOWN_EX, F_SETSIG, O_ASYNC.
+type FileOwner struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// F_OWNER_TID 0, F_OWNER_PID 1, F_OWNER_PGRP 2.
+	Type uint32 `protobuf:"varint,1,opt,name=type,proto3" json:"type,omitempty"`
+	// Thread, process or process group in the container's pid namespace, 0 for
+	// nobody.
+	Id uint32 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
+	// 0: SIGIO.
+	Signal uint32 `protobuf:"varint,3,opt,name=signal,proto3" json:"signal,omitempty"`
+	// O_ASYNC is set.
+	Async bool `protobuf:"varint,4,opt,name=async,proto3" json:"async,omitempty"`
+	// Effective user id of who set the owner, in the container's user namespace:
+	// whom it may signal.
+	Uid           uint32 `protobuf:"varint,5,opt,name=uid,proto3" json:"uid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileOwner) Reset() {
+	*x = FileOwner{}
+	mi := &file_spec_state_file_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileOwner) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileOwner) ProtoMessage() {}
+
+func (x *FileOwner) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_file_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileOwner.ProtoReflect.Descriptor instead.
+func (*FileOwner) Descriptor() ([]byte, []int) {
+	return file_spec_state_file_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *FileOwner) GetType() uint32 {
+	if x != nil {
+		return x.Type
+	}
+	return 0
+}
+
+func (x *FileOwner) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *FileOwner) GetSignal() uint32 {
+	if x != nil {
+		return x.Signal
+	}
+	return 0
+}
+
+func (x *FileOwner) GetAsync() bool {
+	if x != nil {
+		return x.Async
+	}
+	return false
+}
+
+func (x *FileOwner) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
 // RangeLock is a lock on bytes start to start+length-1; length 0: to the end
 // of the file, however long it grows.
 type RangeLock struct {
@@ -453,7 +539,7 @@ type RangeLock struct {
 
 func (x *RangeLock) Reset() {
 	*x = RangeLock{}
-	mi := &file_spec_state_file_proto_msgTypes[4]
+	mi := &file_spec_state_file_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -465,7 +551,7 @@ func (x *RangeLock) String() string {
 func (*RangeLock) ProtoMessage() {}
 
 func (x *RangeLock) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_file_proto_msgTypes[4]
+	mi := &file_spec_state_file_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -478,7 +564,7 @@ func (x *RangeLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeLock.ProtoReflect.Descriptor instead.
 func (*RangeLock) Descriptor() ([]byte, []int) {
-	return file_spec_state_file_proto_rawDescGZIP(), []int{4}
+	return file_spec_state_file_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RangeLock) GetFd() uint32 {
@@ -535,7 +621,7 @@ type FileObject struct {
 
 func (x *FileObject) Reset() {
 	*x = FileObject{}
-	mi := &file_spec_state_file_proto_msgTypes[5]
+	mi := &file_spec_state_file_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +633,7 @@ func (x *FileObject) String() string {
 func (*FileObject) ProtoMessage() {}
 
 func (x *FileObject) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_file_proto_msgTypes[5]
+	mi := &file_spec_state_file_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +646,7 @@ func (x *FileObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileObject.ProtoReflect.Descriptor instead.
 func (*FileObject) Descriptor() ([]byte, []int) {
-	return file_spec_state_file_proto_rawDescGZIP(), []int{5}
+	return file_spec_state_file_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FileObject) GetPath() string {
@@ -651,7 +737,13 @@ const file_spec_state_file_proto_rawDesc = "" +
 	"\x06pseudo\x18\v \x01(\bR\x06pseudo\x12\x14\n" +
 	"\x05flock\x18\f \x01(\rR\x05flock\x12/\n" +
 	"\bofd_lock\x18\r \x03(\v2\x14.mig.state.RangeLockR\aofdLock\x12\x14\n" +
-	"\x05lease\x18\x0e \x01(\rR\x05lease\"_\n" +
+	"\x05lease\x18\x0e \x01(\rR\x05lease\"o\n" +
+	"\tFileOwner\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\rR\x04type\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\rR\x02id\x12\x16\n" +
+	"\x06signal\x18\x03 \x01(\rR\x06signal\x12\x14\n" +
+	"\x05async\x18\x04 \x01(\bR\x05async\x12\x10\n" +
+	"\x03uid\x18\x05 \x01(\rR\x03uid\"_\n" +
 	"\tRangeLock\x12\x0e\n" +
 	"\x02fd\x18\x01 \x01(\rR\x02fd\x12\x14\n" +
 	"\x05write\x18\x02 \x01(\bR\x05write\x12\x14\n" +
@@ -691,21 +783,22 @@ func file_spec_state_file_proto_rawDescGZIP() []byte {
 }
 
 var file_spec_state_file_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_spec_state_file_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_spec_state_file_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_spec_state_file_proto_goTypes = []any{
 	(FileType)(0),           // 0: mig.state.FileType
 	(*DescriptorTable)(nil), // 1: mig.state.DescriptorTable
 	(*DescriptorSlot)(nil),  // 2: mig.state.DescriptorSlot
 	(*WorkingFiles)(nil),    // 3: mig.state.WorkingFiles
 	(*OpenFile)(nil),        // 4: mig.state.OpenFile
-	(*RangeLock)(nil),       // 5: mig.state.RangeLock
-	(*FileObject)(nil),      // 6: mig.state.FileObject
+	(*FileOwner)(nil),       // 5: mig.state.FileOwner
+	(*RangeLock)(nil),       // 6: mig.state.RangeLock
+	(*FileObject)(nil),      // 7: mig.state.FileObject
 }
 var file_spec_state_file_proto_depIdxs = []int32{
 	2, // 0: mig.state.DescriptorTable.slot:type_name -> mig.state.DescriptorSlot
-	5, // 1: mig.state.DescriptorTable.posix_lock:type_name -> mig.state.RangeLock
+	6, // 1: mig.state.DescriptorTable.posix_lock:type_name -> mig.state.RangeLock
 	0, // 2: mig.state.OpenFile.type:type_name -> mig.state.FileType
-	5, // 3: mig.state.OpenFile.ofd_lock:type_name -> mig.state.RangeLock
+	6, // 3: mig.state.OpenFile.ofd_lock:type_name -> mig.state.RangeLock
 	4, // [4:4] is the sub-list for method output_type
 	4, // [4:4] is the sub-list for method input_type
 	4, // [4:4] is the sub-list for extension type_name
@@ -724,7 +817,7 @@ func file_spec_state_file_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_file_proto_rawDesc), len(file_spec_state_file_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -53,6 +53,44 @@ PROGRAM(unix_pair_halves, ANYONE, "half-closed pairs and one whose peer is gone"
 	CHECK(write(gone[1], "n", 1) == -1 && errno == EPIPE);
 }
 
+static volatile sig_atomic_t told_of;
+
+static void on_io(int signal, siginfo_t *info, void *context)
+{
+	(void)context;
+	told_of = signal;
+	(void)info;
+}
+
+PROGRAM(unix_pair_async, ANYONE, "a child is told of I/O by a signal (O_ASYNC, F_SETOWN, F_SETSIG)")
+{
+	int pair[2], more[2];
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0 && socketpair(AF_UNIX, SOCK_STREAM, 0, more) == 0);
+	struct board *b = board_new();
+	pid_t child = SYS(fork());
+	if (child == 0) {
+		struct sigaction action = {.sa_sigaction = on_io, .sa_flags = SA_SIGINFO};
+		CHECK(sigaction(SIGIO, &action, NULL) == 0 && sigaction(SIGRTMIN + 4, &action, NULL) == 0);
+		board_post(b, 0);
+		while (told_of != SIGIO)
+			usleep(1000);
+		board_post(b, 1);
+		while (told_of != SIGRTMIN + 4)
+			usleep(1000);
+		_exit(16);
+	}
+	board_await(b, 0, 1);
+	CHECK(fcntl(pair[1], F_SETOWN, child) == 0 && fcntl(pair[1], F_SETFL, O_ASYNC | O_NONBLOCK) == 0);
+	CHECK(fcntl(more[1], F_SETOWN, child) == 0 && fcntl(more[1], F_SETSIG, SIGRTMIN + 4) == 0 && fcntl(more[1], F_SETFL, O_ASYNC) == 0);
+	ready();
+	CHECK(fcntl(pair[1], F_GETOWN) == child && fcntl(more[1], F_GETSIG) == SIGRTMIN + 4);
+	CHECK(fcntl(pair[1], F_GETFL) == (O_RDWR | O_ASYNC | O_NONBLOCK));
+	CHECK(write(pair[0], "x", 1) == 1);
+	board_await(b, 1, 1);
+	CHECK(write(more[0], "x", 1) == 1);
+	CHECK(child_exits(child) == 16);
+}
+
 static struct sockaddr_un unix_name(const char *path, int abstract)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};

@@ -34,9 +34,6 @@ func classify(d *target.Descriptor) (kind uint32, msg proto.Message, err error) 
 	if r, ok := unsupported[d.Link.Kind]; ok {
 		return 0, nil, &r
 	}
-	if d.Flags&unix.O_ASYNC != 0 {
-		return 0, nil, &refusal{d.Link.Kind.String(), "signal-driven I/O (O_ASYNC) is not carried by this version", ""}
-	}
 	switch {
 	case d.Link.Kind == procfs.FDEventfd && d.Info.Eventfd != nil:
 		e := d.Info.Eventfd

@@ -49,7 +49,7 @@ type form struct {
 // the pre-flight and the export say the same.
 func (l *looker) classify(d *target.Descriptor) (form, error) {
 	msg := &state.OpenFile{
-		// A lease sets O_ASYNC by itself.
+		// See exportOwner. A lease sets O_ASYNC by itself, too.
 		Flags: uint32(d.Flags &^ unix.O_ASYNC), Offset: d.Info.Pos, Mode: d.Stat.Mode, Size: d.Stat.Size,
 	}
 	if r, ok := unsupported[d.Link.Kind]; ok {
@@ -57,9 +57,6 @@ func (l *looker) classify(d *target.Descriptor) (form, error) {
 			r.what += " " + d.Link.Name
 		}
 		return form{}, &r
-	}
-	if d.Flags&unix.O_ASYNC != 0 && !leased(d) {
-		return form{}, &refusal{describeLink(d), "signal-driven I/O (O_ASYNC) is not carried by this version", ""}
 	}
 	switch {
 	case d.Stdio >= 0 && d.Flags&unix.O_PATH == 0:

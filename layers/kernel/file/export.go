@@ -99,7 +99,13 @@ func (s *Subsystem) exportTable(ctx context.Context, p *target.Process, out reco
 	e, n := &export{}, uint64(0)
 	for i := range list {
 		d := &list[i]
-		if !d.First || d.Owner() != target.OwnerFile {
+		if !d.First {
+			continue
+		}
+		if err := s.exportOwner(ctx, p, d, out); err != nil {
+			return nil, 0, fmt.Errorf("fd %d: %w", d.FD, err)
+		}
+		if d.Owner() != target.OwnerFile {
 			continue
 		}
 		if err := s.exportOpen(ctx, p, l, d, e, out); err != nil {

@@ -39,6 +39,7 @@ const (
 	KindOpen    = 3
 	KindObject  = 4
 	KindContent = 5
+	KindOwner   = 6
 )
 
 // Subsystem is one event's files.

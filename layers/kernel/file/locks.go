@@ -86,16 +86,6 @@ func fileLocks(d *target.Descriptor, msg *state.OpenFile) error {
 	return nil
 }
 
-// leased: the description holds a lease (fcntl(F_SETLEASE)).
-func leased(d *target.Descriptor) bool {
-	for i := range d.Info.Locks {
-		if d.Info.Locks[i].Class == procfs.LockLease {
-			return true
-		}
-	}
-	return false
-}
-
 // encodeFlock is struct flock of include/uapi/asm-generic/fcntl.h.
 func encodeFlock(r *state.RangeLock) []byte {
 	b := make([]byte, 32)

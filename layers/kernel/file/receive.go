@@ -19,6 +19,7 @@ type imported struct {
 	tables  map[record.ProcessID]*table
 	open    map[uint64]*state.OpenFile
 	objects map[uint64]bool // that this subsystem made
+	owners  map[uint64]*state.FileOwner
 	// built names the process in which a description was made.
 	built map[uint64]record.ProcessID
 }
@@ -37,7 +38,7 @@ type table struct {
 func newImported() *imported {
 	return &imported{
 		tables: map[record.ProcessID]*table{}, open: map[uint64]*state.OpenFile{},
-		objects: map[uint64]bool{}, built: map[uint64]record.ProcessID{},
+		objects: map[uint64]bool{}, owners: map[uint64]*state.FileOwner{}, built: map[uint64]record.ProcessID{},
 	}
 }
 
@@ -98,6 +99,8 @@ func (s *Subsystem) receive(r *record.Record) (uint64, error) {
 		n, err := s.env.Frame.FillObject(r)
 		s.bytes.Add(n)
 		return 0, err
+	case KindOwner:
+		return 0, s.receiveOwner(r)
 	}
 	return 0, fmt.Errorf("%s: kind %d is not known", r.Header, r.Kind)
 }

@@ -31,6 +31,9 @@ func (s *Subsystem) settle(id record.ProcessID) error {
 	if err := setLocks(t, tab.posix); err != nil {
 		return fmt.Errorf("process %d: %w", id, err)
 	}
+	if err := s.setOwners(t); err != nil {
+		return fmt.Errorf("process %d: %w", id, err)
+	}
 	for tid, w := range tab.threads {
 		if err := setThreadWorking(t, tid, w); err != nil {
 			return fmt.Errorf("process %d: %w", id, err)

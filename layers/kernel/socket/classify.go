@@ -66,9 +66,6 @@ func (n *network) classify(t procfs.Task, d *target.Descriptor) (state.SocketSta
 		return 0, err
 	}
 	what := name + " socket"
-	if d.Flags&unix.O_ASYNC != 0 {
-		return 0, &refusal{what, "signal-driven I/O (O_ASYNC) is not carried by this version", ""}
-	}
 	switch name {
 	case "UNIX", "UNIX-STREAM":
 		return n.classifyUnix(d, what)
