@@ -85,3 +85,29 @@ func TestCopyOnWrite(t *testing.T) {
 		}
 	}
 }
+
+// TestMoveCopyOnWrite: so does a move of the running container. What stays behind
+// at the switch cannot be shared, but is right.
+func TestMoveCopyOnWrite(t *testing.T) {
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/cow.c"})
+	c.Verify()
+	before := footprint(t, c)
+	for range many(2) {
+		moved, _, err := c.Move(rounds(2), whole...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c = moved
+		c.Verify()
+		after := footprint(t, c)
+		t.Logf("%d KiB before, %d KiB after", before, after)
+		if after > before+before/20 {
+			t.Errorf("the processes have %d KiB and had %d KiB", after, before)
+		}
+	}
+	moved, _, err := c.Move(lazily(1), whole...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved.Verify()
+}
