@@ -96,9 +96,13 @@ func (m *Manager) SubmitTo(ctx context.Context, engine Engine, j job.Job, files 
 		return nil, err
 	}
 	st := h.Status() // a Cancel may come at once
-	if err := m.store.write(&st); err != nil {
-		m.opts.Warn(err) // a full /run is no reason to refuse
-	}
+	written := make(chan struct{})
+	go func() { // beside the start of a process
+		defer close(written)
+		if err := m.store.write(&st); err != nil {
+			m.opts.Warn(err) // a full /run is no reason to refuse
+		}
+	}()
 	if j.Timeout > 0 {
 		t := time.AfterFunc(j.Timeout, func() {
 			h.cancel(fmt.Errorf("the request's time-out of %s has passed: %w", j.Timeout, context.Canceled))
@@ -106,6 +110,7 @@ func (m *Manager) SubmitTo(ctx context.Context, engine Engine, j job.Job, files 
 		context.AfterFunc(ctx, func() { t.Stop() })
 	}
 	run, err := engine.Start(ctx, &j, files)
+	<-written // later ones replace it
 	if err != nil {
 		h.finish(job.Progress{}, err)
 		return nil, fmt.Errorf("request %s: %w", j.Request, err)

@@ -37,7 +37,9 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	var err error
 	switch step.Stage {
 	case record.StageBuild:
-		err = permit(t, k)
+		if err = permit(t, k); err == nil {
+			err = narrow(t, k)
+		}
 	case record.StageSettle:
 		err = settle(t, k)
 		s.threads.Add(uint64(len(k.threads)))

@@ -62,6 +62,38 @@ func settle(t *target.Task, k *saved) error {
 	return setDumpable(t, k.process.Dumpable)
 }
 
+// narrowFrom is how many threads make it worth to narrow beforehand.
+const narrowFrom = 2
+
+// narrow drops from the bounding set what no thread keeps, nor needs in it to
+// have it in its inheritable set, while the process has one thread: the others
+// are born with the rest, and each drop is a change of a thread's credentials.
+func narrow(t *target.Task, k *saved) error {
+	if len(k.threads) < narrowFrom {
+		return nil
+	}
+	now, err := t.Proc.Status()
+	if err != nil {
+		return err
+	}
+	keep := uint64(0)
+	for _, m := range k.threads {
+		keep |= m.Bounding | m.Inheritable
+	}
+	return t.Run(drops(now.Cap.Bounding &^ keep))
+}
+
+// drops take capabilities out of the bounding set.
+func drops(set uint64) []tracer.Call {
+	var calls []tracer.Call
+	for n := range uint64(64) {
+		if set>>n&1 != 0 {
+			calls = append(calls, tracer.Prctl(unix.PR_CAPBSET_DROP, n))
+		}
+	}
+	return calls
+}
+
 // appendBlock writes the parameters of changes.
 func appendBlock(b []byte, m *state.ThreadCredential, permitted uint64) []byte {
 	le := binary.LittleEndian
@@ -93,11 +125,7 @@ func appendBlock(b []byte, m *state.ThreadCredential, permitted uint64) []byte {
 //	all sets          at last without what the frame had beyond the spec
 func changes(m *state.ThreadCredential, now *procfs.Status, at uint64, nnp bool) []tracer.Call {
 	calls := []tracer.Call{tracer.Syscall(unix.SYS_CAPSET, at+setHeader, at+setFirst)}
-	for n := range uint64(64) {
-		if (now.Cap.Bounding&^m.Bounding)>>n&1 != 0 {
-			calls = append(calls, tracer.Prctl(unix.PR_CAPBSET_DROP, n))
-		}
-	}
+	calls = append(calls, drops(now.Cap.Bounding&^m.Bounding)...)
 	u, g := m.Uid, m.Gid
 	calls = append(calls,
 		tracer.Prctl(unix.PR_SET_SECUREBITS, secbitNoSetuidFixup),
