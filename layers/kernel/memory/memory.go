@@ -7,7 +7,8 @@
 // a file does not, process_vm_readv(2) copies them in chunks by several
 // workers. Import: the task unmaps everything it had, maps what the image says
 // at the image's addresses, and the pages are written straight into their
-// final place, so that nothing is copied twice. Protections come last.
+// final place: UFFDIO_COPY (userfaultfd(2)) makes those of anonymous memory, and
+// process_vm_writev(2) writes what it cannot make. Protections come last.
 //
 // Sources: proc(5); Documentation/admin-guide/mm/pagemap.rst;
 // process_vm_readv(2); prctl(2), PR_SET_MM_MAP.
