@@ -55,6 +55,11 @@ func separated(directories *target.Sharers, proc procfs.Task, pid int) (bool, er
 	if err != nil {
 		return false, err
 	}
+	if same { // nearly all of what may be thousands: the rest is slow
+		if together, err := target.SharesWith(pid, tid, target.ResourceFS); err != nil || together {
+			return false, err
+		}
+	}
 	if st, err := proc.Status(); err != nil || !st.HasMM {
 		return false, err // it is ending, and has no files any more
 	}

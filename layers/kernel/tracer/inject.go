@@ -102,10 +102,22 @@ func (p *Process) await(th *Thread, deadline time.Time, request int, done func(s
 	}
 }
 
+// buryShare bounds what the looks for dead threads cost: so many times as long
+// as the last one took there is none.
+const buryShare = 16
+
 // buryDead takes the status of threads that have died while we wait for th,
 // and tells whether th has: the end of a leader is reported only after that
-// of its siblings.
+// of its siblings. There may be thousands, and a wait for each of them.
 func (p *Process) buryDead(th *Thread) error {
+	started := time.Now()
+	if started.Before(p.nextBurial) {
+		return nil
+	}
+	defer func() {
+		now := time.Now()
+		p.nextBurial = now.Add(buryShare * now.Sub(started))
+	}()
 	for _, o := range p.live() {
 		if o == th {
 			continue

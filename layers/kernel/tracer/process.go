@@ -60,9 +60,11 @@ type Process struct {
 	threads []*Thread // leader first, then ascending
 	memFD   int       // /proc/PID/mem, -1 if not open
 	pidns   pidNamespace
-	caught  uint64 // signals with handlers
-	ignored uint64
-	stopSig int // ends a batch; 0: none, stop at every call
+	// nextBurial is when buryDead looks again.
+	nextBurial time.Time
+	caught     uint64 // signals with handlers
+	ignored    uint64
+	stopSig    int // ends a batch; 0: none, stop at every call
 	// stopSigBlocked: some thread blocks stopSig, so it may be wanted.
 	stopSigBlocked bool
 	avoidSigs      uint64 // for frames: signals that may be pending
