@@ -131,6 +131,7 @@ func TestMountsMadeInside(t *testing.T) {
 
 	for what, c := range map[string]struct{ script, want string }{
 		"overlay":  {"mkdir -p /scratch/l /scratch/u /scratch/w /scratch/m; mount -t overlay -o lowerdir=/scratch/l,upperdir=/scratch/u,workdir=/scratch/w o /scratch/m", `mount of o \(overlay\) on /scratch/m.*not carried`},
+		"hides":    {"mount -t tmpfs over /scratch", `mount of over \(tmpfs\) on /scratch.*hides a memory file system`},
 		"stacked":  {"mkdir -p /scratch/s; mount -t tmpfs a /scratch/s; mount -t tmpfs b /scratch/s", `mount of a \(tmpfs\) on /scratch/s.*hides it`},
 		"unmounts": {"umount /dev/mqueue; umount /scratch; mount -t ramfs r /scratch", `mount of r \(ramfs\)`},
 	} {

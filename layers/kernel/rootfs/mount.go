@@ -60,6 +60,11 @@ func describe(pid int, mounts []procfs.Mount, m *procfs.Mount) (*state.Mount, er
 	if err != nil {
 		return nil, err
 	}
+	for _, o := range mounts {
+		if o.ID == m.Parent && o.Target == m.Target && (o.FSType == "tmpfs" || o.FSType == "ramfs") && !host[o.Dev] {
+			return no("it was made while the container ran, and hides a memory file system whose files nobody can get at")
+		}
+	}
 	if from, ok := bindSource(pid, mounts, m); ok {
 		msg.From = []byte(from)
 		return msg, nil
