@@ -194,7 +194,7 @@ func (a *arrival) accept(ctx context.Context, from address.Incoming, g *stream.G
 // secureWith is how a connection is authenticated.
 func secureWith(from address.Incoming) (func(context.Context, net.Conn) (net.Conn, error), error) {
 	if from.Insecure {
-		return nil, nil
+		return func(_ context.Context, conn net.Conn) (net.Conn, error) { return conn, outgoing.Loopback(conn) }, nil
 	}
 	config, err := identity.Server(from.TLS)
 	if err != nil {

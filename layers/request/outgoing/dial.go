@@ -61,6 +61,11 @@ func dial(ctx context.Context, m address.Move, p wire.Purpose) (_ net.Conn, err 
 	if err := Watch(conn); err != nil {
 		return nil, err
 	}
+	if config == nil {
+		if err := Loopback(conn); err != nil {
+			return nil, err
+		}
+	}
 	if _, err := conn.Write(wire.Preamble{Purpose: p, Token: m.Token}.Append(nil)); err != nil {
 		return nil, fmt.Errorf("preamble: %w", err)
 	}
@@ -72,6 +77,14 @@ func dial(ctx context.Context, m address.Move, p wire.Purpose) (_ net.Conn, err 
 		return nil, fmt.Errorf("tls: %w", err)
 	}
 	return secured, nil
+}
+
+// Loopback refuses plain text with another host.
+func Loopback(conn net.Conn) error {
+	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok && a.IP.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("plain text (insecure) is for tests on the loopback interface, not for %s: make certificates with mig certs", conn.RemoteAddr())
 }
 
 // silence is how long a peer may acknowledge nothing, of data or of probes,
