@@ -4,6 +4,7 @@ package variants
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -154,4 +155,13 @@ func (f facts) same(t *testing.T, when string, after facts) {
 	if diff := cmp.Diff(f, after); diff != "" {
 		t.Errorf("%s /proc differs (-before +after):\n%s", when, diff)
 	}
+}
+
+// copied is same for a copy, which lives in a time namespace of its own: in it its
+// clocks go on.
+func (f facts) copied(t *testing.T, when string, after facts) {
+	t.Helper()
+	f = maps.Clone(f)
+	f["namespace time"] = "own"
+	f.same(t, when, after)
 }

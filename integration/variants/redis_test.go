@@ -100,7 +100,7 @@ func TestRedisUser(t *testing.T) {
 		if got := r.must("DEBUG", "DIGEST"); got != digest {
 			t.Errorf("%s: digest %s, want %s", id, got, digest)
 		}
-		before.same(t, "in "+id, c.idle())
+		before.copied(t, "in "+id, c.idle())
 		dir = c.checkpointExit()
 		c.remove()
 	}
