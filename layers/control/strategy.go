@@ -129,5 +129,14 @@ func (s Strategy) fits(o Outlook) bool {
 	dirtying := float64(o.Remaining) / o.Took.Seconds()
 	lastRound := float64(o.Remaining) / bandwidth
 	residual := min(dirtying*lastRound, float64(o.Remaining))
-	return residual/bandwidth <= s.Downtime.Seconds()
+	budget := s.Downtime.Seconds()
+	if o.Made == 1 {
+		budget /= slowPages
+	}
+	return residual/bandwidth <= budget
 }
+
+// slowPages is how much slower than the first round, which sends memory in long
+// runs, those after it are expected to be: what is written comes in single pages.
+// From the second round on the bandwidth is that of such pages.
+const slowPages = 4

@@ -24,6 +24,10 @@ func TestDecide(t *testing.T) {
 		// 1 GB/s; 10 MB dirtied in the second it took: 10 ms for the last round,
 		// in which 0.1 MB are dirtied.
 		{"budget met", PreCopy, Outlook{Made: 1, Sent: 1000 * mb, Took: sec, Remaining: 10 * mb}, Decision{Next: NextLast}},
+		// 1 GB/s; 100 MB dirtied: 10 MB are expected to be left, which are 10 ms if
+		// they travel as fast as what was sent in one piece.
+		{"the first round flatters", PreCopy, Outlook{Made: 1, Sent: 1000 * mb, Took: sec, Remaining: 100 * mb}, Decision{Next: NextRound}},
+		{"the second does not", PreCopy, Outlook{Made: 2, Sent: 1000 * mb, Took: sec, Remaining: 100 * mb, Before: 200 * mb}, Decision{Next: NextLast}},
 		{"nothing remains", Auto, Outlook{Made: 1, Sent: 0, Took: 0}, Decision{Next: NextLast}},
 		// 100 MB/s against 50 MB/s of writes: 12.5 MB = 125 ms expected.
 		{"converging", PreCopy, Outlook{Made: 1, Sent: 100 * mb, Took: sec, Remaining: 50 * mb}, Decision{Next: NextRound}},
