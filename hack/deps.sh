@@ -15,6 +15,9 @@ packages='
 	ca-certificates gcc libc6-dev libseccomp-dev pkg-config
 	containerd runc
 	busybox-static redis-server redis-tools memcached python3
+	nginx-light apache2 apache2-utils haproxy php-fpm nodejs gunicorn
+	postgresql-15 mariadb-server sqlite3 openjdk-17-jdk-headless erlang-base
+	openssh-server openssh-client tini
 	iproute2 procps util-linux mount
 '
 

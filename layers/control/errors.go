@@ -5,6 +5,7 @@ package control
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -87,6 +88,11 @@ func (e *PreflightError) Error() string {
 
 // Unwrap marks the error as one of missing support.
 func (e *PreflightError) Unwrap() error { return errors.ErrUnsupported }
+
+// Is lets errors.Is find record.ErrPassing where all findings are passing.
+func (e *PreflightError) Is(target error) bool {
+	return target == record.ErrPassing && !slices.ContainsFunc(e.Findings, func(f record.Finding) bool { return !f.Passing })
+}
 
 // PlaceError says where in an event a call failed.
 type PlaceError struct {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -17,8 +18,30 @@ import (
 	"github.com/io-mig/mig/spec/record"
 )
 
-// checkpoint exports the job's container into its image.
-func checkpoint(ctx context.Context, j *job.Job, r job.Reporter) error {
+// What is in the way for a moment only is tried again: a busy server has a
+// connection that waits to be accepted at most times, and at few of them twice.
+const (
+	passingTries = 30
+	passingPause = 5 * time.Millisecond // longer each time
+)
+
+// checkpoint exports the job's container into its image. The container runs
+// between two tries, and the image of one that failed is gone.
+func checkpoint(ctx context.Context, j *job.Job, r job.Reporter) (err error) {
+	for n := range passingTries {
+		if err = checkpointOnce(ctx, j, r); !errors.Is(err, record.ErrPassing) {
+			return err
+		}
+		select {
+		case <-time.After(time.Duration(n+1) * passingPause):
+		case <-ctx.Done():
+			return errors.Join(err, context.Cause(ctx))
+		}
+	}
+	return fmt.Errorf("%w (tried %d times)", err, passingTries)
+}
+
+func checkpointOnce(ctx context.Context, j *job.Job, r job.Reporter) error {
 	subsystems, err := Subsystems()
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ package record
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -119,7 +120,14 @@ type Finding struct {
 	Remedy string `json:"remedy,omitempty"`
 	// Warning: worth saying, but no reason to refuse.
 	Warning bool `json:"warning,omitempty"`
+	// Passing: it goes away by itself in a moment, as a connection does that
+	// waits to be accepted. See ErrPassing.
+	Passing bool `json:"passing,omitempty"`
 }
+
+// ErrPassing is what errors are that name state which cannot be carried now, and
+// probably can in a moment: it is worth trying again.
+var ErrPassing = errors.New("it is so for a moment only")
 
 func (f Finding) String() string {
 	s := fmt.Sprintf("%s: ", f.Subsystem)

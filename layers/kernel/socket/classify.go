@@ -11,6 +11,7 @@ import (
 
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/state"
 )
 
@@ -18,6 +19,15 @@ import (
 type refusal struct{ what, why, remedy string }
 
 func (r *refusal) Error() string { return r.what + ": " + r.why }
+
+// again begins the remedy of what goes away by itself.
+const again = "try again in a moment"
+
+// passing: the program is about to change it.
+func (r *refusal) passing() bool { return strings.HasPrefix(r.remedy, again) }
+
+// Is lets errors.Is find record.ErrPassing.
+func (r *refusal) Is(target error) bool { return target == record.ErrPassing && r.passing() }
 
 // network is what the kernel tells about the sockets of one process's network
 // namespace, and which of them the container's descriptors lead to.
@@ -188,11 +198,11 @@ func (n *network) classifyUnix(d *target.Descriptor, what string) (state.SocketS
 		what += " " + printable(u.name)
 	}
 	if d.Info.SCMFds > 0 {
-		return 0, &refusal{what, "descriptors are on their way in its queue (SCM_RIGHTS)", "try again when the program has received them"}
+		return 0, &refusal{what, "descriptors are on their way in its queue (SCM_RIGHTS)", again + ", when the program has received them"}
 	}
 	switch {
 	case u.state == stateListen && u.received > 0:
-		return 0, &refusal{what, fmt.Sprintf("%d connections wait to be accepted", u.received), "try again in a moment"}
+		return 0, &refusal{what, fmt.Sprintf("%d connections wait to be accepted", u.received), again}
 	case u.state == stateListen:
 		return state.SocketState_SOCKET_STATE_LISTENING, nil
 	case !u.hasPeer:
@@ -202,7 +212,7 @@ func (n *network) classifyUnix(d *target.Descriptor, what string) (state.SocketS
 	case u.peer == 0 && u.shutdown == 3:
 		return state.SocketState_SOCKET_STATE_PAIR, nil // the other end is closed
 	case u.peer == 0:
-		return 0, &refusal{what, "its connection waits to be accepted", "try again in a moment"}
+		return 0, &refusal{what, "its connection waits to be accepted", again}
 	case !n.ours[uint64(u.peer)]:
 		return 0, &refusal{what, "it is connected to a process outside of the container", "end the connection before the checkpoint"}
 	}

@@ -185,7 +185,7 @@ func (g *getter) target(family uint32) ([]byte, error) {
 		return nil, err
 	}
 	if found == nil {
-		return nil, &refusal{"TCP socket", "it was connecting a moment ago", "try again in a moment"}
+		return nil, &refusal{"TCP socket", "it was connecting a moment ago", again}
 	}
 	port := binary.BigEndian.AppendUint16(nil, found.remote.Port())
 	if family == unix.AF_INET {

@@ -85,7 +85,7 @@ func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[ui
 			return nil, fmt.Errorf("fd %d: %w", d.FD, err)
 		}
 		if ok {
-			out = append(out, record.Finding{Pid: pid, FD: d.FD, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy})
+			out = append(out, record.Finding{Pid: pid, FD: d.FD, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy, Passing: r.passing()})
 		}
 	}
 	return out, nil

@@ -130,12 +130,12 @@ func ownAddress(e ends) bool {
 // about to be.
 func (n *network) classifyConnection(t procfs.Task, c *connection) (state.SocketState, error) {
 	what := fmt.Sprintf("TCP connection %s to %s", c.local, c.remote)
-	soon := "try again in a moment, or choose " + OptionTCP + "=" + TCPClose + ": the program finds it closed"
+	soon := again + ", or choose " + OptionTCP + "=" + TCPClose + ": the program finds it closed"
 	if c.ulp != "" {
 		return 0, &refusal{what, fmt.Sprintf("the kernel runs the protocol %q in it (TCP_ULP), which is not carried by this version", c.ulp), "end the connection before the checkpoint"}
 	}
 	if c.urgent {
-		return 0, &refusal{what, "data out of band (MSG_OOB) were not read, which are not carried by this version", "try again when the program has read them"}
+		return 0, &refusal{what, "data out of band (MSG_OOB) were not read, which are not carried by this version", again + ", when the program has read them"}
 	}
 	switch c.state {
 	case stateSynSent:
