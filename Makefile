@@ -34,7 +34,7 @@ all: build
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 .PHONY: build
 build: deps ## static binaries into bin/
@@ -89,6 +89,11 @@ demo: build ## a Redis is checkpointed, removed and restored
 bench: build tools ## the table of docs/benchmarks.md
 	cd integration && go build -o .cache/bin/mig-bench ./cmd/bench
 	$(SUDO) $(CACHE)/bin/mig-bench
+
+.PHONY: bench-live
+bench-live: build tools ## live moves between two hosts, the second table there
+	cd integration && go build -o .cache/bin/mig-bench ./cmd/bench
+	$(SUDO) $(CACHE)/bin/mig-bench -live $(FLAGS)
 
 .PHONY: clean
 clean: ## remove what was built, but for the pinned tools

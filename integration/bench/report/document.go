@@ -8,31 +8,31 @@ import (
 	"strings"
 )
 
-// The lines between which a document has the results.
-const (
-	resultsBegin = "<!-- results: begin, written by mig-bench -document -->"
-	resultsEnd   = "<!-- results: end -->"
-)
+// marks are the lines between which a document has a report of that name.
+func marks(name string) (begin, end string) {
+	return "<!-- " + name + ": begin, written by mig-bench -document -->", "<!-- " + name + ": end -->"
+}
 
-// Into replaces the results in a document, a Markdown file that has the two
+// Into replaces the report in a document, a Markdown file that has the two
 // marking lines. What people wrote around them stays.
 func (r *Report) Into(path string) error {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	text, err := replaced(string(raw), r.Markdown())
+	text, err := replaced(string(raw), r.Name, r.Markdown())
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return os.WriteFile(path, []byte(text), 0o644)
 }
 
-func replaced(text, results string) (string, error) {
-	before, rest, ok := strings.Cut(text, resultsBegin)
-	_, after, ended := strings.Cut(rest, resultsEnd)
+func replaced(text, name, results string) (string, error) {
+	begin, end := marks(name)
+	before, rest, ok := strings.Cut(text, begin)
+	_, after, ended := strings.Cut(rest, end)
 	if !ok || !ended {
-		return "", fmt.Errorf("the lines %q and %q are not there, in this order", resultsBegin, resultsEnd)
+		return "", fmt.Errorf("the lines %q and %q are not there, in this order", begin, end)
 	}
-	return before + resultsBegin + "\n\n" + strings.TrimSpace(results) + "\n\n" + resultsEnd + after, nil
+	return before + begin + "\n\n" + strings.TrimSpace(results) + "\n\n" + end + after, nil
 }

@@ -18,6 +18,8 @@ import (
 
 // Report is one run of the benchmark.
 type Report struct {
+	// Name is that of the files, and of the marked part of a document.
+	Name     string            `json:"name"`
 	Started  time.Time         `json:"started"`
 	Took     string            `json:"took"`
 	Runs     int               `json:"runs"`
@@ -116,7 +118,7 @@ func (r *Report) Failed() int {
 	return n
 }
 
-// Save writes results.json and results.md into dir.
+// Save writes NAME.json and NAME.md into dir.
 func (r *Report) Save(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -125,8 +127,8 @@ func (r *Report) Save(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "results.json"), append(raw, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, r.Name+".json"), append(raw, '\n'), 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "results.md"), []byte(r.Markdown()), 0o644)
+	return os.WriteFile(filepath.Join(dir, r.Name+".md"), []byte(r.Markdown()), 0o644)
 }

@@ -12,17 +12,23 @@ import (
 )
 
 func TestReplaced(t *testing.T) {
-	text := "above\n" + resultsBegin + "\nold\n" + resultsEnd + "\nbelow\n"
-	got, err := replaced(text, "new\n")
-	want := "above\n" + resultsBegin + "\n\nnew\n\n" + resultsEnd + "\nbelow\n"
+	begin, end := marks("results")
+	otherBegin, otherEnd := marks("live")
+	other := otherBegin + "\nstays\n" + otherEnd + "\n"
+	text := "above\n" + begin + "\nold\n" + end + "\nbelow\n" + other
+	got, err := replaced(text, "results", "new\n")
+	want := "above\n" + begin + "\n\nnew\n\n" + end + "\nbelow\n" + other
 	if err != nil || got != want {
 		t.Errorf("got %q, %v", got, err)
 	}
-	if _, err := replaced("no lines", "new"); err == nil {
+	if _, err := replaced("no lines", "results", "new"); err == nil {
 		t.Error("a document without the lines was accepted")
 	}
-	if _, err := replaced(resultsEnd+resultsBegin, "new"); err == nil {
+	if _, err := replaced(end+begin, "results", "new"); err == nil {
 		t.Error("lines in the wrong order were accepted")
+	}
+	if _, err := replaced(other, "results", "new"); err == nil {
+		t.Error("the lines of another report were accepted")
 	}
 }
 

@@ -15,20 +15,12 @@ import (
 	"strings"
 
 	"github.com/io-mig/mig/integration/bench/driver"
+	"github.com/io-mig/mig/integration/bench/move"
 	"github.com/io-mig/mig/integration/bench/report"
 	"github.com/io-mig/mig/integration/bench/victim"
 	"github.com/io-mig/mig/integration/internal/repo"
 	"github.com/io-mig/mig/integration/internal/scope"
 )
-
-// options are the command line's.
-type options struct {
-	runs        int
-	only, sizes string
-	shim        string // empty: the one in bin/
-	out         string // directory
-	peer        bool
-}
 
 // bench is what all sections share.
 type bench struct {
@@ -45,8 +37,9 @@ type bench struct {
 	mig     *driver.Mig
 	peer    *driver.Runc // nil: it cannot be had here
 	kdat    *driver.Kdat
-	serial  int // numbers containers and images
-	printed int // sections
+	world   *move.World // of live moves only
+	serial  int         // numbers containers and images
+	printed int         // sections
 }
 
 // path is the PATH of everything that is started.
@@ -181,6 +174,9 @@ func (b *bench) image() string {
 // close removes everything and complains about what was left behind.
 func (b *bench) close() error {
 	var errs []error
+	if b.world != nil {
+		errs = append(errs, b.world.Close())
+	}
 	if b.kdat != nil {
 		errs = append(errs, b.kdat.Remove())
 	}

@@ -2,7 +2,9 @@
 
 // Command bench measures mig beside runc with CRIU, process_vm_readv alone and
 // runc's shim, all in one run. `make bench` builds and starts it as root; it
-// prints tables and writes bench-out/results.json and results.md.
+// prints tables and writes bench-out/results.json and results.md. With -live
+// (`make bench-live`) it measures moves between two hosts instead, and writes
+// bench-out/live.json and live.md.
 package main
 
 import (
@@ -38,11 +40,14 @@ var sections = []section{
 }
 
 func main() {
-	runs := flag.Int("runs", 10, "measurements of each kind")
+	live := flag.Bool("live", false, "measure live moves between two hosts")
+	runs := flag.Int("runs", 0, "measurements of each kind (10; live 3)")
 	out := flag.String("out", "bench-out", "`directory` for results.json and results.md")
 	document := flag.String("document", "", "Markdown `file` whose results are replaced too, docs/benchmarks.md for example")
-	only := flag.String("only", "", "comma-separated sections: "+names())
-	sizes := flag.String("sizes", "64,512,2048", "megabytes of the throughput section")
+	only := flag.String("only", "", "comma-separated sections: "+names(sections)+"; live: "+names(liveSections))
+	sizes := flag.String("sizes", "", "megabytes, of the throughput section (64,512,2048) or of live moves (1,64,512,2048)")
+	strategies := flag.String("strategies", "", "comma-separated strategies of live moves (all)")
+	timeout := flag.Duration("timeout", turnTimeout, "most that one live move may take, with its program's start and proof")
 	shim := flag.String("shim", "", "another `build` of containerd-shim-mig-v1, one with symbols for example")
 	noPeer := flag.Bool("no-peer", false, "leave runc + CRIU out")
 	flag.Parse()
@@ -51,8 +56,13 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	r := &report.Report{Started: time.Now().UTC(), Runs: *runs, Machine: machine.Describe(), Versions: map[string]string{}}
-	err := measure(ctx, r, options{runs: *runs, only: *only, sizes: *sizes, shim: *shim, out: *out, peer: !*noPeer})
+	o := options{
+		runs: *runs, only: *only, sizes: *sizes, shim: *shim, out: *out, peer: !*noPeer,
+		live: *live, strategies: *strategies, timeout: *timeout,
+	}
+	o.complete()
+	r := &report.Report{Name: o.name(), Started: time.Now().UTC(), Runs: o.runs, Machine: machine.Describe(), Versions: map[string]string{}}
+	err := measure(ctx, r, o)
 	r.PrintGoals(os.Stdout)
 	r.Took = time.Since(r.Started).Round(time.Second).String()
 	r.Machine.LoadAfter = machine.Load()
@@ -69,9 +79,9 @@ func main() {
 	}
 }
 
-func names() string {
+func names(of []section) string {
 	var all []string
-	for _, s := range sections {
+	for _, s := range of {
 		all = append(all, s.name)
 	}
 	return strings.Join(all, ", ")
@@ -80,10 +90,11 @@ func names() string {
 // measure runs the sections that are wanted. What fails in one is in the
 // report; the others still run.
 func measure(ctx context.Context, r *report.Report, o options) (err error) {
+	sections := o.sections()
 	wanted := strings.FieldsFunc(o.only, func(c rune) bool { return c == ',' })
 	for _, name := range wanted {
 		if !slices.ContainsFunc(sections, func(s section) bool { return s.name == name }) {
-			return fmt.Errorf("there is no section %q, only %s", name, names())
+			return fmt.Errorf("there is no section %q, only %s", name, names(sections))
 		}
 	}
 	b, err := newBench(ctx, r, o)
@@ -91,6 +102,11 @@ func measure(ctx context.Context, r *report.Report, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
+	if o.live {
+		if err := b.openWorld(ctx); err != nil {
+			return err
+		}
+	}
 	for _, s := range sections {
 		if len(wanted) > 0 && !slices.Contains(wanted, s.name) {
 			continue

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package move
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/io-mig/mig/integration/bench/driver"
+)
+
+// Order is how a container is to be moved.
+type Order struct {
+	Strategy  string
+	Transport Transport
+	Flags     []string // more, of mig migrate
+}
+
+// Report is what the benchmark needs of what mig migrate --json prints.
+type Report struct {
+	Moved      bool
+	Strategy   string
+	Bytes      uint64
+	Rounds     []struct{ Bytes uint64 }
+	DowntimeMS float64        `json:"downtime_ms"`
+	TotalMS    float64        `json:"total_ms"`
+	States     []driver.Phase // of the source's engine
+	Failure    *struct{ Kind, Text string }
+}
+
+// Downtime is how long the container was stopped, as mig has it.
+func (r *Report) Downtime() time.Duration { return time.Duration(r.DowntimeMS * 1e6) }
+
+// Total is the whole command, as mig has it.
+func (r *Report) Total() time.Duration { return time.Duration(r.TotalMS * 1e6) }
+
+// Spent is how long the source's engine was in a state, of all times it was.
+func (r *Report) Spent(state string) (spent time.Duration) {
+	for i := range max(0, len(r.States)-1) {
+		if r.States[i].State == state {
+			spent += r.States[i+1].At.Sub(r.States[i].At)
+		}
+	}
+	return spent
+}
+
+// Move moves a container from the one host to the other, or says why not.
+func (w *World) Move(ctx context.Context, id string, o Order) (*Report, error) {
+	args := append([]string{
+		"migrate", "--json", "-n", w.From.d.Namespace, "--containerd", w.From.d.Address,
+		"--state", filepath.Join(w.From.d.Dir, "state"), "--strategy", o.Strategy,
+	}, w.From.identity(o.Transport)...)
+	args = append(append(args, o.Flags...), id, w.To.address(o.Transport))
+	cmd := w.From.Command(ctx, w.tree.Bin("mig"), args...)
+	var out, says bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &says
+	ran := cmd.Run()
+	r := &Report{}
+	if err := json.Unmarshal(out.Bytes(), r); err != nil {
+		return nil, fmt.Errorf("mig migrate of %s: %w: %w: %s%s", id, ran, err, out.String(), says.String())
+	}
+	switch {
+	case ran != nil:
+		return r, fmt.Errorf("mig migrate of %s: %w: %s", id, ran, strings.TrimSpace(says.String()))
+	case r.Failure != nil || !r.Moved:
+		return r, fmt.Errorf("mig migrate of %s did not move it: %+v", id, r.Failure)
+	}
+	return r, nil
+}

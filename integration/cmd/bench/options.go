@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import "time"
+
+// options are the command line's.
+type options struct {
+	runs        int
+	only, sizes string
+	shim        string // empty: the one in bin/
+	out         string // directory
+	peer        bool
+
+	live       bool
+	strategies string        // of live moves; empty: all
+	timeout    time.Duration // of one live move
+}
+
+// complete fills in what depends on the kind of benchmark.
+func (o *options) complete() {
+	runs, sizes := 10, "64,512,2048"
+	if o.live {
+		runs, sizes = 3, "1,64,512,2048"
+	}
+	if o.runs <= 0 {
+		o.runs = runs
+	}
+	if o.sizes == "" {
+		o.sizes = sizes
+	}
+}
+
+// name is that of the report.
+func (o *options) name() string {
+	if o.live {
+		return "live"
+	}
+	return "results"
+}
+
+func (o *options) sections() []section {
+	if o.live {
+		return liveSections
+	}
+	return sections
+}
