@@ -212,16 +212,22 @@ func (f *fill) covers(r run) (stop uint64, fast bool) {
 // copy fills one run that lies in one mapping. Pages that are there already,
 // from an older version of their content, are written over.
 func (f *fill) copy(pid int, r run, data []byte) error {
+	most := r.bytes()
 	for r.start < r.end {
-		arg := uffdioCopyArg{dst: r.start, src: &data[0], len: r.bytes()}
+		n := min(r.bytes(), most)
+		arg := uffdioCopyArg{dst: r.start, src: &data[0], len: n}
 		err := ioctl(f.fd, uffdioCopy, unsafe.Pointer(&arg))
 		done := uint64(max(arg.copied, 0))
 		if err == nil {
-			done = r.bytes()
+			done = n
 		}
 		r.start, data = r.start+done, data[done:]
 		switch {
 		case err == nil, errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.ENOENT) && n > pageSize:
+			// One copy has to lie in one of the kernel's mappings; what was made in
+			// pieces may be several.
+			most = max(n/2&^(pageSize-1), pageSize)
 		case errors.Is(err, unix.EEXIST):
 			if err := writeRuns(pid, []run{{r.start, r.start + pageSize}}, data[:pageSize]); err != nil {
 				return err

@@ -43,10 +43,13 @@ func addOwnVDSO(space *state.AddressSpace, smaps []procfs.SmapsMapping) {
 		switch smaps[i].Kind {
 		case procfs.MapVVar, procfs.MapVVarVClock, procfs.MapVDSO:
 			if addVDSO(space, &smaps[i], func(uint64, []byte) error { return nil }) != nil {
-				space.VdsoStart, space.VdsoLength = 0, 0
+				space.VdsoStart, space.VdsoLength, space.VdsoSha256, space.VdsoCode = 0, 0, nil, nil
 				return
 			}
 		}
+	}
+	if space.VdsoLength == 0 {
+		return // between two programs, an exec's, there is none
 	}
 	space.VdsoCode = ownVDSO()
 	sum := sha256.Sum256(space.VdsoCode)
