@@ -48,6 +48,7 @@ type Subsystem struct {
 
 	mu     sync.Mutex
 	begun  bool // KindBegin has gone out, or come in
+	ended  bool // KindStop has come in
 	offset *offsets
 	note   string
 }
@@ -114,9 +115,9 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 }
 
 // Restart imports them.
-func (s *Subsystem) Restart(ctx context.Context, _ record.Step, in *record.Record) (record.Progress, error) {
+func (s *Subsystem) Restart(ctx context.Context, step record.Step, in *record.Record) (record.Progress, error) {
 	if in == nil {
-		return record.Progress{Done: true}, nil
+		return record.Progress{Done: true}, s.whole(step)
 	}
 	if err := s.receive(ctx, in); err != nil {
 		return record.Progress{}, fmt.Errorf("clock: %s: %w", in.Header, err)
@@ -156,9 +157,23 @@ func (s *Subsystem) receive(ctx context.Context, in *record.Record) error {
 	case in.Kind == KindStop && !begun:
 		return errors.New("clocks that have stopped and never begun")
 	case in.Kind == KindStop:
+		s.mu.Lock()
+		s.ended = true
+		s.mu.Unlock()
 		return s.await(ctx, m)
 	case begun:
 		return errors.New("clocks begin twice")
 	}
 	return s.enter(m)
+}
+
+// whole refuses clocks of which nobody said when they stopped: a process could
+// see them go back.
+func (s *Subsystem) whole(step record.Step) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if step.Stage == record.StageBuild && s.begun && !s.ended {
+		return errors.New("clock: the image does not say what the clocks were when the container stopped")
+	}
+	return nil
 }

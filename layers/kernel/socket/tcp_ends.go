@@ -135,7 +135,7 @@ func (n *network) classifyConnection(t procfs.Task, c *connection) (state.Socket
 		return 0, &refusal{what, fmt.Sprintf("the kernel runs the protocol %q in it (TCP_ULP), which is not carried by this version", c.ulp), "end the connection before the checkpoint"}
 	}
 	if c.urgent {
-		return 0, &refusal{what, "data out of band (MSG_OOB) were not read, which are not carried by this version", again + ", when the program has read them"}
+		return 0, &refusal{what, "data out of band (MSG_OOB) were not read, which are not carried by this version", "let the program read them, then try again"}
 	}
 	switch c.state {
 	case stateSynSent:
