@@ -36,16 +36,25 @@ type Config struct {
 	Threads   int  // that sleep in a futex, beside the first
 	DirtyMBps int  // megabytes of pages written to per second
 	Spin      bool // look at the clocks without a pause
+
+	Processes int  // 0 is 1; each has so many megabytes
+	Shared    bool // or they share them
 }
 
 // Args is the command line; the program is at path.
 func (c Config) Args(path string) []string {
-	spin := "0"
-	if c.Spin {
-		spin = "1"
+	return []string{
+		path, strconv.Itoa(c.Megabytes), strconv.Itoa(c.Threads), strconv.Itoa(c.DirtyMBps), flag(c.Spin),
+		strconv.Itoa(max(1, c.Processes)), flag(c.Shared),
 	}
-	return []string{path, strconv.Itoa(c.Megabytes), strconv.Itoa(c.Threads), strconv.Itoa(c.DirtyMBps), spin}
 }
 
-// Bytes is the size of the data.
+func flag(b bool) string {
+	if b {
+		return "1"
+	}
+	return "0"
+}
+
+// Bytes is the size of the data of one process.
 func (c Config) Bytes() int { return c.Megabytes << 20 }

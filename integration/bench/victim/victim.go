@@ -30,6 +30,7 @@ const (
 	wordResult
 	wordDirtied
 	wordThreads
+	wordWriter
 	boardWords
 )
 
@@ -50,8 +51,15 @@ type Victim struct {
 // Silence is the longest time between two looks of the program at a clock.
 type Silence struct {
 	Monotonic, Realtime time.Duration
-	Looks               uint64 // at the clocks, since the program's start
+	// Writer is that of the thread that dirties memory, at CLOCK_REALTIME; 0
+	// where there is none.
+	Writer time.Duration
+	Looks  uint64 // at the clocks, since the program's start
 }
+
+// Longest is what the program was kept from, whichever thread it was: the one
+// that waits for a page is not the one that looks at the clocks.
+func (s Silence) Longest() time.Duration { return max(s.Realtime, s.Writer) }
 
 // readyTimeout bounds the filling of the memory and every command.
 const readyTimeout = 2 * time.Minute
@@ -85,7 +93,8 @@ func (v *Victim) Silence(ctx context.Context) (Silence, error) {
 		return b[wordLooks] >= first[wordLooks]+2
 	})
 	return Silence{
-		Monotonic: time.Duration(last[wordMonotonic]), Realtime: time.Duration(last[wordRealtime]), Looks: last[wordLooks],
+		Monotonic: time.Duration(last[wordMonotonic]), Realtime: time.Duration(last[wordRealtime]),
+		Writer: time.Duration(last[wordWriter]), Looks: last[wordLooks],
 	}, err
 }
 

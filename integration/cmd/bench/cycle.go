@@ -169,7 +169,7 @@ func (b *bench) exitAndRestore(ctx context.Context, d driver.Driver, source *dri
 func (one *cycles) hear(ctx context.Context, v *victim.Victim, into *stats.Series) error {
 	s, err := v.Silence(ctx)
 	if err == nil {
-		into.Add(s.Realtime)
+		into.Add(s.Longest())
 	}
 	return err
 }

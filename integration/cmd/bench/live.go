@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,10 +24,12 @@ import (
 
 // liveSections are those of -live: moves between two hosts.
 var liveSections = []section{
-	{"idle", liveIdle},
-	{"dirty", liveDirty},
-	{"transport", liveTransport},
-	{"bulk", liveBulk},
+	{name: "idle", run: liveIdle},
+	{name: "dirty", run: liveDirty},
+	{name: "transport", run: liveTransport},
+	{name: "bulk", run: liveBulk},
+	{name: "early", run: liveEarly, onDemand: true},
+	{name: "processes", run: liveProcesses, onDemand: true},
 }
 
 // strategies are the ways to move, in the order in which they are measured.
@@ -41,11 +44,12 @@ type mover struct {
 	// program's state was sent; in milliseconds.
 	silence, claimed, total, residual stats.Series
 	sent                              stats.Series // megabytes
+	quiet                             stats.Series // silence of the program before its move
 	failed                            int
 }
 
-// openWorld makes the hosts, and moves a small program once: that brings the
-// image over and every program into the page cache.
+// openWorld makes the hosts, and has everyone move a small program once: that
+// brings the image over and every program into the page cache.
 func (b *bench) openWorld(ctx context.Context) error {
 	if b.world != nil {
 		return nil
@@ -65,7 +69,10 @@ func (b *bench) openWorld(ctx context.Context) error {
 			return fmt.Errorf("%w\n%s", err, w.Log())
 		}
 	}
-	return nil
+	if b.peer == nil {
+		return nil
+	}
+	return b.peerOnce(ctx, &cycles{}, victim.Config{Megabytes: 1}, false)
 }
 
 // movers are the wanted strategies over one transport.
@@ -95,19 +102,14 @@ func (b *bench) megabytes() (sizes []int, err error) {
 	return sizes, nil
 }
 
-// compete measures movers and the peer in turn, so that whatever disturbs the
-// machine disturbs all of them. The first round of small programs only warms up.
+// compete measures movers and the peer, which may be nil, in turn, so that
+// whatever disturbs the machine disturbs all of them.
 func (b *bench) compete(ctx context.Context, s *report.Section, conf victim.Config, movers []*mover, peer *entrant) {
-	runs, warmUp := b.runs, 1
-	if conf.Megabytes >= 512 {
-		warmUp = 0 // its memory was touched ahead, and it takes long
-	}
-	if err := touchMemory(2 * conf.Bytes()); err != nil {
+	if err := touchMemory(2 * max(1, conf.Processes) * conf.Bytes()); err != nil {
 		s.Fail("touch memory", err)
 		return
 	}
-	for round := range runs + warmUp {
-		count := round >= warmUp
+	for round := range b.runs {
 		try := func(name string, failed *int, turn func(context.Context) error) {
 			if *failed >= maxFailures || ctx.Err() != nil {
 				return
@@ -120,11 +122,11 @@ func (b *bench) compete(ctx context.Context, s *report.Section, conf victim.Conf
 			}
 		}
 		for _, m := range movers {
-			try(m.name, &m.failed, func(ctx context.Context) error { return b.moveOnce(ctx, m, conf, count) })
+			try(m.name, &m.failed, func(ctx context.Context) error { return b.moveOnce(ctx, m, conf, true) })
 		}
 		if peer != nil {
 			try(peer.name, &peer.failed, func(ctx context.Context) error {
-				return b.peerOnce(ctx, &peer.cycles, conf, count)
+				return b.peerOnce(ctx, &peer.cycles, conf, true)
 			})
 		}
 	}
@@ -139,29 +141,32 @@ func (b *bench) moveOnce(ctx context.Context, m *mover, conf victim.Config, coun
 		return err
 	}
 	defer func() { err = errors.Join(err, b.world.Remove(context.WithoutCancel(ctx), id)) }()
-	v, err := b.attach(ctx, b.world.From, id, conf)
+	f, err := b.attach(ctx, b.world.From, id, conf)
 	if err != nil {
 		return err
 	}
-	if err := v.Reset(ctx); err != nil {
+	if err := b.beQuiet(ctx, m, f); err != nil {
+		return err
+	}
+	if err := f.Reset(ctx); err != nil {
 		return err
 	}
 	r, err := b.world.Move(ctx, id, m.order)
 	if err != nil {
 		return err
 	}
-	if v, err = b.attach(ctx, b.world.To, id, conf); err != nil {
+	if f, err = b.attach(ctx, b.world.To, id, conf); err != nil {
 		return fmt.Errorf("after the move: %w", err)
 	}
-	seen, err := v.Silence(ctx)
+	seen, err := f.Silence(ctx)
 	if err != nil {
 		return fmt.Errorf("after the move: %w", err)
 	}
-	if err := errors.Join(v.Verify(ctx), v.Wake(ctx)); err != nil {
+	if err := f.Prove(ctx); err != nil {
 		return fmt.Errorf("after the move: %w", err)
 	}
 	if count {
-		m.silence.Add(seen.Realtime)
+		m.silence.Add(seen)
 		m.claimed.Add(r.Downtime())
 		m.total.Add(r.Total())
 		m.residual.Add(r.Spent("residual"))
@@ -172,12 +177,27 @@ func (b *bench) moveOnce(ctx context.Context, m *mover, conf victim.Config, coun
 
 // attach finds the program on a host, by the process that the host's containerd
 // names, and waits until it is ready.
-func (b *bench) attach(ctx context.Context, h *move.Host, id string, conf victim.Config) (*victim.Victim, error) {
+func (b *bench) attach(ctx context.Context, h *move.Host, id string, conf victim.Config) (victim.Family, error) {
 	pid, err := h.FirstPid(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	return victim.Attach(ctx, pid, conf)
+	return victim.AttachAll(ctx, pid, conf)
+}
+
+// quietTime is for how long a program is watched before it is moved.
+const quietTime = 300 * time.Millisecond
+
+// beQuiet measures what silence a program sees on this machine that nobody
+// moves.
+func (b *bench) beQuiet(ctx context.Context, m *mover, f victim.Family) error {
+	if err := f.Reset(ctx); err != nil {
+		return err
+	}
+	time.Sleep(quietTime)
+	seen, err := f.Silence(ctx)
+	m.quiet.Add(seen)
+	return err
 }
 
 // peerOnce is a checkpoint and a restore by runc and CRIU, without a network.
@@ -223,6 +243,11 @@ func touchMemory(bytes int) error {
 
 // liveRows are the lines of the movers and the peer.
 func liveRows(s *report.Section, movers []*mover, peer *entrant) {
+	var quiet stats.Series
+	for _, m := range movers {
+		quiet = append(quiet, m.quiet...)
+	}
+	s.Row("silence of a program that is not moved, for 0.3 s", report.Milliseconds, quiet)
 	for _, m := range movers {
 		s.Row(m.name+": silence seen by the program", report.Milliseconds, m.silence)
 		s.Row(m.name+": stopped, as mig reports", report.Milliseconds, m.claimed)

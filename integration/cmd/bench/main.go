@@ -27,16 +27,18 @@ import (
 type section struct {
 	name string
 	run  func(context.Context, *bench) error
+	// onDemand: only if -only names it.
+	onDemand bool
 }
 
 var sections = []section{
-	{"fixed", fixed},
-	{"containerd", containerd},
-	{"silence", silences},
-	{"threads", threads},
-	{"throughput", throughput},
-	{"peak", peak},
-	{"idle", idle},
+	{name: "fixed", run: fixed},
+	{name: "containerd", run: containerd},
+	{name: "silence", run: silences},
+	{name: "threads", run: threads},
+	{name: "throughput", run: throughput},
+	{name: "peak", run: peak},
+	{name: "idle", run: idle},
 }
 
 func main() {
@@ -108,7 +110,7 @@ func measure(ctx context.Context, r *report.Report, o options) (err error) {
 		}
 	}
 	for _, s := range sections {
-		if len(wanted) > 0 && !slices.Contains(wanted, s.name) {
+		if len(wanted) == 0 && s.onDemand || len(wanted) > 0 && !slices.Contains(wanted, s.name) {
 			continue
 		}
 		if err := s.run(ctx, b); err != nil && ctx.Err() == nil {

@@ -6,7 +6,11 @@
  * was, and watches two clocks: the longest time between two looks at them is
  * the silence that a checkpoint or a restore has cost it, seen from inside.
  *
- *	victim MEGABYTES THREADS DIRTY_MBPS SPIN
+ *	victim MEGABYTES THREADS DIRTY_MBPS SPIN PROCESSES SHARED
+ *
+ * Of several processes each is driven in the same way: the first has the
+ * threads, all have the same amount of data, of their own or, with SHARED, one
+ * shared by all.
  *
  * It is driven through its own memory, which the benchmark reads and writes
  * with process_vm_readv(2) and process_vm_writev(2): a page at a fixed address
@@ -44,11 +48,13 @@ struct board {
 	uint64_t result;        /* of the last one */
 	uint64_t dirtied;       /* bytes */
 	uint64_t threads;       /* how many have answered the last WAKE */
+	uint64_t writer_gap;    /* the longest of the dirtying thread, in ns of CLOCK_REALTIME, since RESET */
 };
 
 static volatile struct board *board;
 static uint64_t *data;
 static uint64_t words; /* of data */
+static int sharing = MAP_PRIVATE;
 static int32_t generation;
 
 static uint64_t now(clockid_t clock)
@@ -79,9 +85,9 @@ static uint64_t wrong_words(void)
 	return wrong;
 }
 
-static void *map(void *at, size_t size)
+static void *map(void *at, size_t size, int sharing)
 {
-	void *p = mmap(at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	void *p = mmap(at, size, PROT_READ | PROT_WRITE, sharing | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	if (p != at)
 		_exit(3);
 	return p;
@@ -116,8 +122,12 @@ static void wake(uint64_t threads)
 static void *dirty(void *arg)
 {
 	uint64_t rate = *(uint64_t *)arg << 20, done = 0;
-	uint64_t start = now(CLOCK_MONOTONIC);
+	uint64_t start = now(CLOCK_MONOTONIC), last = now(CLOCK_REALTIME);
 	for (;;) {
+		uint64_t r = now(CLOCK_REALTIME);
+		if (r > last && r - last > board->writer_gap)
+			board->writer_gap = r - last;
+		last = r;
 		uint64_t due = (now(CLOCK_MONOTONIC) - start) / 1000 * rate / 1000000;
 		/* After a silence the rate goes on, without catching up. */
 		if (due > done + rate / 10)
@@ -148,14 +158,14 @@ static void obey(uint64_t threads)
 	case NONE:
 		return;
 	case RESET:
-		board->monotonic_gap = board->realtime_gap = 0;
+		board->monotonic_gap = board->realtime_gap = board->writer_gap = 0;
 		break;
 	case VERIFY:
 		board->result = wrong_words();
 		break;
 	case RENEW: /* untouched memory in the place of what is there */
 		munmap(data, words * 8);
-		map(DATA_ADDRESS, words * 8);
+		map(DATA_ADDRESS, words * 8, sharing);
 		break;
 	case WAKE:
 		wake(threads);
@@ -166,18 +176,45 @@ static void obey(uint64_t threads)
 	board->answered++;
 }
 
+static void fill(void)
+{
+	data = map(DATA_ADDRESS, words * 8, sharing);
+	for (uint64_t i = 0; i < words; i++)
+		data[i] = word(i);
+}
+
+/* Starts the other processes. Returns whether this is the first. */
+static int multiply(uint64_t processes)
+{
+	for (uint64_t i = 1; i < processes; i++) {
+		pid_t child = fork();
+		if (child < 0)
+			_exit(5);
+		if (child > 0)
+			continue;
+		if (sharing == MAP_PRIVATE) { /* not by copy-on-write either */
+			munmap(data, words * 8);
+			fill();
+		}
+		return 0;
+	}
+	return 1;
+}
+
 int main(int argc, char **argv)
 {
-	if (argc != 5)
+	if (argc != 7)
 		_exit(2);
 	uint64_t threads = strtoull(argv[2], NULL, 10), rate = strtoull(argv[3], NULL, 10);
 	int spin = atoi(argv[4]);
 	words = (strtoull(argv[1], NULL, 10) << 20) / 8;
+	if (atoi(argv[6]))
+		sharing = MAP_SHARED;
 
-	board = map(BOARD_ADDRESS, 4096);
-	data = map(DATA_ADDRESS, words * 8);
-	for (uint64_t i = 0; i < words; i++)
-		data[i] = word(i);
+	board = map(BOARD_ADDRESS, 4096, MAP_PRIVATE);
+	fill();
+	if (!multiply(strtoull(argv[5], NULL, 10)))
+		threads = rate = 0;
 	start_threads(threads, sleeper, NULL);
 	if (rate)
 		start_threads(1, dirty, &rate);

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/io-mig/mig/integration/bench/move"
+	"github.com/io-mig/mig/integration/bench/report"
+	"github.com/io-mig/mig/integration/bench/victim"
+)
+
+// figurePoints is how far the figures of the paper on multilayer migration go:
+// 1 to 9 MB, 1 to 9 processes.
+const figurePoints = 9
+
+// liveEarly is latency against size, with an early request (memory goes over
+// while the program runs) and without one.
+func liveEarly(ctx context.Context, b *bench) error {
+	s := b.report.Add("Latency against size, with and without an early request",
+		"Early: pre-copy, whose rounds fill the destination while the program runs. Without: stop-and-copy. Over TLS.")
+	for size := 1; size <= figurePoints; size++ {
+		early := &mover{name: fmt.Sprintf("%d MB, early", size), order: move.Order{Strategy: "pre-copy", Transport: move.TLS}}
+		late := &mover{name: fmt.Sprintf("%d MB, without", size), order: move.Order{Strategy: "stop-and-copy", Transport: move.TLS}}
+		b.compete(ctx, s, victim.Config{Megabytes: size}, []*mover{early, late}, nil)
+		figureRows(s, early, late)
+		s.Row(fmt.Sprintf("%d MB: ratio early / without: silence", size), "", early.silence.Over(late.silence))
+	}
+	return nil
+}
+
+// liveProcesses is latency against the number of processes, whose data are their
+// own or one shared region.
+func liveProcesses(ctx context.Context, b *bench) error {
+	const size = 1
+	s := b.report.Add(fmt.Sprintf("Latency against the number of processes, %d MB each or shared", size),
+		"Stop-and-copy over TLS; every process compares all of its memory after the move.")
+	for n := 1; n <= figurePoints; n++ {
+		var both []*mover
+		for _, shared := range []bool{false, true} {
+			name := fmt.Sprintf("%d processes, own memory", n)
+			if shared {
+				name = fmt.Sprintf("%d processes, one region shared", n)
+			}
+			m := &mover{name: name, order: move.Order{Strategy: "stop-and-copy", Transport: move.TLS}}
+			b.compete(ctx, s, victim.Config{Megabytes: size, Processes: n, Shared: shared}, []*mover{m}, nil)
+			both = append(both, m)
+		}
+		figureRows(s, both...)
+	}
+	return nil
+}
+
+func figureRows(s *report.Section, movers ...*mover) {
+	for _, m := range movers {
+		s.Row(m.name+": silence", report.Milliseconds, m.silence)
+		s.Row(m.name+": mig migrate", report.Milliseconds, m.total)
+	}
+}
