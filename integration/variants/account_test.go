@@ -84,7 +84,9 @@ func (b *box) lives(when string) account {
 		}
 	}
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.pid))
-	b.t.Fatalf("%s %s: the witness stands still: %+v at first, %+v now, %v\n%s", b.id, when, first.Beats, a.Beats, err, status)
+	task, gone := b.task.Status(b.host.ctx())
+	b.t.Fatalf("%s %s: the witness stands still: %+v at first, %+v now, %v\ncontainerd says: %s, exit status %d, %v\n%s",
+		b.id, when, first.Beats, a.Beats, err, task.Status, task.ExitStatus, gone, status)
 	return a
 }
 

@@ -27,6 +27,8 @@ type variant struct {
 	image string   // witnessImage if empty
 	args  []string // of the witness, or a whole command for another image
 	spec  []oci.SpecOpts
+	// restored is what the spec of a restored container has besides.
+	restored []oci.SpecOpts
 	// snapshot makes the root file system; nil is the plain way.
 	snapshot func(id string, img client.Image) client.NewContainerOpts
 	io       cio.Creator // nil: no standard streams
@@ -73,6 +75,9 @@ func (h *host) create(t *testing.T, id string, v variant, from string) (*box, er
 		spec = append(spec, oci.WithProcessArgs(v.args...))
 	}
 	spec = append(spec, v.spec...)
+	if from != "" {
+		spec = append(spec, v.restored...)
+	}
 	snapshot := client.WithNewSnapshot(id, img)
 	if v.snapshot != nil {
 		snapshot = v.snapshot(id, img)

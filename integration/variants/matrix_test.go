@@ -3,12 +3,14 @@
 package variants
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/contrib/seccomp"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/integration/internal/daemon"
 )
@@ -35,6 +37,20 @@ func limit(name string, soft, hard uint64) oci.SpecOpts {
 		}
 		s.Process.Rlimits = append(s.Process.Rlimits, specs.POSIXRlimit{Type: name, Soft: soft, Hard: hard})
 	})
+}
+
+// starving lets the witness lower limits of its own, and gives the spec of the
+// restored container the same. The spec of the first one cannot have them:
+// libcontainer's init, which has set them before it executes the program, is a
+// Go program that needs more than that at times (the address space is gigabytes,
+// and RLIMIT_NPROC counts all that the user runs on this machine).
+func starving(v variant, limits ...specs.POSIXRlimit) variant {
+	numbers := map[string]int{"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_DATA": unix.RLIMIT_DATA, "RLIMIT_NPROC": unix.RLIMIT_NPROC}
+	for _, l := range limits {
+		v.args = append(v.args, "limit", fmt.Sprintf("%d:%d:%d", numbers[l.Type], l.Soft, l.Hard))
+		v.restored = append(v.restored, limit(l.Type, l.Soft, l.Hard))
+	}
+	return v
 }
 
 // filter answers some system calls with an action and allows all others.
@@ -82,14 +98,14 @@ var matrix = map[string]variant{
 	"ipc-uts-host":   {spec: []oci.SpecOpts{oci.WithHostNamespace(specs.IPCNamespace), oci.WithHostNamespace(specs.UTSNamespace)}},
 	"nofile":         {spec: []oci.SpecOpts{limit("RLIMIT_NOFILE", 32, 40)}},
 	"nofile-user":    {spec: []oci.SpecOpts{oci.WithUser("1000:1000"), limit("RLIMIT_NOFILE", 32, 32)}},
-	"rlimits": {spec: []oci.SpecOpts{
-		limit("RLIMIT_AS", 200<<20, 300<<20), limit("RLIMIT_DATA", 100<<20, 100<<20), limit("RLIMIT_STACK", 1<<20, 2<<20), limit("RLIMIT_NPROC", 40, 50),
-		limit("RLIMIT_MEMLOCK", 0, 0), limit("RLIMIT_FSIZE", 1<<20, 1<<20), limit("RLIMIT_CORE", 0, 1<<20), limit("RLIMIT_CPU", 1000, 2000),
-		limit("RLIMIT_SIGPENDING", 10, 10), limit("RLIMIT_MSGQUEUE", 0, 0), limit("RLIMIT_RTTIME", 100, 200),
-	}},
-	"rlimits-user": {spec: []oci.SpecOpts{
-		oci.WithUser("1000:1000"), limit("RLIMIT_AS", 200<<20, 200<<20), limit("RLIMIT_NPROC", 10, 10), limit("RLIMIT_FSIZE", 0, 0), limit("RLIMIT_STACK", 1<<20, 1<<20),
-	}},
+	"rlimits": starving(variant{spec: []oci.SpecOpts{
+		limit("RLIMIT_STACK", 1<<20, 2<<20), limit("RLIMIT_MEMLOCK", 0, 0), limit("RLIMIT_FSIZE", 1<<20, 1<<20), limit("RLIMIT_CORE", 0, 1<<20),
+		limit("RLIMIT_CPU", 1000, 2000), limit("RLIMIT_SIGPENDING", 10, 10), limit("RLIMIT_MSGQUEUE", 0, 0), limit("RLIMIT_RTTIME", 100, 200),
+	}}, specs.POSIXRlimit{Type: "RLIMIT_AS", Soft: 200 << 20, Hard: 300 << 20}, specs.POSIXRlimit{Type: "RLIMIT_DATA", Soft: 100 << 20, Hard: 100 << 20},
+		specs.POSIXRlimit{Type: "RLIMIT_NPROC", Soft: 1, Hard: 50}),
+	"rlimits-user": starving(variant{spec: []oci.SpecOpts{
+		oci.WithUser("1000:1000"), limit("RLIMIT_FSIZE", 0, 0), limit("RLIMIT_STACK", 1<<20, 1<<20),
+	}}, specs.POSIXRlimit{Type: "RLIMIT_AS", Soft: 200 << 20, Hard: 200 << 20}, specs.POSIXRlimit{Type: "RLIMIT_NPROC", Soft: 1, Hard: 1}),
 	"memory":          {spec: []oci.SpecOpts{oci.WithMemoryLimit(32 << 20)}},
 	"cpu":             {spec: []oci.SpecOpts{oci.WithCPUCFS(50000, 100000), oci.WithCPUShares(512), oci.WithCPUs("0"), oci.WithCPUsMems("0")}},
 	"pids":            {spec: []oci.SpecOpts{oci.WithPidsLimit(5)}},

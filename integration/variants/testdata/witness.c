@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// witness [quiet] [io] [file PATH] [nothread]: a process that knows what it is and looks, many times a
+// witness [quiet] [io] [file PATH] [nothread] [limit N:SOFT:HARD]...: a process that knows what it is and looks, many times a
 // second, whether it still is. Its account is the page at ACCOUNT, which a test
 // reads from outside: the witness needs no file, no socket and no exec for it.
 //
 //	quiet       after its start it makes no system call but nanosleep(2), as a
 //	            seccomp profile may forbid all others
 //	nothread    one thread only
+//	limit N:SOFT:HARD   when its threads run, it lowers limit N of setrlimit(2)
 //	deep        it changes what few programs change: affinity, priorities,
 //	            personality, prctl(2)'s settings
 //	shm, msg, sem, mq   it makes an IPC object
@@ -392,6 +393,17 @@ static void talk(void)
 	}
 }
 
+static void lower(const char *how)
+{
+	unsigned int which;
+	unsigned long soft, hard;
+
+	if (sscanf(how, "%u:%lu:%lu", &which, &soft, &hard) != 3)
+		die(how);
+	if (setrlimit(which, &(struct rlimit){soft, hard}))
+		die("setrlimit");
+}
+
 int main(int argc, char **argv)
 {
 	static uint64_t memory[PAGES][WORDS];
@@ -435,6 +447,9 @@ int main(int argc, char **argv)
 	for (long n = 0; n < threads; n++)
 		if (pthread_create(&id, NULL, worker, (void *)n))
 			die("pthread_create");
+	for (int i = 1; i + 1 < argc; i++)
+		if (!strcmp(argv[i], "limit"))
+			lower(argv[i + 1]);
 	if (is_deep)
 		deep();
 	if (!quiet)
