@@ -194,7 +194,7 @@ func (m *move) Undo(reason error) error {
 	}
 	// What was copied is of use to the next attempt if this one was cut off while
 	// it copied.
-	keep := !m.prepared && errors.Is(reason, peer.ErrAborted)
+	keep := !m.prepared && (errors.Is(reason, peer.ErrAborted) || errors.Is(reason, peer.ErrEnding))
 	err := m.d.opts.Host.Discard(context.Background(), m.offer.Namespace, m.offer.Container.ID, m.offer.Token, keep)
 	if err == nil { // otherwise the container may still have them mounted
 		for _, dir := range m.volumes {

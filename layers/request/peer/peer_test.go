@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -240,19 +241,33 @@ func TestAbortWhileItMoves(t *testing.T) {
 	}
 }
 
-// TestDaemonThatEnds: a server whose context ends lets the source go.
+// TestDaemonThatEnds: a server whose context ends lets the source go, takes
+// nothing any more and says why where it fails.
 func TestDaemonThatEnds(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	conn, served := pair(t, ctx, &fake{})
-	c, err := Meet(conn, Host{ID: "one"})
-	if err != nil {
-		t.Fatal(err)
+	for name, says := range map[string]func(c *Client) error{
+		"the source waits": func(c *Client) error { _, err := c.conn.Receive(); return err },
+		"an offer comes":   func(c *Client) error { _, err := c.Offer(offer()); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			d := &fake{}
+			conn, served := pair(t, ctx, d)
+			c, err := Meet(conn, Host{ID: "one"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			cancel()
+			if err := says(c); err == nil {
+				t.Error("the conversation goes on")
+			}
+			if err := <-served; !errors.Is(err, ErrEnding) {
+				t.Errorf("the server says %v", err)
+			}
+			if !slices.Equal(d.log, []string{"undo"}) {
+				t.Errorf("the destination was asked to %q", d.log)
+			}
+		})
 	}
-	cancel()
-	if _, err := c.Offer(offer()); err == nil {
-		t.Error("an offer was taken")
-	}
-	<-served
 }
 
 func TestVersions(t *testing.T) {

@@ -43,6 +43,9 @@ type Server struct {
 // ErrAborted is wrapped where the source has ended the move.
 var ErrAborted = errors.New("the source has ended the move")
 
+// ErrEnding is wrapped where this side's context has ended the move.
+var ErrEnding = errors.New("the destination's daemon ends, and takes nothing any more")
+
 // Serve has one conversation. It returns when the move has ended, and Undo was
 // called if the copy does not run. A nil error means that the copy runs.
 func (s *Server) Serve(ctx context.Context, c *Conn) error {
@@ -109,6 +112,25 @@ type talk struct {
 	wanted map[string]int64 // size by digest
 }
 
+// receive returns what the source says next, and ErrEnding once the context is
+// done: its end closes the connection, but a message may come before that.
+func (t *talk) receive(ctx context.Context) (Message, error) {
+	m, err := t.conn.Receive()
+	if err != nil || ctx.Err() != nil {
+		return m, lost(ctx, err)
+	}
+	return m, nil
+}
+
+// lost says why nothing is received any more: a connection that is closed may
+// have been closed on this side.
+func lost(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", ErrEnding, context.Cause(ctx))
+	}
+	return fmt.Errorf("%w: %w", ErrAborted, noEOF(err))
+}
+
 // run goes through the conversation. An End is returned once the destination
 // was asked for one.
 func (t *talk) run(ctx context.Context) (*End, error) {
@@ -116,10 +138,10 @@ func (t *talk) run(ctx context.Context) (*End, error) {
 		return nil, err
 	}
 	for {
-		m, err := t.conn.Receive()
+		m, err := t.receive(ctx)
 		switch {
 		case err != nil:
-			return nil, fmt.Errorf("%w: %w", ErrAborted, noEOF(err))
+			return nil, err
 		case m.Abort != nil:
 			return nil, fmt.Errorf("%w: %s", ErrAborted, m.Abort.Reason)
 		case m.Blob != nil:
@@ -136,9 +158,9 @@ func (t *talk) run(ctx context.Context) (*End, error) {
 }
 
 func (t *talk) consider(ctx context.Context) error {
-	m, err := t.conn.Receive()
+	m, err := t.receive(ctx)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrAborted, noEOF(err))
+		return err
 	}
 	if m.Offer == nil {
 		return fmt.Errorf("%w: no offer", ErrProtocol)
@@ -171,7 +193,7 @@ func (t *talk) store(ctx context.Context, b *Blob) error {
 	if !ok || size != b.Size {
 		return fmt.Errorf("%w: blob %s of %d bytes was not asked for", ErrProtocol, b.Digest, b.Size)
 	}
-	r := &chunks{conn: t.conn, left: b.Size - b.Offset}
+	r := &chunks{ctx: ctx, conn: t.conn, left: b.Size - b.Offset}
 	if err := t.dest.Store(ctx, b, r); err != nil {
 		return fmt.Errorf("blob %s: %w", b.Digest, err)
 	}
@@ -184,6 +206,7 @@ func (t *talk) store(ctx context.Context, b *Blob) error {
 
 // chunks reads one blob out of its frames.
 type chunks struct {
+	ctx  context.Context // of the call that reads
 	conn *Conn
 	left int64 // not received yet
 	rest []byte
@@ -209,14 +232,14 @@ func (r *chunks) next() error {
 		return err
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrAborted, noEOF(err))
+		return lost(r.ctx, err)
 	}
 	if t != frameChunk || int64(n) > r.left {
 		return fmt.Errorf("%w: a frame of type %d with %d bytes, where %d bytes of a blob are due", ErrProtocol, t, n, r.left)
 	}
 	b := make([]byte, n)
 	if err := r.conn.body(b); err != nil {
-		return fmt.Errorf("%w: %w", ErrAborted, err)
+		return lost(r.ctx, err)
 	}
 	r.rest, r.left = b, r.left-int64(n)
 	return nil
@@ -228,13 +251,14 @@ func (t *talk) move(ctx context.Context) (*End, error) {
 	if len(t.wanted) > 0 {
 		return nil, fmt.Errorf("%w: it wants to begin, but %d blobs are missing", ErrProtocol, len(t.wanted))
 	}
+	daemon := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {
 		m, err := t.conn.receive(0)
 		switch {
 		case err != nil:
-			err = fmt.Errorf("%w: %w", ErrAborted, noEOF(err))
+			err = lost(daemon, err)
 		case m.Abort != nil:
 			err = fmt.Errorf("%w: %s", ErrAborted, m.Abort.Reason)
 		default:
