@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"strings"
 	"testing"
 	"time"
@@ -61,8 +62,11 @@ func injectFault() {
 			_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 			select {}
 		case verb == "stop" && name == what:
-			_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
-			time.Sleep(50 * time.Millisecond) // another thread may take the signal: this one must not go on
+			// To this thread, which stops before its call returns: a signal to the
+			// process may be another thread's, and this one would go on meanwhile.
+			goruntime.LockOSThread()
+			_ = unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
+			goruntime.UnlockOSThread()
 		}
 	}
 }

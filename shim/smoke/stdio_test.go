@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -53,8 +54,14 @@ func TestTerminal(t *testing.T) {
 		tty.send("until [ -n \"$(stty size 2>/dev/null)\" ]; do true; done; echo size $(stty size)\n")
 		tty.expect("size 30 100")
 		tty.resize(40, 120)
-		tty.send("sleep 1; echo size $(stty size)\n")
-		tty.expect("size 40 120")
+		tty.send(untilSize("40 120"))
+		// ctr listens to SIGWINCH only after it has told the first size, and has
+		// missed the signal if that came between the two.
+		tty.expectAfter("size 40 120", func() { _ = tty.cmd.Process.Signal(syscall.SIGWINCH) })
+		// Now it listens for certain.
+		tty.resize(50, 130)
+		tty.send(untilSize("50 130"))
+		tty.expect("size 50 130")
 		tty.send("tty; exit 5\n")
 		tty.expect("/dev/pts/0")
 		if code := tty.wait(); code != 5 {
@@ -73,9 +80,15 @@ func TestTerminal(t *testing.T) {
 	})
 }
 
+// untilSize is a line for a shell that waits until its terminal has a size.
+func untilSize(size string) string {
+	return "until [ \"$(stty size)\" = '" + size + "' ]; do true; done; echo size $(stty size)\n"
+}
+
 // terminal is ctr on a terminal of 30 x 100 characters.
 type terminal struct {
 	t      *testing.T
+	cmd    *exec.Cmd
 	master console.Console
 	lines  chan string
 	wait   func() int
@@ -97,7 +110,7 @@ func (d *daemon) terminal(args ...string) *terminal {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	// SIGWINCH goes to the terminal's foreground process group.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	tty := &terminal{t: d.t, master: master, lines: make(chan string, 1000)}
+	tty := &terminal{t: d.t, cmd: cmd, master: master, lines: make(chan string, 1000)}
 	tty.resize(30, 100)
 	if err := cmd.Start(); err != nil {
 		d.t.Fatal(err)
@@ -141,10 +154,20 @@ func (t *terminal) send(text string) {
 // expect reads until a line has the text.
 func (t *terminal) expect(text string) {
 	t.t.Helper()
+	t.expectAfter(text, func() {})
+}
+
+// expectAfter does something again and again until a line has the text.
+func (t *terminal) expectAfter(text string, again func()) {
+	t.t.Helper()
 	var seen strings.Builder
 	timeout := time.After(callTimeout)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
 	for {
 		select {
+		case <-tick.C:
+			again()
 		case line, ok := <-t.lines:
 			seen.WriteString(line)
 			if strings.Contains(line, text) {
