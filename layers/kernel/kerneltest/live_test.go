@@ -57,7 +57,7 @@ func moves(t *testing.T, n int, p kerneltest.Program) (notes []string) {
 func TestMoveTraps(t *testing.T) {
 	for _, thing := range []string{"madvise", "huge", "munmap", "mremap", "brk", "protect", "guard", "fork", "stack", "read"} {
 		t.Run(thing, func(t *testing.T) {
-			moves(t, many(6), kerneltest.Program{Source: "testdata/traps.c", Args: []string{thing}})
+			moves(t, many(8), kerneltest.Program{Source: "testdata/traps.c", Args: []string{thing}})
 		})
 	}
 	t.Run("exec", func(t *testing.T) {
@@ -108,7 +108,7 @@ func TestPostCopyTraps(t *testing.T) {
 	for _, thing := range []string{"madvise", "huge", "munmap", "mremap", "brk", "protect", "fork", "stack", "read"} {
 		t.Run(thing, func(t *testing.T) {
 			c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/traps.c", Args: []string{thing}})
-			for i := range many(6) {
+			for i := range many(8) {
 				copied, _, err := c.Move(lazily(i%2), whole...)
 				if err != nil {
 					t.Fatalf("move %d: %v", i, err)
@@ -126,7 +126,7 @@ func TestPostCopyTrees(t *testing.T) {
 	for _, how := range []string{"steady", "churn", "forks"} {
 		t.Run(how, func(t *testing.T) {
 			c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/offspring.c", Args: []string{how}})
-			for i := range many(6) {
+			for i := range many(8) {
 				copied, _, err := c.Move(lazily(i%2), whole...)
 				if err != nil {
 					t.Fatalf("move %d: %v", i, err)

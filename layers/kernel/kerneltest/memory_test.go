@@ -5,6 +5,7 @@
 package kerneltest_test
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -27,12 +28,16 @@ var base = []kerneltest.Constructor{
 // everything are those that need no descriptors.
 var everything = append(slices.Clone(base), kerneltest.Of(timer.New), kerneltest.Of(credential.New))
 
-// many is n, or a few with -short.
+// many is n where MIG_SOAK is set, as it is by make soak, half as often
+// otherwise, and a few with -short.
 func many(n int) int {
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		return min(n, 3)
+	case os.Getenv("MIG_SOAK") != "":
+		return n
 	}
-	return n
+	return (n + 1) / 2
 }
 
 func TestMemory(t *testing.T) {
@@ -75,5 +80,5 @@ func TestManyMappings(t *testing.T) {
 }
 
 func TestFiftyGenerations(t *testing.T) {
-	kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/threads.c", Args: []string{"3"}, Generations: many(50)}, everything...)
+	kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/threads.c", Args: []string{"3"}, Generations: many(100)}, everything...)
 }

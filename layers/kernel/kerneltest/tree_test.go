@@ -27,7 +27,7 @@ func TestTrees(t *testing.T) {
 	for _, name := range []string{"wide", "deep", "sessions", "daemons", "reapers"} {
 		t.Run(name, func(t *testing.T) {
 			kerneltest.RoundTrip(t, kerneltest.Program{
-				Source: "testdata/tree.c", Args: []string{name}, Generations: 3, LeaveRunning: true,
+				Source: "testdata/tree.c", Args: []string{name}, Generations: many(4), LeaveRunning: true,
 			}, whole...)
 		})
 	}
@@ -112,7 +112,7 @@ func TestPipeline(t *testing.T) {
 // in vain.
 func TestForkStorm(t *testing.T) {
 	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/storm.c"})
-	for range many(200) {
+	for range many(150) {
 		if _, err := c.Export(true, whole...); err != nil {
 			t.Fatal(err)
 		}

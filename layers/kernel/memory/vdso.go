@@ -48,10 +48,14 @@ func addOwnVDSO(space *state.AddressSpace, smaps []procfs.SmapsMapping) {
 			}
 		}
 	}
-	if space.VdsoLength == 0 {
-		return // between two programs, an exec's, there is none
+	code := ownVDSO()
+	if len(code) == 0 || len(space.VdsoCode) != len(code) {
+		// Between two programs, an exec's, there is none; what a program has left
+		// of it comes when it is stopped.
+		space.VdsoStart, space.VdsoLength, space.VdsoSha256, space.VdsoCode = 0, 0, nil, nil
+		return
 	}
-	space.VdsoCode = ownVDSO()
+	space.VdsoCode = code
 	sum := sha256.Sum256(space.VdsoCode)
 	space.VdsoSha256 = sum[:]
 }
