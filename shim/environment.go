@@ -81,11 +81,23 @@ func closeLog() {
 	}
 }
 
-// handleSignals reaps orphans, ends the server on SIGTERM and writes the stacks
-// of all goroutines to the log on SIGUSR1.
-func handleSignals(end func()) {
+// catchSignals must have returned before the first container is made. SIGHUP
+// does nothing here. It is caught if the shim was started with the signal
+// ignored, as by a daemon under nohup(1), because Go leaves it so, and execve(2)
+// hands on what is ignored, but not what is caught: a container's program starts
+// with all signals at their defaults.
+func catchSignals() <-chan os.Signal {
 	signals := make(chan os.Signal, 32)
 	signal.Notify(signals, unix.SIGCHLD, unix.SIGTERM, unix.SIGINT, unix.SIGPIPE, unix.SIGUSR1)
+	if signal.Ignored(unix.SIGHUP) {
+		signal.Notify(signals, unix.SIGHUP)
+	}
+	return signals
+}
+
+// handleSignals reaps orphans, ends the server on SIGTERM and writes the stacks
+// of all goroutines to the log on SIGUSR1.
+func handleSignals(signals <-chan os.Signal, end func()) {
 	for sig := range signals {
 		switch sig {
 		case unix.SIGCHLD:

@@ -56,7 +56,7 @@ func serve(f bootstrap.Flags, m Migrator) error {
 	s := newService(f.Namespace, queue, m, end)
 	s.daemon = f.Address
 	s.register(server)
-	go handleSignals(end)
+	go handleSignals(catchSignals(), end)
 	go func() {
 		if err := server.Serve(context.Background(), l); !errors.Is(err, ttrpc.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			slog.Error("ttrpc server", "error", err)

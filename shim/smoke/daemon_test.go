@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,7 +28,8 @@ type daemon struct {
 	namespace       string
 	// warnings is what the last ctr command has logged.
 	warnings string
-	path     string // PATH of the daemon, with the shim in front
+	path     string   // PATH of the daemon, with the shim in front
+	under    []string // a command that executes its arguments, nil for none
 	cmd      *exec.Cmd
 }
 
@@ -39,7 +41,8 @@ func (d *daemon) start() {
 		d.t.Fatal(err)
 	}
 	defer log.Close()
-	d.cmd = exec.Command(d.containerd, "--config", d.file("config.toml"))
+	args := append(slices.Clone(d.under), d.containerd, "--config", d.file("config.toml"))
+	d.cmd = exec.Command(args[0], args[1:]...)
 	d.cmd.Env = append(os.Environ(), "PATH="+d.path, "TMPDIR="+d.file("tmp"))
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	// Shims live in the daemon's group until they make their own.

@@ -36,6 +36,27 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// TestIgnoredSignals: what the daemon was started with does not reach a
+// container.
+func TestIgnoredSignals(t *testing.T) {
+	onEach(t, func(t *testing.T, d *daemon) {
+		d.stop()
+		d.under = []string{"/bin/sh", "-c", `trap "" HUP INT QUIT PIPE TERM USR1 USR2; exec "$@"`, "sh"}
+		d.start()
+		d.detached("one", nil, "sleep", "1000")
+		for name, out := range map[string]string{
+			"the init": d.must("task", "exec", "--exec-id", "e1", "one", "cat", "/proc/1/status"),
+			"an exec":  d.must("task", "exec", "--exec-id", "e2", "one", "cat", "/proc/self/status"),
+		} {
+			if !strings.Contains(out, "\nSigIgn:\t0000000000000000\n") {
+				t.Errorf("%s of a container ignores a signal:\n%s", name, out)
+			}
+		}
+		d.must("task", "rm", "-f", "one")
+		d.must("container", "rm", "one")
+	})
+}
+
 func TestLife(t *testing.T) {
 	onEach(t, func(t *testing.T, d *daemon) {
 		d.detached("one", nil, "sleep", "1000")
