@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -49,6 +50,9 @@ func (r *Report) Spent(state string) (spent time.Duration) {
 	return spent
 }
 
+// interruptPatience is how long an interrupted mig may take to undo.
+const interruptPatience = 10 * time.Second
+
 // Move moves a container from the one host to the other, or says why not.
 func (w *World) Move(ctx context.Context, id string, o Order) (*Report, error) {
 	args := append([]string{
@@ -57,9 +61,15 @@ func (w *World) Move(ctx context.Context, id string, o Order) (*Report, error) {
 	}, w.From.identity(o.Transport)...)
 	args = append(append(args, o.Flags...), id, w.To.address(o.Transport))
 	cmd := w.From.Command(ctx, w.tree.Bin("mig"), args...)
+	// An interrupted mig undoes the move and says where it stood.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = interruptPatience
 	var out, says bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &says
 	ran := cmd.Run()
+	if ctx.Err() != nil {
+		ran = fmt.Errorf("no end in time: %w", ran)
+	}
 	r := &Report{}
 	if err := json.Unmarshal(out.Bytes(), r); err != nil {
 		return nil, fmt.Errorf("mig migrate of %s: %w: %w: %s%s", id, ran, err, out.String(), says.String())
