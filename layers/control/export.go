@@ -4,7 +4,6 @@ package control
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -61,38 +60,6 @@ func (x *Exporter) towards(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// preflight asks everyone before anything is touched.
-func (x *Exporter) preflight(ctx context.Context) error {
-	if err := errors.Join(x.to(StatePreflight), x.check()); err != nil {
-		return err
-	}
-	var refused []record.Finding
-	var errs []error
-	for _, sub := range x.opts.Subsystems {
-		p, ok := sub.(Preflighter)
-		if !ok {
-			continue
-		}
-		var found []record.Finding
-		errs = append(errs, x.call(ctx, Place{Call: "preflight", Subsystem: sub.Name()}, func(ctx context.Context) (err error) {
-			f, err := p.Preflight(ctx)
-			found = f
-			return err
-		}))
-		for _, f := range found {
-			if f.Warning {
-				x.update(func(r *Result) { r.Warnings = append(r.Warnings, f.String()) })
-				continue
-			}
-			refused = append(refused, f)
-		}
-	}
-	if len(refused) > 0 {
-		errs = append([]error{&PreflightError{Findings: refused}}, errs...)
-	}
-	return errors.Join(errs...)
 }
 
 func (x *Exporter) check() error {

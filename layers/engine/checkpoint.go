@@ -142,7 +142,7 @@ func Check(ctx context.Context, j *job.Job) ([]record.Finding, error) {
 		if !ok {
 			continue
 		}
-		found, err := p.Preflight(ctx)
+		found, err := control.Preflight(ctx, p)
 		if err != nil {
 			return out, fmt.Errorf("pre-flight of %s: %w", s.Name(), err)
 		}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/io-mig/mig/spec/record"
+)
+
+// looks answers each look with the next of its lists.
+type looks [][]record.Finding
+
+func (l *looks) Preflight(context.Context) ([]record.Finding, error) {
+	f := (*l)[0]
+	if len(*l) > 1 {
+		*l = (*l)[1:]
+	}
+	return f, nil
+}
+
+// TestPreflightLooksAgain: what is gone in a later look does not refuse, what is
+// there in all of them does, and what appears in between is the next event's.
+func TestPreflightLooksAgain(t *testing.T) {
+	connection := func(pid int) record.Finding {
+		return record.Finding{Pid: pid, FD: 3, Subsystem: "socket", What: "connection"}
+	}
+	warning := record.Finding{Subsystem: "file", What: "lease", Warning: true}
+	for name, c := range map[string]struct {
+		looks looks
+		want  int
+	}{
+		"nothing":           {looks{{warning}}, 1},
+		"stays":             {looks{{connection(1), warning}}, 2},
+		"goes":              {looks{{connection(1), warning}, {warning}}, 1},
+		"goes at last":      {looks{{connection(1)}, {connection(1)}, {}}, 0},
+		"another each time": {looks{{connection(1)}, {connection(2)}, {connection(3)}}, 0},
+		"one of two stays":  {looks{{connection(1), connection(2)}, {connection(2), connection(3)}}, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			found, err := Preflight(t.Context(), &c.looks)
+			if err != nil || len(found) != c.want {
+				t.Errorf("%s: %v, %v, want %d", name, found, err, c.want)
+			}
+		})
+	}
+	canceled, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("why")
+	cancel(why)
+	if _, err := Preflight(canceled, &looks{{connection(1)}}); !errors.Is(err, why) {
+		t.Errorf("a cancelled one: %v", err)
+	}
+}
