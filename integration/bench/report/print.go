@@ -114,7 +114,7 @@ func number(v float64) string {
 func (r *Report) Markdown() string {
 	var b strings.Builder
 	m := r.Machine
-	fmt.Fprintf(&b, "Measured %s, %s, %d runs each (large programs less often) after one that does not count.\n\n", r.Started.Format("2006-01-02 15:04 MST"), r.Took, r.Runs)
+	fmt.Fprintf(&b, "Measured %s, %s, %d runs each%s.\n\n", r.Started.Format("2006-01-02 15:04 MST"), r.Took, r.Runs, r.Counted)
 	kind := "bare metal"
 	if m.Hypervisor {
 		kind = "virtual machine"

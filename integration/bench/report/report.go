@@ -19,10 +19,12 @@ import (
 // Report is one run of the benchmark.
 type Report struct {
 	// Name is that of the files, and of the marked part of a document.
-	Name     string            `json:"name"`
-	Started  time.Time         `json:"started"`
-	Took     string            `json:"took"`
-	Runs     int               `json:"runs"`
+	Name    string    `json:"name"`
+	Started time.Time `json:"started"`
+	Took    string    `json:"took"`
+	Runs    int       `json:"runs"`
+	// Counted says which runs count.
+	Counted  string            `json:"counted,omitempty"`
 	Machine  machine.Machine   `json:"machine"`
 	Versions map[string]string `json:"versions"`
 	Sections []*Section        `json:"sections"`

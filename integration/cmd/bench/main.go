@@ -63,7 +63,7 @@ func main() {
 		live: *live, strategies: *strategies, timeout: *timeout,
 	}
 	o.complete()
-	r := &report.Report{Name: o.name(), Started: time.Now().UTC(), Runs: o.runs, Machine: machine.Describe(), Versions: map[string]string{}}
+	r := &report.Report{Name: o.name(), Started: time.Now().UTC(), Runs: o.runs, Counted: o.counted(), Machine: machine.Describe(), Versions: map[string]string{}}
 	err := measure(ctx, r, o)
 	r.PrintGoals(os.Stdout)
 	r.Took = time.Since(r.Started).Round(time.Second).String()

@@ -39,6 +39,14 @@ func (o *options) name() string {
 	return "results"
 }
 
+// counted says which runs count.
+func (o *options) counted() string {
+	if o.live {
+		return ", after one small move by everyone"
+	}
+	return " (large programs less often) after one that does not count"
+}
+
 func (o *options) sections() []section {
 	if o.live {
 		return liveSections
