@@ -7,11 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -81,35 +83,85 @@ func (d *daemon) command(ctx context.Context, args ...string) *exec.Cmd {
 // try runs ctr and returns what it printed and its exit status.
 func (d *daemon) try(args ...string) (string, int) {
 	d.t.Helper()
-	return d.tryStdin("", args...)
+	return d.tryUntil("", func(string) bool { return true }, args...)
 }
 
-func (d *daemon) tryStdin(stdin string, args ...string) (string, int) {
+// tryUntil is try with a stdin whose end comes only when ctr has printed what
+// seen wants. A program whose output counts has to wait for that: at the end of
+// a process containerd's client closes the FIFOs (task.Delete calls io.Cancel)
+// whether it has read them or not, so that a busy machine loses the last output
+// of any runtime.
+func (d *daemon) tryUntil(stdin string, seen func(out string) bool, args ...string) (string, int) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	cmd := d.command(ctx, args...)
-	cmd.Stdin = strings.NewReader(stdin)
-	// Newer versions of ctr warn on stderr about the machine's cgroups.
-	var out, logged bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &logged
-	err := cmd.Run()
-	d.warnings = logged.String()
-	for line := range strings.Lines(d.warnings) {
-		if !strings.HasPrefix(line, "time=") {
-			out.WriteString(line)
-		}
+	r, w, err := os.Pipe()
+	if err != nil {
+		d.t.Fatal(err)
 	}
+	defer r.Close()
+	defer w.Close()
+	if _, err := w.WriteString(stdin); err != nil {
+		d.t.Fatal(err)
+	}
+	p := &printed{seen: seen, stdin: w}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = r, stream{p, &p.out}, stream{p, &p.logged}
+	p.look() // nothing may be wanted
+	err = cmd.Run()
+	d.warnings = p.logged.String()
+	out := p.text()
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
-		return out.String(), 0
+		return out, 0
 	case errors.As(err, &exit) && exit.ExitCode() >= 0:
-		return out.String(), exit.ExitCode()
+		return out, exit.ExitCode()
 	default:
-		d.t.Fatalf("ctr %s: %v\n%s\n%s", strings.Join(args, " "), err, out.String(), d.tail())
+		d.t.Fatalf("ctr %s: %v\n%s\n%s", strings.Join(args, " "), err, out, d.tail())
 		return "", 0
 	}
+}
+
+// printed is what a ctr has printed. It closes the ctr's stdin.
+type printed struct {
+	mu          sync.Mutex
+	out, logged bytes.Buffer
+	seen        func(string) bool
+	stdin       io.Closer // nil once it is closed
+}
+
+// text is all but what newer versions of ctr say on stderr about the machine's
+// cgroups.
+func (p *printed) text() string {
+	out := p.out.String()
+	for line := range strings.Lines(p.logged.String()) {
+		if !strings.HasPrefix(line, "time=") {
+			out += line
+		}
+	}
+	return out
+}
+
+func (p *printed) look() {
+	if p.stdin != nil && p.seen(p.text()) {
+		p.stdin.Close()
+		p.stdin = nil
+	}
+}
+
+// stream is one of the two that ctr prints on.
+type stream struct {
+	p  *printed
+	to *bytes.Buffer
+}
+
+func (s stream) Write(b []byte) (int, error) {
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	n, err := s.to.Write(b)
+	s.p.look()
+	return n, err
 }
 
 // must runs ctr and fails the test if ctr fails.

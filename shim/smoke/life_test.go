@@ -12,11 +12,12 @@ import (
 
 func TestRun(t *testing.T) {
 	onEach(t, func(t *testing.T, d *daemon) {
-		out, code := d.try(d.runArgs([]string{"--rm"}, "one", "sh", "-c", "echo out; echo err >&2; exit 7")...)
+		out, code := d.tryUntil("", func(out string) bool { return strings.Contains(out, "out\n") && strings.Contains(out, "err\n") },
+			d.runArgs([]string{"--rm"}, "one", "sh", "-c", "echo out; echo err >&2; read end; exit 7")...)
 		if code != 7 || !strings.Contains(out, "out\n") || !strings.Contains(out, "err\n") {
 			t.Errorf("exit status %d and output %q, want 7 and both lines", code, out)
 		}
-		out, code = d.tryStdin("through\n", d.runArgs([]string{"--rm"}, "one", "cat")...)
+		out, code = d.tryUntil("through\n", func(out string) bool { return out == "through\n" }, d.runArgs([]string{"--rm"}, "one", "cat")...)
 		if code != 0 || out != "through\n" {
 			t.Errorf("cat: exit status %d, output %q", code, out)
 		}
@@ -28,8 +29,9 @@ func TestRun(t *testing.T) {
 		if code == 0 || !strings.Contains(out, "executable file not found") {
 			t.Errorf("missing program: exit status %d, output %q", code, out)
 		}
-		// More output than a pipe holds, all of it before the exit is seen.
-		out, _ = d.try(d.runArgs([]string{"--rm"}, "one", "sh", "-c", "yes 0123456789abcdef | head -c 1000000")...)
+		// More output than a pipe holds.
+		out, _ = d.tryUntil("", func(out string) bool { return len(out) >= 1000000 },
+			d.runArgs([]string{"--rm"}, "one", "sh", "-c", "yes 0123456789abcdef | head -c 1000000; read end")...)
 		if len(out) != 1000000 {
 			t.Errorf("%d bytes of output, want 1000000", len(out))
 		}
@@ -61,7 +63,8 @@ func TestLife(t *testing.T) {
 	onEach(t, func(t *testing.T, d *daemon) {
 		d.detached("one", nil, "sleep", "1000")
 		d.expectStatus("one", "RUNNING")
-		out, code := d.try("task", "exec", "--exec-id", "e1", "one", "sh", "-c", "echo in; exit 3")
+		out, code := d.tryUntil("", func(out string) bool { return out == "in\n" },
+			"task", "exec", "--exec-id", "e1", "one", "sh", "-c", "echo in; read end; exit 3")
 		if code != 3 || out != "in\n" {
 			t.Errorf("exec: exit status %d, output %q", code, out)
 		}

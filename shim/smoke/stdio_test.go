@@ -27,6 +27,16 @@ func TestLogURIs(t *testing.T) {
 			t.Errorf("file:// got %q", data)
 		}
 
+		// More output than a pipe holds, without a reader at its end: all of it is
+		// in the file when the task is deleted.
+		file = d.file("logs/much.log")
+		d.detached("one", []string{"--log-uri", "file://" + file}, "sh", "-c", "yes 0123456789abcdef | head -c 1000000")
+		d.eventually("stopped", func() bool { return d.status("one") == "STOPPED" })
+		d.remove("one")
+		if data, _ := os.ReadFile(file); len(data) != 1000000 {
+			t.Errorf("%d bytes in the log, want 1000000", len(data))
+		}
+
 		// A logging program: it must be ready, and gets both streams.
 		script := d.file("logger.sh")
 		sink := d.file("binary.log")
