@@ -3,11 +3,14 @@
 package variants
 
 import (
+	"context"
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/contrib/seccomp"
+	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -18,11 +21,20 @@ import (
 // idMap of the user namespaces here.
 var idMap = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
 
+// remapping is held while a snapshot's owners are changed: containerd's client
+// keeps the changed parent under one name for all, which two cannot make at once.
+var remapping sync.Mutex
+
 // inUserNamespace is `ctr run --uidmap 0:100000:65536 --gidmap 0:100000:65536`.
 func inUserNamespace(v variant) variant {
 	v.spec = append(v.spec, oci.WithUserNamespace(idMap, idMap))
 	v.snapshot = func(id string, img client.Image) client.NewContainerOpts {
-		return client.WithUserNSRemappedSnapshot(id, img, idMap, idMap)
+		remapped := client.WithUserNSRemappedSnapshot(id, img, idMap, idMap)
+		return func(ctx context.Context, cl *client.Client, c *containers.Container) error {
+			remapping.Lock()
+			defer remapping.Unlock()
+			return remapped(ctx, cl, c)
+		}
 	}
 	return v
 }
