@@ -3,6 +3,7 @@
 package checkpoint
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -12,10 +13,22 @@ import (
 	"github.com/io-mig/mig/integration/internal/itest"
 )
 
-// session starts a program in a container and leaves it there.
+// session starts a program in a container and leaves it there. Its input must
+// not end before ctr has gone: ctr tells the shim of that end (CloseIO) if it
+// sees it in time.
 func session(t *testing.T, host *itest.Host, id, name, script string) {
 	t.Helper()
-	host.Must(t, "tasks", "exec", "--detach", "--exec-id", name, id, "sh", "-c", script)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	cmd := host.CtrCommand(t.Context(), "tasks", "exec", "--detach", "--exec-id", name, id, "sh", "-c", script)
+	cmd.Stdin = r
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("ctr tasks exec %s: %v\n%s", name, err, out)
+	}
 }
 
 // A session of exec is carried, and is a child of the init afterwards. Its client
