@@ -271,3 +271,18 @@ PROGRAM(file_linked_elsewhere, ANYONE, "an open file whose first name is gone an
 	expect(fd, "linked");
 	CHECK(truncate("/tmp/second-name", 3) == 0 && lseek(fd, 0, SEEK_END) == 3);
 }
+
+PROGRAM(lease_read, ANYONE, "a lease on a file, which tells of one who opens it")
+{
+	int fd = make("/tmp/leased", "x", O_RDWR);
+	close(fd);
+	fd = SYS(open("/tmp/leased", O_RDONLY));
+	if (fcntl(fd, F_SETLEASE, F_RDLCK) == -1) { /* a file system without */
+		ready();
+		return;
+	}
+	ready();
+	CHECK(fcntl(fd, F_GETLEASE) == F_RDLCK);
+	signal(SIGIO, SIG_IGN);
+	CHECK(open("/tmp/leased", O_WRONLY | O_NONBLOCK) == -1 && errno == EWOULDBLOCK);
+}

@@ -90,3 +90,11 @@ REFUSED(identity_own_seccomp, ANYONE, "seccomp", "a filter that the program has 
 	CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
 	ready();
 }
+
+PROGRAM(identity_hostname, ALL_CAPS | ROOT, "a host name that was changed at run time")
+{
+	CHECK(sethostname("renamed", 7) == 0);
+	ready();
+	struct utsname is;
+	CHECK(uname(&is) == 0 && !strcmp(is.nodename, "renamed"));
+}

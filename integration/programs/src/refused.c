@@ -6,6 +6,7 @@
 #include <linux/io_uring.h>
 #include <linux/perf_event.h>
 #include <linux/userfaultfd.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 
 REFUSED(refused_io_uring, ANYONE, "io_uring", "an io_uring")
@@ -45,4 +46,27 @@ REFUSED(refused_namespace, ANYONE, "namespace", "a descriptor of a namespace")
 {
 	SYS(open("/proc/self/ns/net", O_RDONLY));
 	ready();
+}
+
+REFUSED(refused_inotify, ANYONE, "inotify", "files that the program watches")
+{
+	int fd = SYS(inotify_init1(IN_NONBLOCK));
+	SYS(inotify_add_watch(fd, "/tmp", IN_CREATE));
+	ready();
+	char event[512];
+	CHECK(mkdir("/tmp/watched", 0700) == 0);
+	CHECK(read(fd, event, sizeof event) > 0);
+}
+
+REFUSED(refused_pidfd, ANYONE, "pidfd", "a descriptor of a process")
+{
+	pid_t child = SYS(fork());
+	if (child == 0)
+		for (;;)
+			pause();
+	int fd = SYS(syscall(SYS_pidfd_open, child, 0));
+	ready();
+	CHECK(syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0);
+	int status;
+	CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
 }

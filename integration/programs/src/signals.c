@@ -387,3 +387,12 @@ PROGRAM(cpu_mxcsr, ANYONE, "rounding and exception masks")
 	CHECK(now == control);
 	CHECK((_mm_getcsr() & ~0x3fu) == mxcsr);
 }
+
+PROGRAM(clock_monotonic, ANYONE, "CLOCK_MONOTONIC and CLOCK_BOOTTIME go on from where they were")
+{
+	struct timespec monotonic, boot, now;
+	CHECK(clock_gettime(CLOCK_MONOTONIC, &monotonic) == 0 && clock_gettime(CLOCK_BOOTTIME, &boot) == 0);
+	ready();
+	CHECK(clock_gettime(CLOCK_MONOTONIC, &now) == 0 && now.tv_sec >= monotonic.tv_sec && now.tv_sec < monotonic.tv_sec + 80);
+	CHECK(clock_gettime(CLOCK_BOOTTIME, &now) == 0 && now.tv_sec >= boot.tv_sec && now.tv_sec < boot.tv_sec + 80);
+}

@@ -268,3 +268,32 @@ PROGRAM(tcp_accept_blocked, ANYONE, "a child that is blocked in accept")
 	CHECK(connect(client, (void *)&a, sizeof a) == 0 && write(client, "w", 1) == 1);
 	CHECK(child_exits(child) == 6);
 }
+
+PROGRAM(udp_unread, ANYONE, "datagrams that nobody has read, with their senders")
+{
+	int fd = SYS(socket(AF_INET, SOCK_DGRAM, 0)), sender = SYS(socket(AF_INET, SOCK_DGRAM, 0));
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(7008), .sin_addr = {htonl(INADDR_LOOPBACK)}}, own, from;
+	socklen_t size = sizeof own;
+	CHECK(bind(fd, (void *)&a, sizeof a) == 0);
+	CHECK(sendto(sender, "one", 3, 0, (void *)&a, sizeof a) == 3 && sendto(sender, "three", 5, 0, (void *)&a, sizeof a) == 5);
+	CHECK(getsockname(sender, (void *)&own, &size) == 0);
+	ready();
+	char got[16];
+	size = sizeof from;
+	CHECK(recvfrom(fd, got, sizeof got, 0, (void *)&from, &size) == 3 && !memcmp(got, "one", 3) && from.sin_port == own.sin_port);
+	CHECK(recv(fd, got, sizeof got, 0) == 5 && !memcmp(got, "three", 5));
+	CHECK(recv(fd, got, sizeof got, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+}
+
+PROGRAM(udp_multicast, ANYONE, "a member of a multicast group")
+{
+	int fd = SYS(socket(AF_INET, SOCK_DGRAM, 0)), value = 7;
+	struct ip_mreqn group = {.imr_multiaddr = {htonl(0xe0010203)}, .imr_address = {htonl(INADDR_LOOPBACK)}};
+	CHECK(setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &group, sizeof group) == 0);
+	CHECK(setsockopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &value, sizeof value) == 0);
+	ready();
+	CHECK(setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &group, sizeof group) == -1 && errno == EADDRINUSE);
+	CHECK(setsockopt(fd, IPPROTO_IP, IP_DROP_MEMBERSHIP, &group, sizeof group) == 0);
+	socklen_t size = sizeof value;
+	CHECK(getsockopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &value, &size) == 0 && (value & 0xff) == 7);
+}
