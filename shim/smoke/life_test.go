@@ -5,6 +5,7 @@ package smoke
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -50,13 +51,27 @@ func TestIgnoredSignals(t *testing.T) {
 			"the init": d.must("task", "exec", "--exec-id", "e1", "one", "cat", "/proc/1/status"),
 			"an exec":  d.must("task", "exec", "--exec-id", "e2", "one", "cat", "/proc/self/status"),
 		} {
-			if !strings.Contains(out, "\nSigIgn:\t0000000000000000\n") {
-				t.Errorf("%s of a container ignores a signal:\n%s", name, out)
+			if ignored := ignoredSignals(t, out); ignored != 0 {
+				t.Errorf("%s of a container ignores signals %#x:\n%s", name, ignored, out)
 			}
 		}
 		d.must("task", "rm", "-f", "one")
 		d.must("container", "rm", "one")
 	})
+}
+
+// ignoredSignals reads a status file. Signals above 31 do not count: posix_spawn(3)
+// of the GNU C library, which make uses, starts programs with its own signal 32
+// ignored, and nobody can tell.
+func ignoredSignals(t *testing.T, status string) uint64 {
+	t.Helper()
+	_, rest, _ := strings.Cut(status, "\nSigIgn:\t")
+	text, _, _ := strings.Cut(rest, "\n")
+	mask, err := strconv.ParseUint(text, 16, 64)
+	if err != nil {
+		t.Fatalf("no SigIgn: %v in %q", err, status)
+	}
+	return mask & (1<<31 - 1)
 }
 
 func TestLife(t *testing.T) {
