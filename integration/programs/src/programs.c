@@ -17,7 +17,12 @@ void program_register(struct program *p)
 
 static void on_ask(int signal)
 {
-	(void)signal;
+	/* While the first thread blocks the signal, just before it waits, another
+	 * one may get it: the first one has to be woken. */
+	if (gettid() != getpid()) {
+		syscall(SYS_tgkill, getpid(), getpid(), signal);
+		return;
+	}
 	asked = 1;
 }
 
@@ -134,7 +139,7 @@ int main(int argc, char **argv)
 	for (struct program *p = programs; argc == 2 && p; p = p->next) {
 		if (strcmp(p->name, argv[1]) != 0)
 			continue;
-		struct sigaction ask = {.sa_handler = on_ask}, failure = {.sa_handler = on_failure};
+		struct sigaction ask = {.sa_handler = on_ask, .sa_flags = SA_RESTART}, failure = {.sa_handler = on_failure};
 		CHECK(sigaction(SIGUSR1, &ask, NULL) == 0);
 		CHECK(sigaction(SIGUSR2, &failure, NULL) == 0);
 		p->run();
