@@ -183,8 +183,8 @@ func keeper(r job.Reporter) func(*os.File) (func() error, error) {
 func liveStrategy(m address.Move) (control.Strategy, error) {
 	name := m.Strategy
 	if name == "" || name == control.Auto.Name {
-		// What auto would leave behind where the rounds do not suffice no subsystem
-		// can leave yet.
+		// Auto would leave memory behind where the rounds do not suffice. A copy
+		// whose engine dies while it fills is lost, so that has to be asked for.
 		name = control.PreCopy.Name
 	}
 	s, err := control.StrategyByName(name)

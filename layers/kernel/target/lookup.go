@@ -13,19 +13,29 @@ import (
 // it follows an absolute symbolic link on the way (/var/run to /run) inside of
 // the process's root.
 func Lstat(pid int, path string, st *unix.Stat_t) error {
-	at := fmt.Sprintf("/proc/%d/root", pid)
-	root, err := unix.Open(at, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := openIn(pid, path, unix.O_PATH|unix.O_NOFOLLOW)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: at, Err: err}
-	}
-	defer unix.Close(root)
-	fd, err := unix.Openat2(root, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
-	if err != nil {
-		return &os.PathError{Op: "look at", Path: path, Err: err}
+		return err
 	}
 	defer unix.Close(fd)
 	if err := unix.Fstat(fd, st); err != nil {
 		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	return nil
+}
+
+// openIn opens a path as process pid would, inside of its root. The caller
+// closes the descriptor.
+func openIn(pid int, path string, flags uint64) (int, error) {
+	at := fmt.Sprintf("/proc/%d/root", pid)
+	root, err := unix.Open(at, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: at, Err: err}
+	}
+	defer unix.Close(root)
+	fd, err := unix.Openat2(root, path, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	if err != nil {
+		return -1, &os.PathError{Op: "look at", Path: path, Err: err}
+	}
+	return fd, nil
 }

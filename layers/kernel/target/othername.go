@@ -23,13 +23,14 @@ const maxLooked = 20000
 // show the temporary one. It returns an empty path if there is none.
 func OtherName(pid int, gone string, st *unix.Stat_t) (string, error) {
 	dir := filepath.Dir(gone)
-	d, err := openDirectory(pid, dir)
+	fd, err := openIn(pid, dir, unix.O_RDONLY|unix.O_DIRECTORY)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return "", nil
 	}
 	if err != nil {
 		return "", fmt.Errorf("look for another name of %s: %w", gone, err)
 	}
+	d := os.NewFile(uintptr(fd), dir)
 	defer d.Close()
 	for looked := 0; looked < maxLooked; {
 		names, err := d.Readdirnames(256)
@@ -48,20 +49,4 @@ func OtherName(pid int, gone string, st *unix.Stat_t) (string, error) {
 		}
 	}
 	return "", nil
-}
-
-// openDirectory opens a directory for reading as process pid would.
-func openDirectory(pid int, path string) (*os.File, error) {
-	at := fmt.Sprintf("/proc/%d/root", pid)
-	root, err := unix.Open(at, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: at, Err: err}
-	}
-	defer unix.Close(root)
-	how := &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT}
-	fd, err := unix.Openat2(root, path, how)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	return os.NewFile(uintptr(fd), path), nil
 }
