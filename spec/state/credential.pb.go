@@ -194,12 +194,14 @@ type ThreadCredential struct {
 	// SECBIT_*, among them SECBIT_KEEP_CAPS.
 	SecureBits      uint32 `protobuf:"varint,10,opt,name=secure_bits,json=secureBits,proto3" json:"secure_bits,omitempty"`
 	NoNewPrivileges bool   `protobuf:"varint,11,opt,name=no_new_privileges,json=noNewPrivileges,proto3" json:"no_new_privileges,omitempty"`
-	// Mode of seccomp(2), 0 or 2, and how many filters; for comparison only: an
-	// image brings no filters.
+	// Mode of seccomp(2), and how many filters in all. The oldest of them are
+	// the spec's and not in an image: the frame has those of the live spec.
 	SeccompMode    uint32 `protobuf:"varint,12,opt,name=seccomp_mode,json=seccompMode,proto3" json:"seccomp_mode,omitempty"`
 	SeccompFilters uint32 `protobuf:"varint,13,opt,name=seccomp_filters,json=seccompFilters,proto3" json:"seccomp_filters,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Entities of the filters that the program has added, the oldest first.
+	Filter        []uint32 `protobuf:"varint,14,rep,packed,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ThreadCredential) Reset() {
@@ -323,6 +325,69 @@ func (x *ThreadCredential) GetSeccompFilters() uint32 {
 	return 0
 }
 
+func (x *ThreadCredential) GetFilter() []uint32 {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+// SeccompFilter is one that the program has added (kind 3). Its entity is its
+// number among those of the process; threads with equal ones name the same.
+type SeccompFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An array of struct sock_filter, in the byte order of the architecture.
+	Code []byte `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	// SECCOMP_FILTER_FLAG_LOG.
+	Log           bool `protobuf:"varint,2,opt,name=log,proto3" json:"log,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeccompFilter) Reset() {
+	*x = SeccompFilter{}
+	mi := &file_spec_state_credential_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeccompFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeccompFilter) ProtoMessage() {}
+
+func (x *SeccompFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_credential_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeccompFilter.ProtoReflect.Descriptor instead.
+func (*SeccompFilter) Descriptor() ([]byte, []int) {
+	return file_spec_state_credential_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SeccompFilter) GetCode() []byte {
+	if x != nil {
+		return x.Code
+	}
+	return nil
+}
+
+func (x *SeccompFilter) GetLog() bool {
+	if x != nil {
+		return x.Log
+	}
+	return false
+}
+
 type Ids struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Real          uint32                 `protobuf:"varint,1,opt,name=real,proto3" json:"real,omitempty"`
@@ -335,7 +400,7 @@ type Ids struct {
 
 func (x *Ids) Reset() {
 	*x = Ids{}
-	mi := &file_spec_state_credential_proto_msgTypes[4]
+	mi := &file_spec_state_credential_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -347,7 +412,7 @@ func (x *Ids) String() string {
 func (*Ids) ProtoMessage() {}
 
 func (x *Ids) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_credential_proto_msgTypes[4]
+	mi := &file_spec_state_credential_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -360,7 +425,7 @@ func (x *Ids) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ids.ProtoReflect.Descriptor instead.
 func (*Ids) Descriptor() ([]byte, []int) {
-	return file_spec_state_credential_proto_rawDescGZIP(), []int{4}
+	return file_spec_state_credential_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Ids) GetReal() uint32 {
@@ -403,7 +468,7 @@ const file_spec_state_credential_proto_rawDesc = "" +
 	"\x04soft\x18\x01 \x01(\x04R\x04soft\x12\x12\n" +
 	"\x04hard\x18\x02 \x01(\x04R\x04hard\"H\n" +
 	"\x11ThreadCredentials\x123\n" +
-	"\x06thread\x18\x01 \x03(\v2\x1b.mig.state.ThreadCredentialR\x06thread\"\xab\x03\n" +
+	"\x06thread\x18\x01 \x03(\v2\x1b.mig.state.ThreadCredentialR\x06thread\"\xc3\x03\n" +
 	"\x10ThreadCredential\x12\x10\n" +
 	"\x03tid\x18\x01 \x01(\x05R\x03tid\x12 \n" +
 	"\x03uid\x18\x02 \x01(\v2\x0e.mig.state.IdsR\x03uid\x12 \n" +
@@ -419,7 +484,11 @@ const file_spec_state_credential_proto_rawDesc = "" +
 	"secureBits\x12*\n" +
 	"\x11no_new_privileges\x18\v \x01(\bR\x0fnoNewPrivileges\x12!\n" +
 	"\fseccomp_mode\x18\f \x01(\rR\vseccompMode\x12'\n" +
-	"\x0fseccomp_filters\x18\r \x01(\rR\x0eseccompFilters\"n\n" +
+	"\x0fseccomp_filters\x18\r \x01(\rR\x0eseccompFilters\x12\x16\n" +
+	"\x06filter\x18\x0e \x03(\rR\x06filter\"5\n" +
+	"\rSeccompFilter\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\fR\x04code\x12\x10\n" +
+	"\x03log\x18\x02 \x01(\bR\x03log\"n\n" +
 	"\x03Ids\x12\x12\n" +
 	"\x04real\x18\x01 \x01(\rR\x04real\x12\x1c\n" +
 	"\teffective\x18\x02 \x01(\rR\teffective\x12\x14\n" +
@@ -439,19 +508,20 @@ func file_spec_state_credential_proto_rawDescGZIP() []byte {
 	return file_spec_state_credential_proto_rawDescData
 }
 
-var file_spec_state_credential_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_spec_state_credential_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_spec_state_credential_proto_goTypes = []any{
 	(*ProcessLimits)(nil),     // 0: mig.state.ProcessLimits
 	(*ResourceLimit)(nil),     // 1: mig.state.ResourceLimit
 	(*ThreadCredentials)(nil), // 2: mig.state.ThreadCredentials
 	(*ThreadCredential)(nil),  // 3: mig.state.ThreadCredential
-	(*Ids)(nil),               // 4: mig.state.Ids
+	(*SeccompFilter)(nil),     // 4: mig.state.SeccompFilter
+	(*Ids)(nil),               // 5: mig.state.Ids
 }
 var file_spec_state_credential_proto_depIdxs = []int32{
 	1, // 0: mig.state.ProcessLimits.limit:type_name -> mig.state.ResourceLimit
 	3, // 1: mig.state.ThreadCredentials.thread:type_name -> mig.state.ThreadCredential
-	4, // 2: mig.state.ThreadCredential.uid:type_name -> mig.state.Ids
-	4, // 3: mig.state.ThreadCredential.gid:type_name -> mig.state.Ids
+	5, // 2: mig.state.ThreadCredential.uid:type_name -> mig.state.Ids
+	5, // 3: mig.state.ThreadCredential.gid:type_name -> mig.state.Ids
 	4, // [4:4] is the sub-list for method output_type
 	4, // [4:4] is the sub-list for method input_type
 	4, // [4:4] is the sub-list for extension type_name
@@ -470,7 +540,7 @@ func file_spec_state_credential_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_credential_proto_rawDesc), len(file_spec_state_credential_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

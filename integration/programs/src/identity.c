@@ -82,15 +82,6 @@ PROGRAM(identity_namespaces, ANYONE, "host name, and the ids of the root's owner
 	CHECK(getpid() == 1);
 }
 
-REFUSED(identity_own_seccomp, ANYONE, "seccomp", "a filter that the program has added itself")
-{
-	struct sock_filter allow[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
-	struct sock_fprog filter = {1, allow};
-	CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-	CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
-	ready();
-}
-
 PROGRAM(identity_hostname, ALL_CAPS | ROOT, "a host name that was changed at run time")
 {
 	CHECK(sethostname("renamed", 7) == 0);

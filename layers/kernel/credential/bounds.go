@@ -27,6 +27,9 @@ type bounds struct {
 	anyUID, anyGID bool
 	// secureBits: it can change its secure bits (CAP_SETPCAP).
 	secureBits bool
+	// filters: it can load a seccomp filter without no_new_privs, which would
+	// deceive programs that gain privileges by an exec (CAP_SYS_ADMIN).
+	filters bool
 }
 
 func newBounds(a target.Allowed) bounds {
@@ -50,6 +53,7 @@ func newBounds(a target.Allowed) bounds {
 		return own>>n&1 != 0
 	}
 	b.anyUID, b.anyGID, b.secureBits = grants(unix.CAP_SETUID), grants(unix.CAP_SETGID), grants(unix.CAP_SETPCAP)
+	b.filters = grants(unix.CAP_SYS_ADMIN)
 	return b
 }
 
@@ -72,6 +76,9 @@ func (b *bounds) thread(m *state.ThreadCredential) error {
 	}
 	if err := b.ids(m); err != nil {
 		return err
+	}
+	if len(m.Filter) > 0 && !m.NoNewPrivileges && !b.NoNewPrivileges && !b.filters {
+		return beyond("thread %d: seccomp filters without no_new_privs; the spec grants no CAP_SYS_ADMIN", m.Tid)
 	}
 	if more := m.SecureBits &^ secbitKeepCaps; more != 0 && !b.secureBits {
 		return beyond("thread %d: secure bits %#x; the spec grants no CAP_SETPCAP", m.Tid, more)

@@ -9,8 +9,9 @@
 // anything is set, and afterwards each thread is compared with what was asked
 // for, as the kernel shows it.
 //
-// Seccomp filters are not in the image: the spec's are loaded in the frame, and
-// the pre-flight refuses threads with others. Keyrings are not carried; from
+// The seccomp filters of the spec are not in the image, since the frame has
+// those of the live spec; what a program has added is, and is loaded on top of
+// them, so that an image can forbid more and never less. Keyrings are not carried; from
 // outside the kernel does not tell what is in them.
 //
 // Sources: credentials(7), capabilities(7), prctl(2), capget(2), getrlimit(2),
@@ -39,6 +40,8 @@ const (
 	KindProcess = 1
 	// KindThreads: state.ThreadCredentials, entity is the first one's id.
 	KindThreads = 2
+	// KindFilter: state.SeccompFilter, entity is its number in the process.
+	KindFilter = 3
 )
 
 const (
@@ -71,6 +74,9 @@ type Subsystem struct {
 type saved struct {
 	process *state.ProcessLimits
 	threads []*state.ThreadCredential
+	// filters by their number, and their size in all.
+	filters     []*state.SeccompFilter
+	filterBytes int
 }
 
 // New makes the subsystem for one event.
@@ -98,6 +104,9 @@ func (s *Subsystem) Dump(w io.Writer) error {
 		fmt.Fprintf(w, "process %d: %v\n", id, k.process)
 		for _, t := range k.threads {
 			fmt.Fprintf(w, "  %v\n", t)
+		}
+		for i, f := range k.filters {
+			fmt.Fprintf(w, "  seccomp filter %d: %x, log %v\n", i, f.Code, f.Log)
 		}
 	}
 	return nil

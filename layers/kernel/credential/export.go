@@ -42,6 +42,10 @@ func (s *Subsystem) export(ctx context.Context, p *target.Process, out record.Si
 	if err != nil {
 		return 0, err
 	}
+	filters, err := s.describeFilters(p, threads)
+	if err != nil {
+		return 0, err
+	}
 	send := func(kind uint32, entity uint64, m proto.Message) error {
 		b, err := proto.Marshal(m)
 		if err != nil {
@@ -52,10 +56,15 @@ func (s *Subsystem) export(ctx context.Context, p *target.Process, out record.Si
 	if err := send(KindProcess, 0, process); err != nil {
 		return 0, err
 	}
+	for n, f := range filters {
+		if err := send(KindFilter, uint64(n), f); err != nil {
+			return 0, err
+		}
+	}
 	for rest := threads; len(rest) > 0; {
 		n, groups := 0, 0
-		for n < len(rest) && n < threadsPerRecord && (n == 0 || groups+len(rest[n].Group) <= groupsPerRecord) {
-			groups += len(rest[n].Group)
+		for n < len(rest) && n < threadsPerRecord && (n == 0 || groups+len(rest[n].Group)+len(rest[n].Filter) <= groupsPerRecord) {
+			groups += len(rest[n].Group) + len(rest[n].Filter)
 			n++
 		}
 		if err := send(KindThreads, uint64(rest[0].Tid), &state.ThreadCredentials{Thread: rest[:n]}); err != nil {
@@ -156,8 +165,7 @@ func decodeAnswers(b []byte, calls []tracer.Call) *state.ThreadCredential {
 	}
 }
 
-// fromStatus adds what is the same in every namespace. A filter that was loaded
-// since the pre-flight would make the image one that no frame fits.
+// fromStatus adds what is the same in every namespace.
 func (s *Subsystem) fromStatus(p *target.Process, tid int, m *state.ThreadCredential) error {
 	st, err := p.Proc.Thread(tid).Status()
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/kernel"
 	"github.com/io-mig/mig/layers/kernel/kerneltest"
 	"github.com/io-mig/mig/layers/kernel/procfs"
@@ -48,7 +49,7 @@ func forge(t *testing.T, im *kerneltest.Image, process func(*state.ProcessLimits
 		if r.Kind == KindThreads {
 			m = &state.ThreadCredentials{}
 		}
-		if r.Subsystem == Name {
+		if r.Subsystem == Name && r.Kind != KindFilter {
 			if err := proto.Unmarshal(r.Payload, m); err != nil {
 				t.Fatal(err)
 			}
@@ -111,6 +112,7 @@ func TestForgedImages(t *testing.T) {
 		"gid 0; allowed is 1000":                        func(m *state.ThreadCredential) { m.Gid.Real = 0 },
 		"group 27; allowed are [1000]":                  func(m *state.ThreadCredential) { m.Group = append(m.Group, 27) },
 		"secure bits 0x4; the spec grants":              func(m *state.ThreadCredential) { m.SecureBits = secbitNoSetuidFixup },
+		"seccomp filter 0 of 0":                         func(m *state.ThreadCredential) { m.SeccompMode, m.SeccompFilters, m.Filter = 2, 1, []uint32{0} },
 		"seccomp mode 2 with 1 filters":                 func(m *state.ThreadCredential) { m.SeccompMode, m.SeccompFilters = 2, 1 },
 		"capability 63; allowed are CAP_CHO":            func(m *state.ThreadCredential) { m.Bounding |= 1 << 63 },
 	} {
@@ -192,32 +194,57 @@ func lastCapabilities(t *testing.T) uint64 {
 // blind has no pre-flight.
 type blind struct{ kernel.Subsystem }
 
-// TestSeccompSincePreflight: a filter that was loaded after the pre-flight is
-// found while the program can still go on.
-func TestSeccompSincePreflight(t *testing.T) {
-	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/filtered.c"})
+// TestSeccompOwn: what a program has loaded itself comes back on top of what the
+// spec loads, in each of its threads, several times.
+func TestSeccompOwn(t *testing.T) {
+	for name, p := range map[string]kerneltest.Program{
+		"alone":               {},
+		"above the spec's":    {Filtered: true},
+		"in a user namespace": {UserNamespace: true, Filtered: true},
+		"as a user":           {UID: 1000, GID: 1000, Filtered: true, Allowed: &kerneltest.Allowed{UID: 1000, GID: 1000, Groups: []uint32{1000}, Bounding: lastCapabilities(t)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p.Source, p.Generations, p.LeaveRunning = "testdata/filtered.c", 3, true
+			kerneltest.RoundTrip(t, p, all...)
+		})
+	}
+}
+
+// TestSeccompMoved: so it does in a move with rounds ahead, and in one that leaves
+// memory behind.
+func TestSeccompMoved(t *testing.T) {
+	for _, s := range []control.Strategy{control.PreCopy, control.PostCopy} {
+		c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/filtered.c", Filtered: true})
+		n, _, err := c.Move(s, all...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.Verify()
+	}
+}
+
+// TestSeccompMissing: a program with fewer filters than the spec loads is found
+// before anything is stopped, and after that while it can still go on.
+func TestSeccompMissing(t *testing.T) {
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/credentials.c", Args: []string{"user"}, SeccompFilters: 1})
+	_, err := c.Export(true, all...)
+	if err == nil || !strings.Contains(err.Error(), "0 seccomp filters: the spec loads 1") || !strings.Contains(err.Error(), fmt.Sprintf("pid %d", c.Pid)) {
+		t.Fatalf("error is %v", err)
+	}
 	list := slices.Clone(all)
 	list[3] = func(env target.Env) kernel.Subsystem { return blind{New(env)} }
-	_, err := c.Export(false, list...)
-	if err == nil || !strings.Contains(err.Error(), "1 seccomp filters: the spec loads 0") {
+	if _, err := c.Export(false, list...); err == nil || !strings.Contains(err.Error(), "0 seccomp filters: the spec loads 1") {
 		t.Fatalf("error is %v", err)
 	}
 	c.Verify()
 }
 
-// TestSeccompRefused: filters that a program loads by itself are found before
-// anything is stopped.
-func TestSeccompRefused(t *testing.T) {
-	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/filtered.c"})
-	_, err := c.Export(true, all...)
-	if err == nil || !strings.Contains(err.Error(), "1 seccomp filters: the spec loads 0") || !strings.Contains(err.Error(), fmt.Sprintf("pid %d", c.Pid)) {
-		t.Fatalf("error is %v", err)
-	}
-	c.Verify()
-	// With a spec that loads one, the program is taken; a frame without it is not.
-	d := kerneltest.Start(t, kerneltest.Program{Source: "testdata/filtered.c", SeccompFilters: 1})
-	_, err = d.Next(all...)
-	if err == nil || !strings.Contains(err.Error(), "ran under seccomp mode 2 with 1 filters, the spec of this request gives mode 0") {
+// TestSeccompOtherSpec: a frame without the filter that the program's spec loaded
+// is not taken.
+func TestSeccompOtherSpec(t *testing.T) {
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/filtered.c", SeccompFilters: 1})
+	_, err := c.Next(all...)
+	if err == nil || !strings.Contains(err.Error(), "ran under seccomp mode 2 with 1 filters of its spec, the spec of this request gives mode 0") {
 		t.Fatalf("error is %v", err)
 	}
 }

@@ -37,8 +37,10 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	var err error
 	switch step.Stage {
 	case record.StageBuild:
-		if err = permit(t, k); err == nil {
-			err = narrow(t, k)
+		for _, step := range []func(*target.Task, *saved) error{permit, narrow, loadCommon} {
+			if err = step(t, k); err != nil {
+				break
+			}
 		}
 	case record.StageSettle:
 		err = settle(t, k)
@@ -72,25 +74,23 @@ func permit(t *target.Task, k *saved) error {
 		if err := b.thread(m); err != nil {
 			return err
 		}
-		if err := sameSeccomp(m, &st); err != nil {
+		if err := k.chain(m); err != nil {
 			return err
+		}
+		if mode, filters := beneath(m); !sameSeccomp(mode, filters, &st) {
+			return fmt.Errorf("thread %d ran under seccomp mode %d with %d filters of its spec, the spec of this request gives mode %d with %d: restore with the spec it was started with",
+				m.Tid, mode, filters, st.Seccomp, st.SeccompFilters)
 		}
 	}
 	return nil
 }
 
-// sameSeccomp: a frame has the filters of the spec, and the image none of its
-// own, so both must have been started from equal specs in this respect.
-func sameSeccomp(m *state.ThreadCredential, frame *procfs.Status) error {
-	filters := frame.SeccompFilters
-	if filters < 0 || int(m.SeccompMode) != procfs.SeccompFilter {
-		filters = int(m.SeccompFilters) // not shown before Linux 5.9
+// sameSeccomp compares a task's mode and number of filters.
+func sameSeccomp(mode, filters int, st *procfs.Status) bool {
+	if st.SeccompFilters >= 0 && mode == procfs.SeccompFilter && st.SeccompFilters != filters {
+		return false // not shown before Linux 5.9
 	}
-	if int(m.SeccompMode) != frame.Seccomp || int(m.SeccompFilters) != filters {
-		return fmt.Errorf("thread %d ran under seccomp mode %d with %d filters, the spec of this request gives mode %d with %d: restore with the spec it was started with",
-			m.Tid, m.SeccompMode, m.SeccompFilters, frame.Seccomp, filters)
-	}
-	return nil
+	return st.Seccomp == mode
 }
 
 func (s *Subsystem) receive(in *record.Record) error {
@@ -110,6 +110,8 @@ func (s *Subsystem) receive(in *record.Record) error {
 		err = k.setProcess(in.Payload)
 	case KindThreads:
 		err = k.addThreads(in.Payload)
+	case KindFilter:
+		err = k.addFilter(in.Entity, in.Payload)
 	default:
 		err = fmt.Errorf("%w: this version knows no such kind", errImage)
 	}
@@ -184,5 +186,5 @@ func valid(m *state.ThreadCredential) error {
 			return bad("-1 as an id")
 		}
 	}
-	return nil
+	return validSeccomp(m)
 }

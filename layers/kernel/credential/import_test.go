@@ -4,6 +4,7 @@ package credential
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,6 +42,9 @@ func TestHostileThreads(t *testing.T) {
 		"-1 as an id":                      func(m *state.ThreadCredential) { m.Uid.Saved = ^uint32(0) },
 		"thread 1: -1 as an id":            func(m *state.ThreadCredential) { m.Group = []uint32{1, ^uint32(0)} },
 		"not permitted: capability 63":     func(m *state.ThreadCredential) { m.Effective = 1 << 63 },
+		"seccomp mode 3":                   func(m *state.ThreadCredential) { m.SeccompMode = 3 },
+		"filters in seccomp mode 1":        func(m *state.ThreadCredential) { m.SeccompMode, m.Filter = 1, []uint32{0} },
+		"1 seccomp filters, 2 of them":     func(m *state.ThreadCredential) { m.SeccompMode, m.SeccompFilters, m.Filter = 2, 1, []uint32{0, 0} },
 		"not permitted: CAP_CHECKPOINT_RE": func(m *state.ThreadCredential) { m.Effective = 1 << 40 },
 	} {
 		bad := ordinary()
@@ -53,6 +57,41 @@ func TestHostileThreads(t *testing.T) {
 		if !errors.Is(err, errImage) || !strings.Contains(err.Error(), what) {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+}
+
+// TestHostileFilters: programs that the kernel would not take, or that hang on a
+// listener.
+func TestHostileFilters(t *testing.T) {
+	notify := []byte{unix.BPF_RET, 0, 0, 0, 0, 0, 0xc0, 0x7f}
+	loaded := append([]byte{unix.BPF_LD | unix.BPF_IMM, 0, 0, 0, 0, 0, 0xc0, 0x7f}, unix.BPF_RET|unix.BPF_A, 0, 0, 0, 0, 0, 0, 0)
+	allow := []byte{unix.BPF_RET, 0, 0, 0, 0, 0, 0xff, 0x7f}
+	for _, code := range [][]byte{nil, allow[:7], make([]byte, 8*4097), notify, append(slices.Clone(allow), notify...), loaded} {
+		if err := (&saved{}).addFilter(0, pack(t, &state.SeccompFilter{Code: code})); !errors.Is(err, errImage) {
+			t.Errorf("%x: %v", code, err)
+		}
+	}
+	k := &saved{}
+	if err := k.addFilter(0, pack(t, &state.SeccompFilter{Code: allow})); err != nil {
+		t.Error(err)
+	}
+	if err := k.addFilter(0, pack(t, &state.SeccompFilter{Code: allow})); !errors.Is(err, errImage) {
+		t.Error("the same number twice:", err)
+	}
+	big := make([]byte, 8*4096)
+	for n := range uint64(20) {
+		if err := k.addFilter(1+n, pack(t, &state.SeccompFilter{Code: big})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, chain := range [][]uint32{{21}, {1, 2, 3, 4, 5, 6, 7, 8, 9}} {
+		if err := k.chain(&state.ThreadCredential{Filter: chain}); !errors.Is(err, errImage) {
+			t.Errorf("%v: %v", chain, err)
+		}
+	}
+	k.filterBytes = maxFilterBytes
+	if err := k.addFilter(21, pack(t, &state.SeccompFilter{Code: allow})); !errors.Is(err, errImage) {
+		t.Error("too much:", err)
 	}
 }
 
@@ -94,6 +133,10 @@ func TestBounds(t *testing.T) {
 	inheritable := func(m *state.ThreadCredential) { m.Inheritable = setgid }
 	bits := func(m *state.ThreadCredential) { m.SecureBits = 1 }
 	keep := func(m *state.ThreadCredential) { m.SecureBits = secbitKeepCaps }
+	filter := func(m *state.ThreadCredential) {
+		m.Filter = []uint32{0}
+		m.Uid = &state.Ids{Real: 5, Effective: 5, Saved: 5, FileSystem: 5}
+	}
 	left := func(m *state.ThreadCredential) {}
 	for _, c := range []struct {
 		name   string
@@ -119,6 +162,9 @@ func TestBounds(t *testing.T) {
 		{"inheritable without it", target.Allowed{Bounding: setgid, NoNewPrivileges: true}, inheritable, false},
 		{"secure bits", target.Allowed{UID: 0}, bits, false},
 		{"secure bits with CAP_SETPCAP", target.Allowed{Effective: setpcap}, bits, true},
+		{"filters that deceive programs of others", target.Allowed{UID: 5}, filter, false},
+		{"filters with no_new_privs", target.Allowed{UID: 5, NoNewPrivileges: true}, filter, true},
+		{"filters with CAP_SYS_ADMIN", target.Allowed{UID: 5, Effective: 1 << unix.CAP_SYS_ADMIN}, filter, true},
 		{"keep_caps is everybody's", target.Allowed{}, keep, true},
 	} {
 		b := newBounds(c.spec)
@@ -147,7 +193,7 @@ func TestCompare(t *testing.T) {
 		"the permitted set": func(s *procfs.Status) { s.Cap.Permitted |= 1 << 21 },
 		"the ambient set":   func(s *procfs.Status) { s.Cap.Ambient = 1 },
 		"no_new_privs":      func(s *procfs.Status) { s.NoNewPrivs = false },
-		"seccomp mode":      func(s *procfs.Status) { s.Seccomp = procfs.SeccompFilter },
+		"seccomp is mode 2": func(s *procfs.Status) { s.Seccomp = procfs.SeccompFilter },
 	} {
 		st := good
 		change(&st)
@@ -161,7 +207,7 @@ func TestSeccompRefusal(t *testing.T) {
 	for _, c := range []struct {
 		mode, filters, spec int
 		refused             bool
-	}{{0, 0, 0, false}, {2, 1, 1, false}, {2, 2, 1, true}, {2, 1, 0, true}, {0, 0, 1, true}, {1, 0, 0, true}, {2, -1, 1, false}, {2, -1, 0, true}, {0, -1, 1, true}} {
+	}{{0, 0, 0, false}, {2, 1, 1, false}, {2, 2, 1, false}, {2, 1, 0, false}, {0, 0, 1, true}, {1, 0, 0, false}, {2, -1, 1, false}, {0, -1, 1, true}} {
 		what, _ := seccompRefusal(&procfs.Status{Seccomp: c.mode, SeccompFilters: c.filters}, c.spec)
 		if (what != "") != c.refused {
 			t.Errorf("%+v: %q", c, what)
@@ -174,6 +220,7 @@ func TestSeccompRefusal(t *testing.T) {
 func FuzzReceive(f *testing.F) {
 	f.Add(uint32(KindThreads), pack(f, &state.ThreadCredentials{Thread: []*state.ThreadCredential{ordinary()}}))
 	f.Add(uint32(KindProcess), pack(f, &state.ProcessLimits{Limit: make([]*state.ResourceLimit, 0), Dumpable: 1}))
+	f.Add(uint32(KindFilter), pack(f, &state.SeccompFilter{Code: []byte{6, 0, 0, 0, 0, 0, 0xff, 0x7f}, Log: true}))
 	f.Fuzz(func(t *testing.T, kind uint32, payload []byte) {
 		s := New(target.Env{})
 		if s.receive(&record.Record{Header: record.Header{Subsystem: Name, Process: 1, Kind: kind}, Payload: payload}) != nil {

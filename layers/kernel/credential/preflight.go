@@ -62,10 +62,6 @@ func seccompRefusal(st *procfs.Status, spec int) (what, why string) {
 		}
 	}
 	switch {
-	case st.Seccomp == procfs.SeccompStrict:
-		return "seccomp in strict mode", "it cannot be left again, so a restore cannot build the thread"
-	case filters > spec:
-		return fmt.Sprintf("%d seccomp filters", filters), fmt.Sprintf("the spec loads %d; those that the application added are not carried", spec)
 	case filters < spec:
 		return fmt.Sprintf("%d seccomp filters", filters), fmt.Sprintf("the spec loads %d, and a restored thread would have them all", spec)
 	}

@@ -43,13 +43,18 @@ func settle(t *target.Task, k *saved) error {
 	if err != nil {
 		return err
 	}
-	seen := map[int32]bool{}
+	seen, loaded, all := map[int32]bool{}, map[uint32]uint64{}, len(k.common())
 	for i, m := range k.threads {
 		th := t.Threads[int(m.Tid)]
 		if th == nil || seen[m.Tid] {
 			return fmt.Errorf("%w: credentials of thread %d, which does not exist or has some already", errImage, m.Tid)
 		}
 		seen[m.Tid] = true
+		own, err := k.loads(m.Filter[all:], loaded, t.PutLater)
+		if err != nil {
+			return err
+		}
+		t.Later(th, own, tracer.Check)
 		nnp := m.NoNewPrivileges || t.Allowed().NoNewPrivileges
 		t.Later(th, changes(m, &now, at+uint64(offsets[i]), nnp), checkChanges)
 		t.Later(th, []tracer.Call{tracer.Prctl(unix.PR_GET_SECUREBITS)}, func(calls []tracer.Call) error {
@@ -146,6 +151,9 @@ func changes(m *state.ThreadCredential, now *procfs.Status, at uint64, nnp bool)
 		tracer.Syscall(unix.SYS_CAPSET, at+setHeader, at+setLast))
 	if nnp {
 		calls = append(calls, tracer.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+	}
+	if int(m.SeccompMode) == procfs.SeccompStrict {
+		calls = append(calls, tracer.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_STRICT))
 	}
 	return calls
 }

@@ -84,7 +84,10 @@ func compare(m *state.ThreadCredential, st *procfs.Status, uids, gids []procfs.I
 	if (m.NoNewPrivileges || nnp) && !st.NoNewPrivs {
 		return differs("no_new_privs", false, true)
 	}
-	return sameSeccomp(m, st)
+	if !sameSeccomp(int(m.SeccompMode), int(m.SeccompFilters), st) {
+		return differs("seccomp", fmt.Sprintf("mode %d with %d filters", st.Seccomp, st.SeccompFilters), fmt.Sprintf("mode %d with %d", m.SeccompMode, m.SeccompFilters))
+	}
+	return nil
 }
 
 // outer translates ids of the container's user namespace. One that is not
