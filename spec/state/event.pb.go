@@ -372,6 +372,80 @@ func (x *PollTarget) GetProcess() uint32 {
 	return 0
 }
 
+// EventProcess is a pidfd (kind 5).
+type EventProcess struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With O_EXCL for PIDFD_THREAD.
+	Flags uint32 `protobuf:"varint,1,opt,name=flags,proto3" json:"flags,omitempty"`
+	// The process as the container numbers it; 0 if it has ended and somebody has
+	// waited for it.
+	Pid uint32 `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
+	// Of one that has ended: a number from 1, which descriptors of the same process
+	// have in common, and its status as wait(2) reports it, 0 if that is not known.
+	Ended         uint32 `protobuf:"varint,3,opt,name=ended,proto3" json:"ended,omitempty"`
+	Status        uint32 `protobuf:"varint,4,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventProcess) Reset() {
+	*x = EventProcess{}
+	mi := &file_spec_state_event_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventProcess) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventProcess) ProtoMessage() {}
+
+func (x *EventProcess) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_event_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventProcess.ProtoReflect.Descriptor instead.
+func (*EventProcess) Descriptor() ([]byte, []int) {
+	return file_spec_state_event_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *EventProcess) GetFlags() uint32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *EventProcess) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *EventProcess) GetEnded() uint32 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
+func (x *EventProcess) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
 var File_spec_state_event_proto protoreflect.FileDescriptor
 
 const file_spec_state_event_proto_rawDesc = "" +
@@ -402,7 +476,12 @@ const file_spec_state_event_proto_rawDesc = "" +
 	"\vdescription\x18\x02 \x01(\x04R\vdescription\x12\x16\n" +
 	"\x06events\x18\x03 \x01(\rR\x06events\x12\x12\n" +
 	"\x04data\x18\x04 \x01(\x04R\x04data\x12\x18\n" +
-	"\aprocess\x18\x05 \x01(\rR\aprocessB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
+	"\aprocess\x18\x05 \x01(\rR\aprocess\"d\n" +
+	"\fEventProcess\x12\x14\n" +
+	"\x05flags\x18\x01 \x01(\rR\x05flags\x12\x10\n" +
+	"\x03pid\x18\x02 \x01(\rR\x03pid\x12\x14\n" +
+	"\x05ended\x18\x03 \x01(\rR\x05ended\x12\x16\n" +
+	"\x06status\x18\x04 \x01(\rR\x06statusB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
 
 var (
 	file_spec_state_event_proto_rawDescOnce sync.Once
@@ -416,13 +495,14 @@ func file_spec_state_event_proto_rawDescGZIP() []byte {
 	return file_spec_state_event_proto_rawDescData
 }
 
-var file_spec_state_event_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_spec_state_event_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_spec_state_event_proto_goTypes = []any{
 	(*EventCounter)(nil), // 0: mig.state.EventCounter
 	(*EventTimer)(nil),   // 1: mig.state.EventTimer
 	(*EventSignal)(nil),  // 2: mig.state.EventSignal
 	(*EventPoll)(nil),    // 3: mig.state.EventPoll
 	(*PollTarget)(nil),   // 4: mig.state.PollTarget
+	(*EventProcess)(nil), // 5: mig.state.EventProcess
 }
 var file_spec_state_event_proto_depIdxs = []int32{
 	4, // 0: mig.state.EventPoll.target:type_name -> mig.state.PollTarget
@@ -444,7 +524,7 @@ func file_spec_state_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_event_proto_rawDesc), len(file_spec_state_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -291,6 +291,9 @@ type Node struct {
 	// Of a dead one: its status as wait(2) will report it, and its name.
 	ExitStatus int32  `protobuf:"varint,8,opt,name=exit_status,json=exitStatus,proto3" json:"exit_status,omitempty"`
 	Comm       []byte `protobuf:"bytes,9,opt,name=comm,proto3" json:"comm,omitempty"`
+	// And whose it was, as the container numbers users.
+	Uid uint32 `protobuf:"varint,20,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid uint32 `protobuf:"varint,21,opt,name=gid,proto3" json:"gid,omitempty"`
 	// It has no controlling terminal, though its session has one.
 	NoTerminal bool `protobuf:"varint,10,opt,name=no_terminal,json=noTerminal,proto3" json:"no_terminal,omitempty"`
 	// Of a living one: it is stopped by job control (state T), and its parent has
@@ -399,6 +402,20 @@ func (x *Node) GetComm() []byte {
 		return x.Comm
 	}
 	return nil
+}
+
+func (x *Node) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Node) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
 }
 
 func (x *Node) GetNoTerminal() bool {
@@ -823,7 +840,7 @@ const file_spec_state_task_proto_rawDesc = "" +
 	"\x04rows\x18\x05 \x01(\rR\x04rows\x12\x18\n" +
 	"\acolumns\x18\x06 \x01(\rR\acolumns\x12\x14\n" +
 	"\x05width\x18\a \x01(\rR\x05width\x12\x16\n" +
-	"\x06height\x18\b \x01(\rR\x06height\"\xa7\x03\n" +
+	"\x06height\x18\b \x01(\rR\x06height\"\xcb\x03\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x16\n" +
@@ -835,7 +852,9 @@ const file_spec_state_task_proto_rawDesc = "" +
 	"\x0fchild_subreaper\x18\a \x01(\bR\x0echildSubreaper\x12\x1f\n" +
 	"\vexit_status\x18\b \x01(\x05R\n" +
 	"exitStatus\x12\x12\n" +
-	"\x04comm\x18\t \x01(\fR\x04comm\x12\x1f\n" +
+	"\x04comm\x18\t \x01(\fR\x04comm\x12\x10\n" +
+	"\x03uid\x18\x14 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x15 \x01(\rR\x03gid\x12\x1f\n" +
 	"\vno_terminal\x18\n" +
 	" \x01(\bR\n" +
 	"noTerminal\x12\x18\n" +

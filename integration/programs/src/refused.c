@@ -57,16 +57,3 @@ REFUSED(refused_inotify, ANYONE, "inotify", "files that the program watches")
 	CHECK(mkdir("/tmp/watched", 0700) == 0);
 	CHECK(read(fd, event, sizeof event) > 0);
 }
-
-REFUSED(refused_pidfd, ANYONE, "pidfd", "a descriptor of a process")
-{
-	pid_t child = SYS(fork());
-	if (child == 0)
-		for (;;)
-			pause();
-	int fd = SYS(syscall(SYS_pidfd_open, child, 0));
-	ready();
-	CHECK(syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0);
-	int status;
-	CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
-}

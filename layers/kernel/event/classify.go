@@ -23,13 +23,13 @@ func (r *refusal) Error() string { return r.what + ": " + r.why }
 var unsupported = map[procfs.FDKind]refusal{
 	procfs.FDInotify:  {"inotify instance", "the files it watches cannot be found by what the kernel shows; not carried by this version", "close it before the checkpoint"},
 	procfs.FDFanotify: {"fanotify group", "events that wait for an answer cannot be moved", "stop the program that listens"},
-	procfs.FDPidfd:    {"pidfd", "not carried by this version", "close it before the checkpoint"},
 }
 
 // classify turns a descriptor into its record, or into a *refusal. It looks at
 // nothing but the descriptor, so the pre-flight and the export say the same.
+// init is the container's first process.
 // The targets of an epoll instance are found by the export (see watched).
-func classify(d *target.Descriptor) (kind uint32, msg proto.Message, err error) {
+func classify(d *target.Descriptor, init int) (kind uint32, msg proto.Message, err error) {
 	flags := uint32(d.Flags & eventFlags)
 	if r, ok := unsupported[d.Link.Kind]; ok {
 		return 0, nil, &r
@@ -46,6 +46,9 @@ func classify(d *target.Descriptor) (kind uint32, msg proto.Message, err error) 
 		return KindTimer, msg, err
 	case d.Link.Kind == procfs.FDSignalfd && d.Info.Signalfd != nil:
 		return KindSignal, &state.EventSignal{Flags: flags, Mask: *d.Info.Signalfd}, nil
+	case d.Link.Kind == procfs.FDPidfd && d.Info.Pidfd != nil:
+		msg, err := process(d.Info.Pidfd, uint32(d.Flags&processFlags), init)
+		return KindProcess, msg, err
 	case d.Link.Kind == procfs.FDEpoll:
 		return KindPoll, &state.EventPoll{Flags: flags}, nil
 	}

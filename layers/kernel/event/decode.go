@@ -54,16 +54,26 @@ func decode(r *record.Record) (proto.Message, error) {
 			return nil, err
 		}
 		return msg, checkPoll(msg)
+	case KindProcess:
+		msg := &state.EventProcess{}
+		if err := unmarshalFlags(r, msg, &msg.Flags, processFlags); err != nil {
+			return nil, err
+		}
+		return msg, checkProcess(msg)
 	}
 	return nil, fmt.Errorf("kind %d is not known", r.Kind)
 }
 
 func unmarshal(r *record.Record, msg proto.Message, flags *uint32) error {
+	return unmarshalFlags(r, msg, flags, eventFlags)
+}
+
+func unmarshalFlags(r *record.Record, msg proto.Message, flags *uint32, known uint32) error {
 	if err := proto.Unmarshal(r.Payload, msg); err != nil {
 		return err
 	}
-	if *flags&^eventFlags != 0 || *flags&unix.O_ACCMODE == unix.O_ACCMODE {
-		return fmt.Errorf("flags %#o: only %#o may be set", *flags, eventFlags)
+	if *flags&^known != 0 || *flags&unix.O_ACCMODE == unix.O_ACCMODE {
+		return fmt.Errorf("flags %#o: only %#o may be set", *flags, known)
 	}
 	return nil
 }

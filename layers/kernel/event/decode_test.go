@@ -36,6 +36,11 @@ func TestHostileRecordsAreRefused(t *testing.T) {
 		"number":             encode(t, KindPoll, 1, &state.EventPoll{Target: []*state.PollTarget{{Fd: maxFD, Description: 1}}}),
 		"target 0":           encode(t, KindPoll, 1, &state.EventPoll{Target: []*state.PollTarget{{Fd: 1}}}),
 		"registration twice": encode(t, KindPoll, 1, &state.EventPoll{Target: []*state.PollTarget{good, good}}),
+		"no process":         encode(t, KindProcess, 1, &state.EventProcess{}),
+		"process and ended":  encode(t, KindProcess, 1, &state.EventProcess{Pid: 2, Ended: 1}),
+		"too many ended":     encode(t, KindProcess, 1, &state.EventProcess{Ended: maxEnded + 1}),
+		"status":             encode(t, KindProcess, 1, &state.EventProcess{Ended: 1, Status: 1 << 16}),
+		"flags of a pidfd":   encode(t, KindProcess, 1, &state.EventProcess{Pid: 2, Flags: 0o2000}),
 		"unknown kind":       encode(t, 9, 1, &state.EventPoll{}),
 	} {
 		if _, err := decode(r); err == nil {
@@ -55,11 +60,11 @@ func TestClassify(t *testing.T) {
 		d.Info.Timerfd = &procfs.TimerfdInfo{ClockID: clock, SettimeFlags: flags, Value: procfs.Timespec{Sec: left, Nsec: 7}}
 		return d
 	}
-	_, msg, err := classify(timerfd(1, 1, 5))
+	_, msg, err := classify(timerfd(1, 1, 5), 1)
 	if m, ok := msg.(*state.EventTimer); err != nil || !ok || m.Remaining != 5e9+7 || m.Expiry != 0 {
 		t.Errorf("an absolute monotonic timer is carried by what is left of it: %v %v", msg, err)
 	}
-	_, msg, err = classify(timerfd(0, 3, 5))
+	_, msg, err = classify(timerfd(0, 3, 5), 1)
 	if m, ok := msg.(*state.EventTimer); err != nil || !ok || m.Expiry == 0 {
 		t.Errorf("a timer of the calendar is carried by its time: %v %v", msg, err)
 	}
@@ -68,7 +73,7 @@ func TestClassify(t *testing.T) {
 		{Link: procfs.FDLink{Kind: procfs.FDInotify}},
 		{Link: procfs.FDLink{Kind: procfs.FDEventfd}}, // a kernel that shows no counter
 	} {
-		if _, _, err := classify(d); err == nil {
+		if _, _, err := classify(d, 1); err == nil {
 			t.Errorf("%v was accepted", d.Link.Kind)
 		}
 	}
@@ -77,6 +82,7 @@ func TestClassify(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add(uint32(KindTimer), encode(f, KindTimer, 1, &state.EventTimer{Clock: 1, Remaining: 5}).Payload)
 	f.Add(uint32(KindPoll), encode(f, KindPoll, 1, &state.EventPoll{Target: []*state.PollTarget{{Fd: 3, Description: 4}}}).Payload)
+	f.Add(uint32(KindProcess), encode(f, KindProcess, 1, &state.EventProcess{Ended: 1, Status: 256}).Payload)
 	f.Fuzz(func(t *testing.T, kind uint32, payload []byte) {
 		msg, err := decode(&record.Record{Header: record.Header{Kind: kind, Entity: 1}, Payload: payload})
 		if err != nil {
@@ -86,6 +92,10 @@ func FuzzDecode(f *testing.F) {
 		case *state.EventTimer:
 			if !clocks[m.Clock] || m.Remaining > maxTime {
 				t.Fatalf("timer %v", m)
+			}
+		case *state.EventProcess:
+			if (m.Pid == 0) == (m.Ended == 0) || m.Ended > maxEnded {
+				t.Fatalf("pidfd %v", m)
 			}
 		case *state.EventPoll:
 			for _, target := range m.Target {

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package event exports and imports the descriptions that programs wait on:
-// eventfd(2), timerfd_create(2), signalfd(2) and epoll(7). Their state is in
-// /proc/PID/fdinfo; nothing is asked of the process itself.
+// eventfd(2), timerfd_create(2), signalfd(2), epoll(7) and pidfd_open(2). Their
+// state is in /proc/PID/fdinfo; nothing is asked of the process itself.
 //
 // Registrations of an epoll instance come after every descriptor has its final
 // number, timers last of all. A level-triggered registration needs no more
 // state than the kernel shows. An edge-triggered one whose file is ready
 // reports once more after a restore: programs have to expect that of any edge.
 //
-// Not carried, and refused by name: inotify, fanotify, pidfds.
+// A pidfd of a process that is gone leads to a process that was made for it and
+// ended in the same way: see process.go.
+//
+// Not carried, and refused by name: inotify, fanotify.
 //
 // Sources: proc_pid_fdinfo(5); eventfd(2); timerfd_create(2); signalfd(2);
 // epoll(7); fs/eventpoll.c, fs/timerfd.c; kcmp(2).
@@ -40,6 +43,7 @@ const (
 	KindTimer   = 2
 	KindSignal  = 3
 	KindPoll    = 4
+	KindProcess = 5
 )
 
 // Subsystem is one event's waiting descriptions.
@@ -51,11 +55,13 @@ type Subsystem struct {
 	in map[uint64]proto.Message
 	// built names the process in which a description was made.
 	built map[uint64]record.ProcessID
+	// ended numbers the ended processes of pidfds by the inodes of these.
+	ended map[uint64]uint32
 }
 
 // New makes the subsystem for one event.
 func New(env target.Env) *Subsystem {
-	return &Subsystem{env: env, in: map[uint64]proto.Message{}, built: map[uint64]record.ProcessID{}}
+	return &Subsystem{env: env, in: map[uint64]proto.Message{}, built: map[uint64]record.ProcessID{}, ended: map[uint64]uint32{}}
 }
 
 // Name of the subsystem.

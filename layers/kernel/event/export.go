@@ -51,12 +51,17 @@ func (s *Subsystem) export(ctx context.Context, p *target.Process, d *target.Des
 			return err
 		}
 	}
-	kind, msg, err := classify(d)
+	kind, msg, err := classify(d, s.env.Source.Init)
 	if err != nil {
 		return err
 	}
 	if poll, ok := msg.(*state.EventPoll); ok {
 		if err := s.targets(p, d, poll); err != nil {
+			return err
+		}
+	}
+	if m, ok := msg.(*state.EventProcess); ok && m.Pid == 0 {
+		if err := s.describeEnded(p, d, m); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ package event
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -89,13 +90,18 @@ func (s *Subsystem) claim(t *target.Task) {
 }
 
 // build makes all descriptions.
-func (s *Subsystem) build() error {
+func (s *Subsystem) build() (err error) {
+	standIns, err := s.standIn()
+	defer func() { err = errors.Join(err, standIns.end()) }()
+	if err != nil {
+		return err
+	}
 	for _, t := range s.env.Frame.Tasks() {
 		if t.Traced == nil {
 			return fmt.Errorf("process %d: %w", t.ID, target.ErrNotStopped)
 		}
 		s.claim(t)
-		if err := s.buildIn(t); err != nil {
+		if err := s.buildIn(t, standIns); err != nil {
 			return fmt.Errorf("process %d: %w", t.ID, err)
 		}
 	}
@@ -103,11 +109,11 @@ func (s *Subsystem) build() error {
 }
 
 // buildIn makes and places the descriptions that a process is to make.
-func (s *Subsystem) buildIn(t *target.Task) error {
+func (s *Subsystem) buildIn(t *target.Task, standIns standIns) error {
 	for part := range slices.Chunk(s.mine(t.ID), opensPerPlan) {
 		p := t.Plan()
 		for _, desc := range part {
-			fd := open(p, s.in[desc])
+			fd := open(p, s.in[desc], standIns)
 			if err := p.Place(desc, fd); err != nil {
 				return err
 			}
@@ -121,7 +127,7 @@ func (s *Subsystem) buildIn(t *target.Task) error {
 
 // open appends the calls that make a description without what it watches and
 // without a running timer.
-func open(p *target.Plan, msg proto.Message) int {
+func open(p *target.Plan, msg proto.Message, standIns standIns) int {
 	var fd int
 	var flags uint32
 	switch m := msg.(type) {
@@ -146,6 +152,9 @@ func open(p *target.Plan, msg proto.Message) int {
 	case *state.EventPoll:
 		flags = m.Flags
 		fd = p.Open(tracer.Syscall(unix.SYS_EPOLL_CREATE1, 0))
+	case *state.EventProcess:
+		flags = m.Flags
+		fd = p.Open(tracer.Syscall(unix.SYS_PIDFD_OPEN, uint64(standIns.pid(m)), uint64(m.Flags&threadFlag)))
 	}
 	p.Call(tracer.Syscall(unix.SYS_FCNTL, uint64(fd), unix.F_SETFL, uint64(flags&target.StatusFlags)))
 	return fd

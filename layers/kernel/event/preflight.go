@@ -32,7 +32,7 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 			if d.Owner() != target.OwnerEvent {
 				continue
 			}
-			_, _, err := classify(d)
+			_, _, err := classify(d, s.env.Source.Init)
 			var r *refusal
 			if errors.As(err, &r) {
 				out = append(out, record.Finding{Pid: pid, FD: d.FD, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy})

@@ -57,6 +57,7 @@ type Frame struct {
 	growing sync.Mutex
 	later   func(id record.ProcessID) error
 	forked  func(parent, child *Task)
+	freePid int // the last one that ForkFree found
 	// objects are the files whose content travels, by their ids.
 	objects map[uint64]*Object
 	// segments are the sizes of the System V shared memory that was made.

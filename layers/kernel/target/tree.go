@@ -74,6 +74,35 @@ func (t *Task) Fork(b Birth) (*Task, error) {
 	return child, child.closeKept(t)
 }
 
+// freeTries bounds how many numbers ForkFree tries.
+const freeTries = 4096
+
+// ForkFree is Fork for a process that is not one of the image's and is ended
+// before its threads are made: it gets a number that is free now, and its end
+// is told nobody.
+func (t *Task) ForkFree() (*Task, error) {
+	t.frame.mu.Lock()
+	pid := t.frame.freePid
+	t.frame.mu.Unlock()
+	for range freeTries {
+		if pid++; pid < firstFree {
+			pid = firstFree
+		}
+		child, err := t.Fork(Birth{Pid: pid})
+		if errors.Is(err, unix.EEXIST) {
+			continue
+		}
+		t.frame.mu.Lock()
+		t.frame.freePid = pid
+		t.frame.mu.Unlock()
+		return child, err
+	}
+	return nil, fmt.Errorf("no process id from %d on is free", pid-freeTries)
+}
+
+// firstFree is behind the ids that nearly every container has.
+const firstFree = 300
+
 // closeKept closes what the engine keeps open in the maker for a while: nobody
 // would in the copy.
 func (t *Task) closeKept(maker *Task) error {

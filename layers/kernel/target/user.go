@@ -120,6 +120,15 @@ func (p *Plan) AsUser(uid, gid uint32) {
 	p.effective(uid, gid)
 }
 
+// BecomeUser is AsUser for good, with all ids: of a process that is about to end.
+func (p *Plan) BecomeUser(uid, gid uint32) {
+	if a := &p.task.frame.Allowed; !a.AnyUser() {
+		uid, gid = a.UID, a.GID
+	}
+	p.Call(tracer.Syscall(unix.SYS_SETRESGID, uint64(gid), uint64(gid), uint64(gid)))
+	p.Call(tracer.Syscall(unix.SYS_SETRESUID, uint64(uid), uint64(uid), uint64(uid)))
+}
+
 // AsRoot ends AsUser.
 func (p *Plan) AsRoot() {
 	p.Call(tracer.Syscall(unix.SYS_SETRESUID, keepID, 0, keepID))

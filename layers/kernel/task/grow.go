@@ -176,6 +176,7 @@ func (g *grower) do(s step) error {
 func (g *grower) end(t *target.Task, n *state.Node, parent int) error {
 	p := t.Plan()
 	p.Call(tracer.Prctl(unix.PR_SET_NAME, p.PutString(string(n.Comm))))
+	p.BecomeUser(n.Uid, n.Gid)
 	if err := p.Run(); err != nil {
 		return err
 	}

@@ -200,7 +200,12 @@ func zombie(pid int, inside map[int]int) (*state.Node, error) {
 		return nil, err
 	}
 	n.ExitStatus, n.Comm = int32(stat.ExitCode), []byte(stat.Comm)
-	return n, nil
+	st, err := proc.Status()
+	if err != nil {
+		return nil, err
+	}
+	n.Uid, n.Gid, err = target.Owner(proc, &unix.Stat_t{Uid: uint32(st.UID.Real), Gid: uint32(st.GID.Real)})
+	return n, err
 }
 
 // sortNodes puts parents before their children, and the init first.

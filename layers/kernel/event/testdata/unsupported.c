@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// usage: unsupported inotify|pidfd|fanotify
+// usage: unsupported inotify|fanotify
 #define _GNU_SOURCE
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
-#include <sys/syscall.h>
 #include "kerneltest.h"
 
 static void verify(void) {}
@@ -13,7 +12,6 @@ int main(int argc, char **argv) {
   MUST(argc == 2);
   switch (argv[1][0]) {
   case 'i': MUST(inotify_init() == 3); break;
-  case 'p': MUST(syscall(SYS_pidfd_open, getpid(), 0) == 3); break;
   case 'f': MUST(fanotify_init(FAN_CLASS_NOTIF, 0) == 3); break;
   }
   serve(verify);
