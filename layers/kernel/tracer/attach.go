@@ -303,6 +303,7 @@ func (p *Process) inspect() error {
 		return ErrShadowStack
 	}
 	p.NSPid, p.caught, p.ignored = leader.NSTid, leader.Signals.Caught, leader.Signals.Ignored
+	p.seccomp = leader.Seccomp != 0
 	var blocked uint64
 	for _, th := range p.threads {
 		if err := th.load(leader.NSTid == p.Pid); err != nil {

@@ -223,7 +223,7 @@ func (p *Process) makeRoom(c *cursor, out *gather) error {
 func (p *Process) start(c *cursor) error {
 	th := c.Thread
 	mask, request := p.batchMode()
-	if err := th.enter(loopRegisters(th.regs, p.scratch.base, th.slot.calls, c.n+1, th.slot.frame), mask); err != nil {
+	if err := th.enter(p.guardRegisters(loopRegisters(th.regs, p.scratch.base, th.slot.calls, c.n+1, th.slot.frame)), mask); err != nil {
 		return err
 	}
 	return th.resumeWith(request, 0)

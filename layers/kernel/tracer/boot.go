@@ -54,6 +54,11 @@ func (p *Process) ensureScratch() (*Scratch, error) {
 	if err := p.park(th); err != nil {
 		return nil, err
 	}
+	if !p.frame && p.filtered() {
+		if err := p.setGuard(); err != nil {
+			return nil, err
+		}
+	}
 	return s, p.bootErase()
 }
 

@@ -11,26 +11,29 @@ import (
 )
 
 // loopCode makes r12 calls of the array at rbx, then returns by rt_sigreturn
-// from the frame at r13 - 8. Only the registers named change beside those a
-// system call clobbers, and no stack is used.
+// from the frame at r13 - 8. Before each call it looks whether the word at r14 is
+// r15, and returns at once if it is not (guard). Only the registers named change
+// beside those a system call clobbers, and no stack is used.
 //
-//	loop: mov rax,[rbx];    mov rdi,[rbx+8];  mov rsi,[rbx+16]; mov rdx,[rbx+24]
+//	loop: cmp [r14],r15d;   jne back
+//	      mov rax,[rbx];    mov rdi,[rbx+8];  mov rsi,[rbx+16]; mov rdx,[rbx+24]
 //	      mov r10,[rbx+32]; mov r8,[rbx+40];  mov r9,[rbx+48]
 //	      syscall
 //	      mov [rbx+56],rax; add rbx,64;       dec r12;          jnz loop
-//	      mov rsp,r13;      mov eax,15;       syscall
+//	back: mov rsp,r13;      mov eax,15;       syscall
 var loopCode = []byte{
+	0x45, 0x39, 0x3e, 0x75, 0x2a,
 	0x48, 0x8b, 0x03, 0x48, 0x8b, 0x7b, 8, 0x48, 0x8b, 0x73, 16, 0x48, 0x8b, 0x53, 24,
 	0x4c, 0x8b, 0x53, 32, 0x4c, 0x8b, 0x43, 40, 0x4c, 0x8b, 0x4b, 48,
 	0x0f, 0x05,
-	0x48, 0x89, 0x43, 56, 0x48, 0x83, 0xc3, 64, 0x49, 0xff, 0xcc, 0x75, 0xd6,
+	0x48, 0x89, 0x43, 56, 0x48, 0x83, 0xc3, 64, 0x49, 0xff, 0xcc, 0x75, 0xd1,
 	0x4c, 0x89, 0xec, 0xb8, 15, 0, 0, 0, 0x0f, 0x05,
 }
 
 // Offsets in loopCode: behind the system call, and the way back.
 const (
-	loopAfterCall = 29
-	loopWayBack   = 42
+	loopAfterCall = 34
+	loopWayBack   = 47
 )
 
 // stubCode is put at the program's entry point when no gadget exists:
@@ -72,6 +75,7 @@ const plainFlags = 0x202
 // page at base, with the way back through frame.
 func loopRegisters(r amd64.Registers, base, calls uint64, n int, frame uint64) amd64.Registers {
 	r.Rip, r.Rbx, r.R12, r.R13 = base+scratchLoop, calls, uint64(n), frame+8
+	r.R14, r.R15 = base, noGuard
 	r.Eflags, r.OrigRax = plainFlags, amd64.NoSyscall
 	return r
 }

@@ -39,7 +39,9 @@
 // What remains visible after the engine's death: a relative time-out starts
 // anew; a call that does not restart (epoll_wait) may return EINTR if the
 // death falls between the stop and the next instruction of the engine; calls
-// left of the batch are made, under the task's own seccomp filter again.
+// left of the batch are made. They are not in a process with seccomp filters,
+// which apply again then (guard): only a filter that kills for mmap, munmap or
+// rt_sigreturn can still hit it.
 //
 // # Restart
 //

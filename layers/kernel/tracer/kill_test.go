@@ -9,6 +9,7 @@ import (
 	"math/rand"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -31,6 +32,9 @@ func engineLoop(arg string) {
 		}
 		if err == nil {
 			if err = dump(p); err == nil {
+				err = long(p)
+			}
+			if err == nil {
 				err = p.Detach()
 			}
 		}
@@ -39,6 +43,13 @@ func engineLoop(arg string) {
 			os.Exit(3)
 		}
 	}
+}
+
+// long is a batch that is under way while an engine that was killed dies: that
+// takes some hundred microseconds, in which it traces on.
+func long(p *Process) error {
+	calls := slices.Repeat([]Call{Syscall(unix.SYS_GETPPID)}, 5*maxCalls)
+	return p.Run(p.Leader(), calls)
 }
 
 // killEngines lets n engines work on the target and kills each at a random
@@ -136,5 +147,32 @@ func TestKilledEngine(t *testing.T) {
 				t.Errorf("%d mappings stay behind", maps)
 			}
 		})
+	}
+}
+
+// TestKilledEngineOfAFiltered: a program that its filter kills for almost
+// everything that it is made to call lives on as well.
+func TestKilledEngineOfAFiltered(t *testing.T) {
+	total := 500
+	if testing.Short() {
+		total = 100
+	}
+	g := launch(t, "strict", "maps")
+	alive := func() {
+		_, err := g.in.Write([]byte("x"))
+		must(t, err)
+		if s := g.line(); s != "OK" {
+			t.Fatal(s)
+		}
+	}
+	killEnginesOf(t, g, total, alive)
+	alive()
+	time.Sleep(leftoverAge)
+	p := attach(t, newTracer(t), g.pid)
+	must(t, dump(p))
+	must(t, p.Detach())
+	alive()
+	if maps, err := readMaps(g.pid); err != nil || slices.ContainsFunc(maps, func(m mapping) bool { return m.Shared || m.Start%holeStep == holeMark }) {
+		t.Errorf("mappings stay behind: %v %v", maps, err)
 	}
 }

@@ -86,6 +86,7 @@ func (p *Process) withdraw(note func(error)) {
 		}
 	}
 	if p.stuck() {
+		p.dropGuard()
 		// It finds its way back by itself, but through the scratch area,
 		// which therefore stays: a leftover for our successor to clear.
 		note(fmt.Errorf("%w: a remote call does not return, the scratch area stays mapped", ErrScratch))
@@ -153,6 +154,7 @@ func (p *Process) abandon() { _ = p.leave() }
 func (p *Process) live() []*Thread { return append([]*Thread(nil), p.threads...) }
 
 func (p *Process) forget() {
+	p.dropGuard()
 	p.closed, p.threads = true, nil
 	delete(p.Tracer.procs, p)
 	p.pidns.close()

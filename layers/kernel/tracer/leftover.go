@@ -47,7 +47,8 @@ func (p *Process) findLeftovers() error {
 		}
 		l := leftover{Range: Range{m.Start, m.End}, code: Range{m.Start, m.End}, stamp: leUint64(head[scratchStamp:])}
 		for _, d := range maps[i+1:] {
-			if d.Start != l.End || !d.Write || d.Inode != 0 || d.End-l.Start > scratchMaxLen {
+			// Shared with a file number of its own: the page of a guard.
+			if d.Start != l.End || !d.Write || d.Inode != 0 && !(d.Shared && d.len() == pageSize) || d.End-l.Start > scratchMaxLen {
 				break
 			}
 			l.End = d.End

@@ -71,6 +71,9 @@ type Process struct {
 	boot           boot
 	scratch        *Scratch
 	leftovers      []leftover
+	// seccomp: the leader is under a filter or in strict mode.
+	seccomp bool
+	guard   *guard // for threads under filters
 }
 
 // Thread is one stopped thread of a Process.

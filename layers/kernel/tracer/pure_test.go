@@ -231,6 +231,9 @@ func TestLoopOffsets(t *testing.T) {
 	if disp := int8(loopCode[loopWayBack-1]); loopWayBack+int(disp) != 0 {
 		t.Fatal("jnz does not lead to the start")
 	}
+	if disp := int(loopCode[4]); disp+5 != loopWayBack || string(codePage(0)[:4]) != string(binary.LittleEndian.AppendUint32(nil, uint32(noGuard))) {
+		t.Fatal("the look at the guard")
+	}
 	if string(stubCode[stubRestorer:]) != string(gadgetRestorers[1]) || scratchLoop+len(loopCode) > scratchStub {
 		t.Fatal("stubCode")
 	}

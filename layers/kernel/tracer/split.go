@@ -71,7 +71,7 @@ func (p *Process) startSplit(th *Thread, first, rest []Call) (*split, error) {
 		th.prepared = false
 		return nil, err
 	}
-	mask, request := p.batchMode()
+	mask, request := p.batchMode() // and no guard: the rest is to be made whatever happens
 	if err := th.enter(loopRegisters(th.regs, p.scratch.base, th.slot.calls, n, th.slot.frame), mask); err != nil {
 		return nil, err
 	}

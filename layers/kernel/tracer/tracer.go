@@ -23,6 +23,7 @@ type Tracer struct {
 	procs      map[*Process]struct{} // owned by the tracer's thread
 	undertaker undertaker
 	late       []lateThread // likewise: threads to detach when they stop
+	robust     robustList   // likewise
 }
 
 type task struct {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A seccomp filter kills the process for anything but read, write, exit,
-// rt_sigreturn.
+// rt_sigreturn. With an argument it allows mmap and munmap, too.
 #include <stddef.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -8,10 +8,12 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-int main(void) {
+int main(int argc, char **argv) {
+	(void)argv;
 #define OK(nr) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
 	struct sock_filter f[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		OK(argc > 1 ? SYS_mmap : SYS_read), OK(argc > 1 ? SYS_munmap : SYS_read),
 		OK(SYS_read), OK(SYS_write), OK(SYS_exit_group), OK(SYS_rt_sigreturn),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
 	};
