@@ -11,7 +11,9 @@ DESTDIR ?=
 # runc_nocriu keeps libcontainer's CRIU code out of the build, seccomp puts
 # the filters in, netgo and osusergo make a static binary honest.
 TAGS    := runc_nocriu,seccomp,netgo,osusergo
-LDFLAGS := -s -w -extldflags -static
+# The shim and its engine are of one build if their sources are.
+BUILD   := $(shell find cmd layers runtime shim spec go.mod go.sum -type f ! -name '*_test.go' ! -path '*/testdata/*' | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-16)
+LDFLAGS := -s -w -extldflags -static -X github.com/io-mig/mig/layers/request/enginepipe.Build=$(BUILD)
 export GOFLAGS := -buildvcs=false $(GOFLAGS)
 export CGO_ENABLED := 1
 

@@ -26,6 +26,8 @@ type fakeMigrator struct {
 	closed     int
 }
 
+func (m *fakeMigrator) Open() error { return nil }
+
 func (m *fakeMigrator) Checkpoint(_ context.Context, r CheckpointRequest) error {
 	return m.checkpoint(r)
 }

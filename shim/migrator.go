@@ -19,6 +19,9 @@ import (
 // deletes the task and starts no exec session in it. A client may kill it at
 // any moment, and it may exit.
 type Migrator interface {
+	// Open is called when the server starts. An error is logged: containers run
+	// without it, and a checkpoint or a restore may fail later for the same reason.
+	Open() error
 	// Checkpoint writes the task's image. On an error the task is as it was
 	// before: running or paused. With r.Exit its processes are killed after
 	// the image is complete and safe; the service sees their exit by itself.

@@ -48,6 +48,11 @@ func serve(f bootstrap.Flags, m Migrator) error {
 	if err != nil {
 		return fmt.Errorf("ttrpc server: %w", err)
 	}
+	if m != nil {
+		if err := m.Open(); err != nil {
+			slog.Warn("there will be no checkpoints or restores", "error", err)
+		}
+	}
 	ended := make(chan struct{})
 	var once sync.Once
 	end := func() { once.Do(func() { close(ended) }) }

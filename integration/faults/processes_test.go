@@ -3,7 +3,6 @@
 package faults
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -43,14 +42,14 @@ func pidOf(file string) int {
 }
 
 // engineOf finds the engine process that a shim has started, 0 if it has none
-// now: a child of one of its threads whose second argument says so.
+// now: a child of one of its threads that runs that program.
 func engineOf(shim int) int {
 	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", shim))
 	for _, list := range lists {
 		children, _ := os.ReadFile(list)
 		for child := range strings.FieldsSeq(string(children)) {
 			cmdline, _ := os.ReadFile("/proc/" + child + "/cmdline")
-			if args := bytes.Split(cmdline, []byte{0}); len(args) > 1 && string(args[1]) == "engine" {
+			if program, _, _ := strings.Cut(string(cmdline), "\x00"); filepath.Base(program) == "mig-engine" {
 				pid, _ := strconv.Atoi(child)
 				return pid
 			}

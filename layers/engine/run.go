@@ -22,6 +22,9 @@ import (
 // Main is the engine process: it serves one job on descriptor enginepipe.FD
 // and returns the process's exit status.
 func Main() int {
+	// It was run by the number of a descriptor, which says nothing to people. Where
+	// that fails it keeps that name.
+	_ = os.WriteFile("/proc/self/comm", []byte(programName), 0)
 	// A batch of remote calls must not be held up by our own collector, and the
 	// engine lives for one event only.
 	debug.SetGCPercent(gcPercent)
@@ -34,6 +37,9 @@ func Main() int {
 	}
 	return 0
 }
+
+// programName is shown by ps(1).
+const programName = "mig-engine"
 
 const (
 	// gcPercent lets a small event end before the first collection.

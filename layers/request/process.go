@@ -22,8 +22,10 @@ import (
 
 // ProcessEngine runs each job in a process of its own, so that ptrace stops and
 // the supervisor's reaping do not mix, and a crash of the engine is none of the
-// supervisor. Its zero value starts "/proc/self/exe engine".
+// supervisor. It needs a Program or an Argv.
 type ProcessEngine struct {
+	// Program is run where there is no Argv. It stays the caller's.
+	Program *Program
 	// Argv of the engine process; Argv[0] is also the file that is run.
 	Argv []string
 	// Env of the engine process; nil means a PATH and nothing else.
@@ -90,7 +92,7 @@ func (p *ProcessEngine) launch(logName string) (*process, error) {
 	if err != nil {
 		conn.Close()
 		out.Close()
-		return nil, fmt.Errorf("start the engine %q: %w", cmd.Path, err)
+		return nil, fmt.Errorf("start the engine %s: %w", cmd.Args[0], err)
 	}
 	r := &process{
 		cmd: cmd, release: release, conn: conn, out: out, grace: p.Grace, progress: make(chan job.Progress, 1),
@@ -105,7 +107,7 @@ func (p *ProcessEngine) launch(logName string) (*process, error) {
 // begin sends the job and supervises it from then on. After an error the
 // process is gone.
 func (r *process) begin(ctx context.Context, j *job.Job, files []*os.File) error {
-	if err := r.conn.Send(enginepipe.Message{Job: j}, sendTimeout, files...); err != nil {
+	if err := r.conn.Send(enginepipe.Message{Job: j, Build: enginepipe.Build}, sendTimeout, files...); err != nil {
 		return errors.Join(fmt.Errorf("send the job to the engine: %w", err), r.discard(ctx))
 	}
 	go r.supervise(ctx)
@@ -136,11 +138,7 @@ func (p *ProcessEngine) spawn(cmd *exec.Cmd) (release func(), err error) {
 }
 
 func (p *ProcessEngine) command(theirs *os.File, out *output) *exec.Cmd {
-	argv := p.Argv
-	if len(argv) == 0 {
-		argv = []string{"/proc/self/exe", "engine"}
-	}
-	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd := p.program()
 	cmd.Env = p.Env
 	if cmd.Env == nil {
 		cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -154,6 +152,14 @@ func (p *ProcessEngine) command(theirs *os.File, out *output) *exec.Cmd {
 	// no time to undo: the engine sees our death as the end of its socket.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd
+}
+
+// program is what is run, with its arguments.
+func (p *ProcessEngine) program() *exec.Cmd {
+	if len(p.Argv) > 0 {
+		return exec.Command(p.Argv[0], p.Argv[1:]...)
+	}
+	return &exec.Cmd{Path: p.Program.name(), Args: []string{p.Program.path}}
 }
 
 func socketPair() (ours, theirs *os.File, err error) {

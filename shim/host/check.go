@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/io-mig/mig/layers/request"
 	"github.com/io-mig/mig/layers/request/peer"
 )
 
@@ -40,7 +41,7 @@ func (h *Host) Consider(ctx context.Context, o *peer.Offer, reserved Resources) 
 		f.no("runtime", "", "%s cannot take a container in, only %s can", o.Container.Runtime.Name, Runtime)
 	}
 	if err := h.considerShim(); err != nil {
-		f.no("runtime", "install containerd-shim-mig-v1 in containerd's PATH", "%v", err)
+		f.no("runtime", "install containerd-shim-mig-v1, and mig-engine beside it, in containerd's PATH", "%v", err)
 	}
 	taken, err := h.taken(ctx, o)
 	if err != nil {
@@ -81,12 +82,25 @@ func (h *Host) considerShim() error {
 		file := filepath.Join(dir, "containerd-shim-mig-v1")
 		// In containerd's own view, unless a link there is absolute: then ours.
 		for _, f := range []string{filepath.Join(root, file), file} {
-			if st, err := os.Stat(f); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
-				return nil
+			if !isProgram(f) {
+				continue
 			}
+			real, err := filepath.EvalSymlinks(f)
+			if err != nil {
+				return err
+			}
+			if engine := filepath.Join(filepath.Dir(real), request.ProgramName); !isProgram(engine) {
+				return fmt.Errorf("there is no %s, which belongs beside the shim", engine)
+			}
+			return nil
 		}
 	}
 	return fmt.Errorf("there is no containerd-shim-mig-v1 in containerd's PATH %q", path)
+}
+
+func isProgram(file string) bool {
+	st, err := os.Stat(file)
+	return err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0
 }
 
 // taken names what exists already under a name that the container needs.

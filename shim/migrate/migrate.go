@@ -33,12 +33,32 @@ const StateDir = "/run/mig"
 type Migrator struct {
 	// JournalDir is where moves keep their journals; empty means journal.Dir.
 	JournalDir string
+	// Engine is the command line of engines; empty: Open has opened their program.
+	Engine []string
 
 	mu       sync.Mutex
 	managers map[string]*request.Manager // by namespace
+	program  *request.Program
 }
 
 var _ shim.Migrator = (*Migrator)(nil)
+
+// Open opens the program of engines, so that those of this process are of its
+// own build as long as it lives. If that fails, so does what needs an engine,
+// unless it can be opened by then.
+func (m *Migrator) Open() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.open()
+}
+
+// open needs mu.
+func (m *Migrator) open() (err error) {
+	if m.program == nil && len(m.Engine) == 0 {
+		m.program, err = request.OpenProgram()
+	}
+	return err
+}
 
 // manager returns the namespace's.
 func (m *Migrator) manager(namespace string) (*request.Manager, error) {
@@ -47,9 +67,12 @@ func (m *Migrator) manager(namespace string) (*request.Manager, error) {
 	if r := m.managers[namespace]; r != nil {
 		return r, nil
 	}
+	if err := m.open(); err != nil {
+		return nil, err
+	}
 	r, err := request.NewManager(request.Options{
 		Dir: StateDir, Namespace: namespace,
-		Engine: &request.ProcessEngine{Log: logFile, Spawn: runtime.Spawn},
+		Engine: &request.ProcessEngine{Program: m.program, Argv: m.Engine, Log: logFile, Spawn: runtime.Spawn},
 		Warn:   func(err error) { slog.Warn("requests", "error", err) },
 	})
 	if err != nil {

@@ -99,10 +99,15 @@ func newWorld(t *testing.T, args ...string) *world {
 	journals, err := os.MkdirTemp("/run", "mig-move-test-")
 	w.must(err)
 	w.root.Cleanup(func() { os.RemoveAll(journals) })
-	w.src, w.dst = &Migrator{JournalDir: journals}, &Migrator{JournalDir: journals}
+	w.src, w.dst = testMigrator(journals), testMigrator(journals)
 	w.listen()
 	w.root.Cleanup(func() { os.RemoveAll(filepath.Join(StateDir, w.namespace())) })
 	return w
+}
+
+// testMigrator has the test's own program as its engine.
+func testMigrator(journals string) *Migrator {
+	return &Migrator{JournalDir: journals, Engine: []string{"/proc/self/exe", "engine"}}
 }
 
 func (w *world) must(err error) {

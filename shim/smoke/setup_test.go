@@ -35,12 +35,11 @@ func TestMain(m *testing.M) {
 
 func buildShim(t *testing.T) {
 	t.Helper()
-	out := filepath.Join(shimDir, "containerd-shim-mig-v1")
-	if _, err := os.Stat(out); err == nil {
+	if _, err := os.Stat(filepath.Join(shimDir, "containerd-shim-mig-v1")); err == nil {
 		return
 	}
 	cmd := exec.Command("go", "build", "-buildvcs=false", "-tags", "runc_nocriu,seccomp,netgo,osusergo",
-		"-ldflags", "-s -w -extldflags -static", "-o", out, "./cmd/containerd-shim-mig-v1")
+		"-ldflags", "-s -w -extldflags -static", "-o", shimDir, "./cmd/containerd-shim-mig-v1", "./cmd/mig-engine")
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if text, err := cmd.CombinedOutput(); err != nil {

@@ -86,7 +86,7 @@ func (w *watch) look(pid int) {
 		for child := range strings.FieldsSeq(string(raw)) {
 			n, _ := strconv.Atoi(child)
 			cmdline, _ := os.ReadFile(filepath.Join("/proc", child, "cmdline"))
-			if !bytes.Contains(cmdline, []byte("\x00engine")) {
+			if program, _, _ := strings.Cut(string(cmdline), "\x00"); filepath.Base(program) != "mig-engine" {
 				continue
 			}
 			if most, err := highWater(n); err == nil {

@@ -40,9 +40,16 @@ const MaxMessage = 8 << 20
 // MaxFiles bounds the descriptors of a job.
 const MaxFiles = 64
 
-// Message is one message. One field is set.
+// Build names the sources of this program, set by the linker; empty in programs
+// that were not built by the Makefile. An engine does jobs for its own build
+// only: the conversation, the jobs and the frame's program are not versioned.
+var Build string
+
+// Message is one message. One field is set, but for Build.
 type Message struct {
-	Job      *job.Job      `json:"job,omitempty"`
+	Job *job.Job `json:"job,omitempty"`
+	// Build is the supervisor's, and comes with the job.
+	Build    string        `json:"build,omitempty"`
 	Progress *job.Progress `json:"progress,omitempty"`
 	Cancel   bool          `json:"cancel,omitempty"`
 	// Keep numbers the one descriptor that comes with the message, from 1; Drop is

@@ -151,6 +151,7 @@ func TestAbandonedJob(t *testing.T) {
 func TestServeRefuses(t *testing.T) {
 	for want, m := range map[string]Message{
 		"not a job":       {Cancel: true},
+		"build":           {Job: validJob(), Build: "another"},
 		"unknown kind":    {Job: &job.Job{Kind: "x"}},
 		"1 descriptors, ": {Job: func() *job.Job { j := validJob(); j.Files = []string{"frame"}; return j }()},
 	} {

@@ -107,6 +107,8 @@ func receiveJob(conn *Conn) (*job.Job, []*os.File, error) {
 		return nil, nil, fmt.Errorf("receive the job: %w", err)
 	case m.Job == nil:
 		err = errors.New("the supervisor's first message is not a job")
+	case m.Build != Build:
+		err = fmt.Errorf("this engine, %s, is of build %q, and its shim of build %q: install both of one build", os.Args[0], Build, m.Build)
 	case len(m.Job.Files) != len(files):
 		err = fmt.Errorf("the job names %d descriptors, %d came with it", len(m.Job.Files), len(files))
 	default:
