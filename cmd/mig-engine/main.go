@@ -11,4 +11,4 @@ import (
 	"github.com/io-mig/mig/layers/engine"
 )
 
-func main() { os.Exit(engine.Main()) }
+func main() { os.Exit(engine.Main(os.Args[1:])) }

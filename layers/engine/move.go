@@ -18,7 +18,7 @@ import (
 	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/layers/request/journal"
-	"github.com/io-mig/mig/layers/request/resolve"
+	"github.com/io-mig/mig/layers/request/resolve/question"
 	"github.com/io-mig/mig/spec/wire"
 )
 
@@ -61,7 +61,7 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 	}
 	peer.bind(out, nil, plain)
 	out.serve(peer.pulled)
-	ask := func(ctx context.Context) (handover.Message, error) { return resolve.Ask(ctx, m) }
+	ask := func(ctx context.Context) (handover.Message, error) { return question.Ask(ctx, m) }
 	sw := switchover.NewSource(out, log, ask, cancel)
 	if err := writeManifest(ctx, md, j.Container, subsystems); err != nil {
 		return errors.Join(err, md.Close())
@@ -84,7 +84,7 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 		Drain: func(ctx context.Context) error {
 			slog.Warn("what was left behind could not be pushed: the copy fetches it", "token", m.Token)
 			return peer.drain(ctx, func(ctx context.Context) (bool, error) {
-				said, whole, err := resolve.AskWhole(ctx, m)
+				said, whole, err := question.AskWhole(ctx, m)
 				return said == handover.Running && whole, err
 			})
 		},

@@ -17,11 +17,21 @@ import (
 	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/enginepipe"
 	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/layers/request/resolve/question"
 )
 
-// Main is the engine process: it serves one job on descriptor enginepipe.FD
-// and returns the process's exit status.
-func Main() int {
+// Main is the engine process: without arguments it serves one job on descriptor
+// enginepipe.FD, with enginepipe.Ask it asks a destination, from its standard
+// input to its standard output. It returns the process's exit status.
+func Main(args []string) int {
+	serve := func() error { return enginepipe.Serve(enginepipe.FD, Run) }
+	switch {
+	case len(args) == 1 && args[0] == enginepipe.Ask:
+		serve = func() error { return question.Main(os.Stdin, os.Stdout) }
+	case len(args) > 0:
+		fmt.Fprintf(os.Stderr, "mig engine: unknown arguments %q: this program is run by containerd-shim-mig-v1\n", args)
+		return 2
+	}
 	// It was run by the number of a descriptor, which says nothing to people. Where
 	// that fails it keeps that name.
 	_ = os.WriteFile("/proc/self/comm", []byte(programName), 0)
@@ -30,7 +40,7 @@ func Main() int {
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(memoryLimit)
 	go warmUp() // while the job is on its way
-	err := enginepipe.Serve(enginepipe.FD, Run)
+	err := serve()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mig engine:", err)
 		return 1

@@ -139,19 +139,24 @@ func (p *ProcessEngine) spawn(cmd *exec.Cmd) (release func(), err error) {
 
 func (p *ProcessEngine) command(theirs *os.File, out *output) *exec.Cmd {
 	cmd := p.program()
+	p.surroundings(cmd)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.ExtraFiles = []*os.File{theirs} // becomes enginepipe.FD
+	return cmd
+}
+
+// surroundings are the same for all engine processes.
+func (p *ProcessEngine) surroundings(cmd *exec.Cmd) {
 	cmd.Env = p.Env
 	if cmd.Env == nil {
 		cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	}
 	cmd.Dir = "/"
-	cmd.Stdout, cmd.Stderr = out, out
-	cmd.ExtraFiles = []*os.File{theirs} // becomes enginepipe.FD
 	cmd.WaitDelay = drainDelay
 	// A group of its own: a signal to the supervisor's must not end it. No
 	// parent death signal, which follows the thread that forked and would leave
 	// no time to undo: the engine sees our death as the end of its socket.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	return cmd
 }
 
 // program is what is run, with its arguments.

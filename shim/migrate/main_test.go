@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	runtime.Init()
 	if len(os.Args) > 1 && os.Args[1] == "engine" {
 		injectFault()
-		os.Exit(engine.Main())
+		os.Exit(engine.Main(os.Args[2:]))
 	}
 	code := m.Run()
 	if ticker.path != "" {

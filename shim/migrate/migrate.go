@@ -72,7 +72,7 @@ func (m *Migrator) manager(namespace string) (*request.Manager, error) {
 	}
 	r, err := request.NewManager(request.Options{
 		Dir: StateDir, Namespace: namespace,
-		Engine: &request.ProcessEngine{Program: m.program, Argv: m.Engine, Log: logFile, Spawn: runtime.Spawn},
+		Engine: m.engine(),
 		Warn:   func(err error) { slog.Warn("requests", "error", err) },
 	})
 	if err != nil {
@@ -83,6 +83,11 @@ func (m *Migrator) manager(namespace string) (*request.Manager, error) {
 	}
 	m.managers[namespace] = r
 	return r, nil
+}
+
+// engine starts engines. The program is open.
+func (m *Migrator) engine() *request.ProcessEngine {
+	return &request.ProcessEngine{Program: m.program, Argv: m.Engine, Log: logFile, Spawn: runtime.Spawn}
 }
 
 // logFile puts the engine's log into the work directory, where there is one.

@@ -12,11 +12,11 @@ import (
 	"time"
 
 	"github.com/io-mig/mig/layers/control/handover"
+	"github.com/io-mig/mig/layers/request"
 	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/layers/request/journal"
 	"github.com/io-mig/mig/layers/request/policy"
-	"github.com/io-mig/mig/layers/request/resolve"
 	"github.com/io-mig/mig/runtime"
 	"github.com/io-mig/mig/shim"
 )
@@ -59,7 +59,7 @@ func (m *Migrator) move(ctx context.Context, r shim.CheckpointRequest) error {
 	if err == nil {
 		return nil
 	}
-	s := source{r: r, to: to, dir: m.journal(), request: h.ID(), cause: err}
+	s := source{r: r, to: to, engine: m.engine(), dir: m.journal(), request: h.ID(), cause: err}
 	return s.settle()
 }
 
@@ -72,9 +72,11 @@ func (m *Migrator) journal() string {
 
 // source is the source of a move whose engine did not succeed.
 type source struct {
-	r   shim.CheckpointRequest
-	to  address.Move
-	dir string
+	r  shim.CheckpointRequest
+	to address.Move
+	// engine asks the destination.
+	engine *request.ProcessEngine
+	dir    string
 	// request is ours: a journal of another one belongs to an earlier use of the
 	// token, which the engine has refused.
 	request string
@@ -120,7 +122,7 @@ func (s *source) keepLeft() error {
 		if st, err := s.r.Container.Status(); err == nil && st.State == runtime.StateStopped {
 			return s.cause
 		}
-		said, whole, err := resolve.AskWhole(context.Background(), s.to)
+		said, whole, err := s.engine.Ask(context.Background(), s.r.Image)
 		if err == nil && said == handover.Running && whole {
 			return end(s.r)
 		}
@@ -160,7 +162,7 @@ func (s *source) resolve(machine handover.Source) error {
 
 // ask returns the destination's word, 0 if it gave none, and what to log.
 func (s *source) ask() (handover.Message, string) {
-	said, err := resolve.Ask(context.Background(), s.to)
+	said, _, err := s.engine.Ask(context.Background(), s.r.Image)
 	if err != nil {
 		return 0, err.Error()
 	}

@@ -33,6 +33,10 @@ import (
 	"github.com/io-mig/mig/layers/request/job"
 )
 
+// Ask is the argument of an engine process that has no job but asks the
+// destination of a move once what became of the copy.
+const Ask = "ask"
+
 // MaxMessage bounds a message in bytes. A job may hold an OCI spec, which has
 // at most some hundred kilobytes.
 const MaxMessage = 8 << 20

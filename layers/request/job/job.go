@@ -20,7 +20,7 @@ const (
 
 // Job is one order to one engine process. It is sent once, as JSON; fields may
 // be added, and an engine ignores those that it does not know, since supervisor
-// and engine are the same binary.
+// and engine are of one build.
 type Job struct {
 	Kind Kind `json:"kind"`
 	// Request is the id of the request that the job belongs to, Token what

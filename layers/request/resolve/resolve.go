@@ -11,7 +11,8 @@
 //	                              <-    Answer READY | RUNNING | RUNNING, FILLING | ABORTED | LOST | UNKNOWN
 //
 // The question may be repeated. READY means that the destination is still at it,
-// FILLING that the copy waits for what was left behind at the switch.
+// FILLING that the copy waits for what was left behind at the switch. This package
+// answers; package question asks.
 // UNKNOWN proves nothing, since a host that was started anew has forgotten.
 package resolve
 
@@ -25,25 +26,24 @@ import (
 	"time"
 
 	"github.com/io-mig/mig/layers/control/handover"
-	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/journal"
-	"github.com/io-mig/mig/layers/request/outgoing"
-	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/wire"
 )
 
 // Limits of one conversation.
 const (
-	// idle is how long the other side may say nothing.
-	idle = 10 * time.Second
+	// Idle is how long the other side may say nothing.
+	Idle = 10 * time.Second
 	// maxQuestions of one connection.
 	maxQuestions = 100
 )
 
 const (
-	receiver = "control"
-	unknown  = "UNKNOWN"
-	filling  = ", FILLING" // behind RUNNING
+	// Receiver of the question, as a wire.Command.
+	Receiver = "control"
+
+	unknown = "UNKNOWN"
+	filling = ", FILLING" // behind RUNNING
 )
 
 // Serve answers one source on a connection that is authenticated and past its
@@ -59,7 +59,7 @@ func Serve(ctx context.Context, conn net.Conn, token wire.Token, dir string) err
 }
 
 func serve(ctx context.Context, conn net.Conn, token wire.Token, dir string) error {
-	body, err := read(conn, wire.Hello)
+	body, err := Read(conn, wire.Hello)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func serve(ctx context.Context, conn net.Conn, token wire.Token, dir string) err
 		err = fmt.Errorf("%w: hello of a %s connection of move %s", wire.ErrProtocol, hello.Purpose, hello.Token)
 	}
 	for n := 0; err == nil && n < maxQuestions && ctx.Err() == nil; n++ {
-		body, err = read(conn, wire.Command)
+		body, err = Read(conn, wire.Command)
 		if errors.Is(err, io.EOF) && n > 0 {
 			return nil
 		}
@@ -84,27 +84,35 @@ func answer(conn net.Conn, body []byte, token wire.Token, dir string) error {
 	if err != nil {
 		return err
 	}
-	if c.To != receiver || c.Verb != handover.Commit.String() || number == 0 {
+	if c.To != Receiver || c.Verb != handover.Commit.String() || number == 0 {
 		return fmt.Errorf("%w: %q is asked to %q", wire.ErrProtocol, c.To, c.Verb)
 	}
 	said, whole, err := journal.AnswerWhole(dir, token)
-	text := said.String()
-	if said == handover.Running && !whole {
-		text += filling
-	}
+	text := Answer(said, whole, err)
 	if errors.Is(err, journal.ErrUnknown) {
-		text, err = unknown, nil
+		err = nil
 	}
-	if err := conn.SetWriteDeadline(time.Now().Add(idle)); err != nil {
+	if err := conn.SetWriteDeadline(time.Now().Add(Idle)); err != nil {
 		return err
 	}
 	_, werr := conn.Write(wire.AppendAnswer(nil, number, []byte(text), err))
 	return werr
 }
 
-// read reads one frame of a type.
-func read(conn net.Conn, want wire.Type) ([]byte, error) {
-	if err := conn.SetReadDeadline(time.Now().Add(idle)); err != nil {
+// Answer is the text of an answer; the only error it knows is journal.ErrUnknown.
+func Answer(said handover.Message, whole bool, err error) string {
+	if errors.Is(err, journal.ErrUnknown) {
+		return unknown
+	}
+	if said == handover.Running && !whole {
+		return said.String() + filling
+	}
+	return said.String()
+}
+
+// Read reads one frame of a type, for as long as the other side says something.
+func Read(conn net.Conn, want wire.Type) ([]byte, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(Idle)); err != nil {
 		return nil, err
 	}
 	var head [wire.HeaderSize]byte
@@ -126,60 +134,9 @@ func read(conn net.Conn, want wire.Type) ([]byte, error) {
 	return body, nil
 }
 
-// Ask asks the destination of a move once. Errors: journal.ErrUnknown, or it
-// could not be asked.
-func Ask(ctx context.Context, m address.Move) (handover.Message, error) {
-	said, _, err := AskWhole(ctx, m)
-	return said, err
-}
-
-// AskWhole asks beside Ask whether a copy that runs has everything.
-func AskWhole(ctx context.Context, m address.Move) (said handover.Message, whole bool, err error) {
-	conn, err := outgoing.Dial(ctx, m, wire.Resolve)
-	if err != nil {
-		return 0, false, err
-	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	text, err := ask(conn, m.Token)
-	if err == nil {
-		said, whole, err = understand(text)
-	}
-	if err != nil {
-		return 0, false, fmt.Errorf("ask %s about move %s: %w", m.Host, m.Token, err)
-	}
-	return said, whole, nil
-}
-
-func ask(conn net.Conn, token wire.Token) (string, error) {
-	frames := wire.Greeting{Count: 1, Purpose: wire.Resolve, Token: token}.Append(nil)
-	frames, err := wire.AppendCommand(frames, 1, record.Command{To: receiver, Verb: handover.Commit.String()})
-	if err != nil {
-		return "", err
-	}
-	if err := conn.SetWriteDeadline(time.Now().Add(idle)); err != nil {
-		return "", err
-	}
-	if _, err := conn.Write(frames); err != nil {
-		return "", err
-	}
-	body, err := read(conn, wire.Answer)
-	if err != nil {
-		return "", err
-	}
-	_, text, failed, err := wire.DecodeAnswer(body)
-	switch {
-	case err != nil:
-		return "", err
-	case failed:
-		return "", fmt.Errorf("it cannot tell: %q", text)
-	}
-	return string(text), nil
-}
-
-// understand reads an answer.
-func understand(text string) (said handover.Message, whole bool, err error) {
+// Understand reads an answer: whole is whether a copy that runs has everything.
+// Errors: journal.ErrUnknown, wire.ErrProtocol.
+func Understand(text string) (said handover.Message, whole bool, err error) {
 	if text == unknown {
 		return 0, false, journal.ErrUnknown
 	}

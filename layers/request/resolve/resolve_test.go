@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package resolve
+package resolve_test
 
 import (
 	"context"
@@ -19,6 +19,8 @@ import (
 	"github.com/io-mig/mig/layers/request/identity/identitytest"
 	"github.com/io-mig/mig/layers/request/incoming"
 	"github.com/io-mig/mig/layers/request/journal"
+	"github.com/io-mig/mig/layers/request/resolve"
+	"github.com/io-mig/mig/layers/request/resolve/question"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/wire"
 )
@@ -35,7 +37,7 @@ func daemon(t *testing.T, dir, identityDir string) (addr string, errs chan error
 		c := tls.Server(conn, config)
 		err := c.HandshakeContext(ctx)
 		if err == nil {
-			err = Serve(ctx, c, p.Token, dir)
+			err = resolve.Serve(ctx, c, p.Token, dir)
 		}
 		errs <- err
 	}})
@@ -58,7 +60,7 @@ func TestAsk(t *testing.T) {
 	dir := t.TempDir()
 	addr, errs := daemon(t, dir, there)
 	m := address.Move{Host: addr, TLS: here, Token: wire.NewToken()}
-	if _, err := Ask(t.Context(), m); !errors.Is(err, journal.ErrUnknown) {
+	if _, err := question.Ask(t.Context(), m); !errors.Is(err, journal.ErrUnknown) {
 		t.Errorf("unknown: %v", err)
 	}
 	<-errs
@@ -76,7 +78,7 @@ func TestAsk(t *testing.T) {
 		if err := journal.Write(dir, journal.State{Token: m.Token, Side: journal.Destination, Entry: test.entry, Engine: self}); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := Ask(t.Context(), m); err != nil || got != test.want {
+		if got, err := question.Ask(t.Context(), m); err != nil || got != test.want {
 			t.Errorf("%q: %s, %v", test.entry, got, err)
 		}
 		if err := <-errs; err != nil {
@@ -87,7 +89,14 @@ func TestAsk(t *testing.T) {
 		if err := journal.Write(dir, journal.State{Token: m.Token, Side: journal.Destination, Entry: handover.EntryRunning, Engine: self, Left: left}); err != nil {
 			t.Fatal(err)
 		}
-		if got, whole, err := AskWhole(t.Context(), m); err != nil || got != handover.Running || whole == left {
+		var out strings.Builder
+		if err := question.Main(strings.NewReader(m.String()), &out); err != nil {
+			t.Error(err)
+		}
+		if got, whole, err := resolve.Understand(out.String()); err != nil || got != handover.Running || whole == left {
+			t.Errorf("a process is told %q: %s, whole %t, %v", out.String(), got, whole, err)
+		}
+		if got, whole, err := question.AskWhole(t.Context(), m); err != nil || got != handover.Running || whole == left {
 			t.Errorf("left %v: %s, whole %v, %v", left, got, whole, err)
 		}
 		<-errs
@@ -95,17 +104,17 @@ func TestAsk(t *testing.T) {
 	if err := os.WriteFile(journal.Path(dir, m.Token, journal.Destination), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Ask(t.Context(), m); err == nil || !strings.Contains(err.Error(), "cannot tell") {
+	if _, err := question.Ask(t.Context(), m); err == nil || !strings.Contains(err.Error(), "cannot tell") {
 		t.Errorf("a damaged journal: %v", err)
 	}
 	stranger, _ := identitytest.New(t).Host("here")
 	m.TLS = stranger
-	if _, err := Ask(t.Context(), m); err == nil {
+	if _, err := question.Ask(t.Context(), m); err == nil {
 		t.Error("a stranger was answered")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if _, err := Ask(ctx, address.Move{Host: "127.0.0.1:1", Insecure: true}); err == nil {
+	if _, err := question.Ask(ctx, address.Move{Host: "127.0.0.1:1", Insecure: true}); err == nil {
 		t.Error("nobody has answered")
 	}
 }
@@ -114,7 +123,7 @@ func TestAsk(t *testing.T) {
 func TestHostileSources(t *testing.T) {
 	token := wire.NewToken()
 	hello := wire.Greeting{Count: 1, Purpose: wire.Resolve, Token: token}.Append(nil)
-	question := func(c record.Command, number uint64) []byte {
+	asked := func(c record.Command, number uint64) []byte {
 		b, err := wire.AppendCommand(nil, number, c)
 		if err != nil {
 			t.Fatal(err)
@@ -128,14 +137,14 @@ func TestHostileSources(t *testing.T) {
 		"other token":  wire.Greeting{Count: 1, Purpose: wire.Resolve, Token: wire.NewToken()}.Append(nil),
 		"hello only":   hello,
 		"a record":     append(hello[:len(hello):len(hello)], wire.AppendHeader(nil, wire.Record, wire.RecordHead)...),
-		"another verb": append(hello[:len(hello):len(hello)], question(record.Command{To: "control", Verb: "ABORT"}, 1)...),
-		"long":         append(hello[:len(hello):len(hello)], question(record.Command{To: "control", Verb: "COMMIT", Body: make([]byte, 9<<10)}, 1)...),
-		"no number":    append(hello[:len(hello):len(hello)], question(record.Command{To: "control", Verb: "COMMIT"}, 0)...),
-		"half":         append(hello[:len(hello):len(hello)], question(record.Command{To: "control", Verb: "COMMIT"}, 1)[:20]...),
+		"another verb": append(hello[:len(hello):len(hello)], asked(record.Command{To: "control", Verb: "ABORT"}, 1)...),
+		"long":         append(hello[:len(hello):len(hello)], asked(record.Command{To: "control", Verb: "COMMIT", Body: make([]byte, 9<<10)}, 1)...),
+		"no number":    append(hello[:len(hello):len(hello)], asked(record.Command{To: "control", Verb: "COMMIT"}, 0)...),
+		"half":         append(hello[:len(hello):len(hello)], asked(record.Command{To: "control", Verb: "COMMIT"}, 1)[:20]...),
 	} {
 		a, c := net.Pipe()
 		done := make(chan error, 1)
-		go func() { done <- Serve(t.Context(), c, token, t.TempDir()); c.Close() }()
+		go func() { done <- resolve.Serve(t.Context(), c, token, t.TempDir()); c.Close() }()
 		go func() { _, _ = io.Copy(io.Discard, a) }()
 		_, _ = a.Write(b)
 		a.Close()
@@ -148,7 +157,7 @@ func TestHostileSources(t *testing.T) {
 	defer a.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(10*time.Millisecond, cancel)
-	if err := Serve(ctx, c, token, t.TempDir()); err == nil {
+	if err := resolve.Serve(ctx, c, token, t.TempDir()); err == nil {
 		t.Error("silence: no error")
 	}
 }
