@@ -30,6 +30,7 @@ import (
 type migrateOptions struct {
 	depart.Options
 	containerd, bandwidth, report string
+	tcp                           string
 	json, all                     bool
 	parallel                      int
 	copied, shared                []string
@@ -80,6 +81,7 @@ With --all every container of the namespace is moved.`,
 	f.IntVar(&o.Streams, "streams", 0, "number of connections (chosen by the engine)")
 	f.StringSliceVar(&o.copied, "copy-volume", nil, "mount point whose content goes along, may be repeated")
 	f.StringSliceVar(&o.shared, "shared-volume", nil, "mount point whose content the other host has, may be repeated")
+	f.StringVar(&o.tcp, "tcp", "", "TCP connections to the outside: keep, close or refuse (the annotation io.mig/tcp, or refuse)")
 	f.StringToStringVar(&o.Policies, "policy", nil, "NAME=VALUE as in the annotation io.mig/NAME, for this move, may be repeated")
 	f.BoolVar(&o.Keep, "keep", false, "leave the ended container here")
 	f.StringVar(&o.LogURI, "log-uri", "", "where the container's output goes on the other host, for example file:///var/log/web")
@@ -152,6 +154,9 @@ func (o *migrateOptions) complete() error {
 		if len(paths) > 0 {
 			o.Policies = policy.Add(o.Policies, map[string]string{name: strings.Join(paths, ",")})
 		}
+	}
+	if o.tcp != "" {
+		o.Policies = policy.Add(o.Policies, map[string]string{policy.TCP: o.tcp})
 	}
 	if o.bandwidth != "" {
 		n, err := units.FromHumanSize(o.bandwidth)

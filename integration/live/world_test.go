@@ -158,7 +158,19 @@ type report struct {
 	DowntimeMS float64 `json:"downtime_ms"`
 	TotalMS    float64 `json:"total_ms"`
 	Warnings   []string
-	Failure    *struct{ Kind, Text string }
+	States     []struct {
+		State string
+		At    time.Time
+	}
+	PeerStates []struct {
+		State string
+		At    time.Time
+	} `json:"peer_states"`
+	Subsystems []struct {
+		Name string
+		Took float64 `json:"took"`
+	}
+	Failure *struct{ Kind, Text string }
 }
 
 // migrate prepares mig migrate on a host.

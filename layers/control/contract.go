@@ -37,6 +37,13 @@ type Preflighter interface {
 	Preflight(ctx context.Context) ([]record.Finding, error)
 }
 
+// Quieter is a Subsystem that holds off what comes from outside of the container
+// shortly before it is stopped, so that less is under way then. It undoes that when
+// the container's Release is called, or its processes are ended.
+type Quieter interface {
+	Quiet(ctx context.Context) error
+}
+
 // ConcurrentReceiver is a Subsystem whose StageReceive steps may run at the
 // same time for different entities of one process (memory's page records).
 // Records for which it answers false wait for all those before them, and hold

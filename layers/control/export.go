@@ -54,7 +54,7 @@ func (x *Exporter) Run(ctx context.Context) (Result, error) {
 
 // towards is everything up to the last record.
 func (x *Exporter) towards(ctx context.Context) error {
-	for _, part := range []func(context.Context) error{x.preflight, x.prepare, x.early, x.hold, x.residual} {
+	for _, part := range []func(context.Context) error{x.preflight, x.prepare, x.early, x.quiet, x.hold, x.residual} {
 		if err := part(ctx); err != nil {
 			return err
 		}

@@ -77,6 +77,14 @@ func (t *timed) Preflight(ctx context.Context) ([]record.Finding, error) {
 	return nil, nil
 }
 
+// Quiet asks the subsystem if it wants to.
+func (t *timed) Quiet(ctx context.Context) error {
+	if q, ok := t.Subsystem.(control.Quieter); ok {
+		return q.Quiet(ctx)
+	}
+	return nil
+}
+
 // Concurrent asks the subsystem; one that says nothing wants its records one
 // by one.
 func (t *timed) Concurrent(h record.Header) bool {

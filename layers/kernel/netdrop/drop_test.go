@@ -106,6 +106,8 @@ func TestDropAndPass(t *testing.T) {
 	}
 }
 
+func only(c Connection) Silence { return Silence{Connections: []Connection{c}} }
+
 func dropAndPass(t *testing.T, domain int, any unix.Sockaddr) error {
 	client, server, c, err := pair(domain, any)
 	if err != nil {
@@ -117,11 +119,11 @@ func dropAndPass(t *testing.T, domain int, any unix.Sockaddr) error {
 		return err
 	}
 	defer unix.Close(otherClient)
-	if err := errors.Join(Available(), Pass([]Connection{c})); err != nil {
+	if err := errors.Join(Available(), Pass(only(c))); err != nil {
 		return err
 	}
 	for i, d := range []Connection{c, other, c} {
-		if added, err := Drop(d); err != nil || added != (i < 2) {
+		if added, err := Drop(only(d)); err != nil || added.Empty() != (i == 2) {
 			t.Errorf("drop %d: %v, %v", i, added, err)
 		}
 	}
@@ -131,7 +133,7 @@ func dropAndPass(t *testing.T, domain int, any unix.Sockaddr) error {
 	if readable(server, 20) {
 		t.Error("what was dropped has come")
 	}
-	if err := Pass([]Connection{other}); err != nil {
+	if err := Pass(only(other)); err != nil {
 		return err
 	}
 	if _, err := unix.Write(otherClient, []byte("x")); err != nil {
@@ -142,10 +144,10 @@ func dropAndPass(t *testing.T, domain int, any unix.Sockaddr) error {
 	}
 	if n, err := open(); err != nil {
 		return err
-	} else if empty, err := n.empty(v4); domain == unix.AF_INET && (empty || err != nil) {
-		t.Errorf("the table is empty: %v, %v", empty, err)
+	} else if there, err := n.exists(v4); domain == unix.AF_INET && (!there || err != nil) {
+		t.Errorf("the table is there: %v, %v", there, err)
 	}
-	if err := Pass([]Connection{c}); err != nil {
+	if err := Pass(only(c)); err != nil {
 		return err
 	}
 	if !readable(server, 5000) {
@@ -156,9 +158,96 @@ func dropAndPass(t *testing.T, domain int, any unix.Sockaddr) error {
 		return err
 	}
 	for _, f := range []family{v4, v6} {
-		if _, err := n.empty(f); !errors.Is(err, unix.ENOENT) {
-			t.Errorf("the table is still there: %v", err)
+		if there, err := n.exists(f); there || err != nil {
+			t.Errorf("the table is still there: %v, %v", there, err)
 		}
+	}
+	return nil
+}
+
+// TestDropPorts: neither a new connection nor a datagram comes in, what is there
+// already does, and all of that ends.
+func TestDropPorts(t *testing.T) {
+	for name, c := range map[string]struct {
+		family int
+		any    unix.Sockaddr
+	}{
+		"IPv4": {unix.AF_INET, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}},
+		"IPv6": {unix.AF_INET6, &unix.SockaddrInet6{Addr: [16]byte{15: 1}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inNamespace(t, func() error { return dropPorts(t, c.family, c.any) })
+		})
+	}
+}
+
+func dropPorts(t *testing.T, domain int, any unix.Sockaddr) error {
+	l, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(l)
+	u, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(u)
+	if err := errors.Join(unix.Bind(l, any), unix.Listen(l, 4), unix.Bind(u, any)); err != nil {
+		return err
+	}
+	tcp, err1 := unix.Getsockname(l)
+	udp, err2 := unix.Getsockname(u)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	old, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(old)
+	if err := unix.Connect(old, tcp); err != nil {
+		return err
+	}
+	accepted, _, err := unix.Accept(l)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(accepted)
+	s := Silence{Listeners: []uint16{address(tcp).Port()}, Datagrams: []uint16{address(udp).Port(), address(udp).Port()}}
+	if added, err := Drop(s); err != nil || len(added.Listeners) != 1 || len(added.Datagrams) != 1 {
+		t.Errorf("drop: %v, %v", added, err)
+	}
+	fresh, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fresh)
+	if err := unix.Connect(fresh, tcp); !errors.Is(err, unix.EINPROGRESS) {
+		t.Errorf("a connect that is dropped: %v", err)
+	}
+	if err := unix.Sendto(u, []byte("x"), 0, udp); err != nil {
+		return err
+	}
+	if readable(l, 20) || readable(u, 20) {
+		t.Error("what was dropped has come")
+	}
+	if _, err := unix.Write(old, []byte("x")); err != nil {
+		return err
+	}
+	if !readable(accepted, 5000) {
+		t.Error("a connection that was there does not go on")
+	}
+	if err := Pass(s); err != nil {
+		return err
+	}
+	if !readable(l, 5000) { // the kernel asks again after a second
+		t.Error("a new connection that was let through has not come")
+	}
+	if err := unix.Sendto(u, []byte("x"), 0, udp); err != nil {
+		return err
+	}
+	if !readable(u, 5000) {
+		t.Error("a datagram that was let through has not come")
 	}
 	return nil
 }
@@ -172,7 +261,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for _, a := range list {
-			_ = hasElements(a.body)
+			addKeys(a.body, map[string]bool{})
 		}
 	})
 }

@@ -34,7 +34,9 @@ func open() (*netlink, error) {
 	return &netlink{fd: fd}, nil
 }
 
-func (n *netlink) close() { _ = unix.Close(n.fd) }
+// close does not wait: the kernel first frees, after all its processors have
+// passed a quiet state, what was removed over the socket: 10 ms.
+func (n *netlink) close() { go unix.Close(n.fd) }
 
 // attribute is struct nlattr and its value, filled up to four bytes.
 func attribute(kind uint16, value []byte) []byte {
@@ -179,8 +181,10 @@ func parse(b []byte) (out []answer, err error) {
 // request asks one question without attributes and expects one answer.
 func (n *netlink) request(kind uint16) error { _, err := n.ask(kind); return err }
 
-func (n *netlink) ask(kind uint16) (answer, error) {
-	if err := unix.Sendto(n.fd, n.encode(nil, tableKind(kind), 0, unix.AF_UNSPEC, 0, nil), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+func (n *netlink) ask(kind uint16) (answer, error) { return n.askFor(kind, unix.AF_UNSPEC, nil) }
+
+func (n *netlink) askFor(kind uint16, family byte, attributes []byte) (answer, error) {
+	if err := unix.Sendto(n.fd, n.encode(nil, tableKind(kind), 0, family, 0, attributes), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return answer{}, os.NewSyscallError("sendto(NETLINK_NETFILTER)", err)
 	}
 	list, err := n.receive()
@@ -206,41 +210,61 @@ func (n *netlink) generation() (uint32, error) {
 	return binary.BigEndian.Uint32(a.body[8:]), nil
 }
 
-// empty tells whether the family's set has no connection.
-func (n *netlink) empty(f family) (bool, error) {
+// exists tells whether the family has the table.
+func (n *netlink) exists(f family) (bool, error) {
+	_, err := n.askFor(unix.NFT_MSG_GETTABLE, f.protocol, text(unix.NFTA_TABLE_NAME, table))
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// keys are those of a set's elements.
+func (n *netlink) keys(f family, set string) (map[string]bool, error) {
 	b := append(text(unix.NFTA_SET_ELEM_LIST_TABLE, table), text(unix.NFTA_SET_ELEM_LIST_SET, set)...)
 	b = n.encode(nil, tableKind(unix.NFT_MSG_GETSETELEM), unix.NLM_F_DUMP, f.protocol, 0, b)
 	if err := unix.Sendto(n.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return false, os.NewSyscallError("sendto(NETLINK_NETFILTER)", err)
+		return nil, os.NewSyscallError("sendto(NETLINK_NETFILTER)", err)
 	}
-	empty := true
+	out := map[string]bool{}
 	for {
 		list, err := n.receive()
 		if err != nil {
-			return false, err
+			return nil, err
 		}
 		for _, a := range list {
-			switch {
-			case a.kind == unix.NLMSG_DONE, a.err != nil:
-				return empty, a.err
-			case hasElements(a.body):
-				empty = false
+			if a.kind == unix.NLMSG_DONE || a.err != nil {
+				return out, a.err
+			}
+			addKeys(a.body, out)
+		}
+	}
+}
+
+// addKeys reads the elements of one answer: struct nfgenmsg, then attributes.
+func addKeys(b []byte, out map[string]bool) {
+	for _, list := range find(b[min(4, len(b)):], unix.NFTA_SET_ELEM_LIST_ELEMENTS) {
+		for _, element := range find(list, unix.NFTA_LIST_ELEM) {
+			for _, key := range find(element, unix.NFTA_SET_ELEM_KEY) {
+				for _, value := range find(key, unix.NFTA_DATA_VALUE) {
+					out[string(value)] = true
+				}
 			}
 		}
 	}
 }
 
-// hasElements looks for NFTA_SET_ELEM_LIST_ELEMENTS with something in it.
-func hasElements(b []byte) bool {
-	for b = b[min(4, len(b)):]; len(b) >= 4; {
-		size, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])&^uint16(unix.NLA_F_NESTED)
+// find returns the values of the attributes of one kind.
+func find(b []byte, kind uint16) (values [][]byte) {
+	for len(b) >= 4 {
+		size, got := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])&^uint16(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER)
 		if size < 4 || size > len(b) {
-			return false
+			break
 		}
-		if kind == unix.NFTA_SET_ELEM_LIST_ELEMENTS && size > 4 {
-			return true
+		if got == kind {
+			values = append(values, b[4:size])
 		}
 		b = b[min(len(b), (size+3)&^3):]
 	}
-	return false
+	return values
 }

@@ -12,6 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Names of what is made.
+const (
+	table       = "mig"
+	chain       = "input"
+	connections = "connections"
+	listeners   = "listeners"
+	datagrams   = "datagrams"
+)
+
 // family is what differs between IPv4 and IPv6.
 type family struct {
 	protocol byte // NFPROTO_*
@@ -34,21 +43,80 @@ var (
 	v6 = family{unix.NFPROTO_IPV6, 8, 24, 16, keyType(typeV6)}
 )
 
-// keys of the connections that are of the family: addresses and ports, each
-// filled up to whole registers of four bytes.
-func (f family) keys(list []Connection) (out [][]byte) {
-	for _, c := range list {
-		if uint32(c.Source.Addr().BitLen()/8) != f.size {
-			continue
-		}
-		key := slices.Concat(c.Source.Addr().AsSlice(), c.Destination.Addr().AsSlice(), port(c.Source), port(c.Destination))
-		out = append(out, key)
-	}
-	return out
+// part is what of a silence concerns the family: ports concern both.
+func (f family) part(s Silence) Silence {
+	s.Connections = slices.DeleteFunc(slices.Clone(s.Connections), func(c Connection) bool {
+		return uint32(c.Source.Addr().BitLen()/8) != f.size
+	})
+	return s
 }
 
-func port(a netip.AddrPort) []byte {
-	return append(binary.BigEndian.AppendUint16(nil, a.Port()), 0, 0)
+// key of a connection: addresses and ports, each filled up to whole registers of
+// four bytes.
+func (f family) key(c Connection) string {
+	return string(slices.Concat(c.Source.Addr().AsSlice(), c.Destination.Addr().AsSlice(), port(c.Source), port(c.Destination)))
+}
+
+func port(a netip.AddrPort) []byte { return append(portKey(a.Port()), 0, 0) }
+
+func portKey(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }
+
+// aSet is one of a family's sets.
+type aSet struct {
+	name              string
+	id                uint32 // within the batch that makes it
+	keyType, keyBytes uint32
+	// keys of what a silence has in the set.
+	keys func(s *Silence) []string
+	// keep drops from a silence what the function says no to.
+	keep func(s *Silence, yes func(key string) bool)
+}
+
+func (f family) sets() []aSet {
+	ports := func(name string, id uint32, of func(s *Silence) *[]uint16) aSet {
+		return aSet{name: name, id: id, keyType: typePort, keyBytes: 2,
+			keys: func(s *Silence) (out []string) {
+				for _, p := range *of(s) {
+					out = append(out, string(portKey(p)))
+				}
+				return out
+			},
+			keep: func(s *Silence, yes func(string) bool) {
+				*of(s) = slices.DeleteFunc(slices.Clone(*of(s)), func(p uint16) bool { return !yes(string(portKey(p))) })
+			}}
+	}
+	return []aSet{
+		{name: connections, id: 1, keyType: f.keyType, keyBytes: 2*f.size + 8,
+			keys: func(s *Silence) (out []string) {
+				for _, c := range s.Connections {
+					out = append(out, f.key(c))
+				}
+				return out
+			},
+			keep: func(s *Silence, yes func(string) bool) {
+				s.Connections = slices.DeleteFunc(slices.Clone(s.Connections), func(c Connection) bool { return !yes(f.key(c)) })
+			}},
+		ports(listeners, 2, func(s *Silence) *[]uint16 { return &s.Listeners }),
+		ports(datagrams, 3, func(s *Silence) *[]uint16 { return &s.Datagrams }),
+	}
+}
+
+// without takes what is known, and what comes twice, out of a silence.
+func (set aSet) without(s *Silence, known map[string]bool) {
+	set.keep(s, func(key string) bool {
+		fresh := !known[key]
+		known[key] = true
+		return fresh
+	})
+}
+
+// within leaves in a silence what is known, once, and takes that out of known.
+func (set aSet) within(s *Silence, known map[string]bool) {
+	set.keep(s, func(key string) bool {
+		found := known[key]
+		delete(known, key)
+		return found
+	})
 }
 
 // Registers of four bytes begin at NFT_REG32_00.
@@ -56,21 +124,23 @@ const firstRegister = unix.NFT_REG32_00
 
 // tableMessages make the table; they fail with EEXIST if it is there.
 func (f family) tableMessages() []message {
-	const id = 1
-	keySize := 2*f.size + 8
-	return []message{
+	list := []message{
 		{unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE | unix.NLM_F_EXCL, f.protocol, text(unix.NFTA_TABLE_NAME, table)},
-		{unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, f.protocol, slices.Concat(
-			text(unix.NFTA_SET_TABLE, table), text(unix.NFTA_SET_NAME, set), number(unix.NFTA_SET_FLAGS, unix.NFT_SET_TIMEOUT),
-			number(unix.NFTA_SET_KEY_TYPE, f.keyType), number(unix.NFTA_SET_KEY_LEN, keySize), number(unix.NFTA_SET_ID, id),
-			attribute(unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(Forgotten.Milliseconds()))))},
 		{unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, f.protocol, slices.Concat(
 			text(unix.NFTA_CHAIN_TABLE, table), text(unix.NFTA_CHAIN_NAME, chain), text(unix.NFTA_CHAIN_TYPE, "filter"),
 			nested(unix.NFTA_CHAIN_HOOK, number(unix.NFTA_HOOK_HOOKNUM, unix.NF_INET_LOCAL_IN), number(unix.NFTA_HOOK_PRIORITY, uint32(priority()))),
 			number(unix.NFTA_CHAIN_POLICY, accept))},
-		{unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE | unix.NLM_F_APPEND, f.protocol, slices.Concat(
-			text(unix.NFTA_RULE_TABLE, table), text(unix.NFTA_RULE_CHAIN, chain), nested(unix.NFTA_RULE_EXPRESSIONS, f.expressions(id)...))},
 	}
+	for _, set := range f.sets() {
+		list = append(list,
+			message{unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, f.protocol, slices.Concat(
+				text(unix.NFTA_SET_TABLE, table), text(unix.NFTA_SET_NAME, set.name), number(unix.NFTA_SET_FLAGS, unix.NFT_SET_TIMEOUT),
+				number(unix.NFTA_SET_KEY_TYPE, set.keyType), number(unix.NFTA_SET_KEY_LEN, set.keyBytes), number(unix.NFTA_SET_ID, set.id),
+				attribute(unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(Forgotten.Milliseconds()))))},
+			message{unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE | unix.NLM_F_APPEND, f.protocol, slices.Concat(
+				text(unix.NFTA_RULE_TABLE, table), text(unix.NFTA_RULE_CHAIN, chain), nested(unix.NFTA_RULE_EXPRESSIONS, f.rule(set)...))})
+	}
+	return list
 }
 
 // Verdicts of include/uapi/linux/netfilter.h.
@@ -82,35 +152,75 @@ const (
 // priority is rawPriority as the kernel's signed number.
 func priority() int32 { return rawPriority }
 
-// expressions are the rule: if the segment is one of TCP, load addresses and
-// ports side by side, look the key up, drop.
-func (f family) expressions(id uint32) [][]byte {
+// rule of a set: if the packet is one of its protocol, load what the key is made
+// of, look the key up, drop.
+func (f family) rule(set aSet) (list [][]byte) {
 	words := f.size / 4
-	load := func(register, base, offset, size uint32) []byte {
-		return expression("payload", number(unix.NFTA_PAYLOAD_DREG, firstRegister+register), number(unix.NFTA_PAYLOAD_BASE, base),
-			number(unix.NFTA_PAYLOAD_OFFSET, offset), number(unix.NFTA_PAYLOAD_LEN, size))
+	const network, transport = unix.NFT_PAYLOAD_NETWORK_HEADER, unix.NFT_PAYLOAD_TRANSPORT_HEADER
+	const sourcePort, destinationPort, flags = 0, 2, 13 // bytes of the transport header
+	switch set.name {
+	case connections:
+		list = append(f.protocolIs(unix.IPPROTO_TCP),
+			load(0, network, f.source, f.size), load(words, network, f.destination, f.size),
+			load(2*words, transport, sourcePort, 2), load(2*words+1, transport, destinationPort, 2))
+	case listeners:
+		const syn, ack = 1 << 1, 1 << 4
+		list = append(f.protocolIs(unix.IPPROTO_TCP),
+			load(0, transport, flags, 1), masked(syn|ack), equals(syn),
+			load(0, transport, destinationPort, 2))
+	case datagrams: // to this host alone: what is for a group package packet does not take
+		list = append(f.protocolIs(unix.IPPROTO_UDP),
+			expression("meta", number(unix.NFTA_META_DREG, firstRegister), number(unix.NFTA_META_KEY, unix.NFT_META_PKTTYPE)), equals(unix.PACKET_HOST), load(0, transport, destinationPort, 2))
 	}
+	return append(list,
+		expression("lookup", text(unix.NFTA_LOOKUP_SET, set.name), number(unix.NFTA_LOOKUP_SREG, firstRegister), number(unix.NFTA_LOOKUP_SET_ID, set.id)),
+		expression("immediate", number(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT),
+			nested(unix.NFTA_IMMEDIATE_DATA, nested(unix.NFTA_DATA_VERDICT, number(unix.NFTA_VERDICT_CODE, drop)))))
+}
+
+func (f family) protocolIs(p byte) [][]byte {
 	return [][]byte{
 		expression("meta", number(unix.NFTA_META_DREG, firstRegister), number(unix.NFTA_META_KEY, unix.NFT_META_L4PROTO)),
-		expression("cmp", number(unix.NFTA_CMP_SREG, firstRegister), number(unix.NFTA_CMP_OP, unix.NFT_CMP_EQ),
-			nested(unix.NFTA_CMP_DATA, attribute(unix.NFTA_DATA_VALUE, []byte{unix.IPPROTO_TCP}))),
-		load(0, unix.NFT_PAYLOAD_NETWORK_HEADER, f.source, f.size),
-		load(words, unix.NFT_PAYLOAD_NETWORK_HEADER, f.destination, f.size),
-		load(2*words, unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2),
-		load(2*words+1, unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2),
-		expression("lookup", text(unix.NFTA_LOOKUP_SET, set), number(unix.NFTA_LOOKUP_SREG, firstRegister), number(unix.NFTA_LOOKUP_SET_ID, id)),
-		expression("immediate", number(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT),
-			nested(unix.NFTA_IMMEDIATE_DATA, nested(unix.NFTA_DATA_VERDICT, number(unix.NFTA_VERDICT_CODE, drop)))),
+		equals(p),
 	}
+}
+
+// load copies bytes of a header into registers.
+func load(register, base, offset, size uint32) []byte {
+	return expression("payload", number(unix.NFTA_PAYLOAD_DREG, firstRegister+register), number(unix.NFTA_PAYLOAD_BASE, base),
+		number(unix.NFTA_PAYLOAD_OFFSET, offset), number(unix.NFTA_PAYLOAD_LEN, size))
+}
+
+// masked leaves some bits of the first register's byte.
+func masked(bits byte) []byte {
+	return expression("bitwise", number(unix.NFTA_BITWISE_SREG, firstRegister), number(unix.NFTA_BITWISE_DREG, firstRegister), number(unix.NFTA_BITWISE_LEN, 1),
+		nested(unix.NFTA_BITWISE_MASK, attribute(unix.NFTA_DATA_VALUE, []byte{bits})), nested(unix.NFTA_BITWISE_XOR, attribute(unix.NFTA_DATA_VALUE, []byte{0})))
+}
+
+// equals ends the rule if the first register's byte is another one.
+func equals(b byte) []byte {
+	return expression("cmp", number(unix.NFTA_CMP_SREG, firstRegister), number(unix.NFTA_CMP_OP, unix.NFT_CMP_EQ),
+		nested(unix.NFTA_CMP_DATA, attribute(unix.NFTA_DATA_VALUE, []byte{b})))
 }
 
 func expression(name string, data ...[]byte) []byte {
 	return nested(unix.NFTA_LIST_ELEM, text(unix.NFTA_EXPR_NAME, name), nested(unix.NFTA_EXPR_DATA, data...))
 }
 
-// element adds or removes one connection.
-func (f family) element(kind, flags uint16, key []byte) message {
-	return message{kind, flags, f.protocol, slices.Concat(
-		text(unix.NFTA_SET_ELEM_LIST_TABLE, table), text(unix.NFTA_SET_ELEM_LIST_SET, set),
-		nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, nested(unix.NFTA_LIST_ELEM, nested(unix.NFTA_SET_ELEM_KEY, attribute(unix.NFTA_DATA_VALUE, key)))))}
+// elementsAtOnce bounds the elements of one message: an attribute has 64 KB.
+const elementsAtOnce = 500
+
+// elements adds what a silence has to the sets, or removes it.
+func (f family) elements(kind, flags uint16, s Silence) (out []message) {
+	for _, set := range f.sets() {
+		for part := range slices.Chunk(set.keys(&s), elementsAtOnce) {
+			list := make([][]byte, len(part))
+			for i, key := range part {
+				list[i] = nested(unix.NFTA_LIST_ELEM, nested(unix.NFTA_SET_ELEM_KEY, attribute(unix.NFTA_DATA_VALUE, []byte(key))))
+			}
+			out = append(out, message{kind, flags, f.protocol, slices.Concat(
+				text(unix.NFTA_SET_ELEM_LIST_TABLE, table), text(unix.NFTA_SET_ELEM_LIST_SET, set.name), nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, list...))})
+		}
+	}
+	return out
 }

@@ -18,6 +18,7 @@ type inetSocket struct {
 	state    uint8
 	inode    uint32 // 0 without a descriptor
 	received uint32 // and not read, in bytes
+	port     uint16 // of this end
 	remote   netip.AddrPort
 	request  []byte // by which it was found
 }
@@ -173,7 +174,7 @@ func parseInet(b []byte, each func(*inetSocket)) (done bool, err error) {
 // _rqueue, _wqueue, _uid, _inode.
 func newInetSocket(b []byte) *inetSocket {
 	le := binary.LittleEndian
-	s := &inetSocket{state: b[1], received: le.Uint32(b[56:]), inode: le.Uint32(b[68:])}
+	s := &inetSocket{state: b[1], port: binary.BigEndian.Uint16(b[4:]), received: le.Uint32(b[56:]), inode: le.Uint32(b[68:])}
 	a := netip.AddrFrom16([16]byte(b[24:40]))
 	if b[0] == unix.AF_INET {
 		a = netip.AddrFrom4([4]byte(b[24:28]))

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/io-mig/mig/layers/kernel/netdrop"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/state"
@@ -81,6 +82,9 @@ func (s *Subsystem) receive(r *record.Record) error {
 // every name and port is bound.
 func (s *Subsystem) build() error {
 	s.env.Frame.AtCommit(s.beginAll)
+	if err := s.kept.silence(); err != nil {
+		return err
+	}
 	for _, turn := range []int{first, middle, last} {
 		for _, t := range s.env.Frame.Tasks() {
 			if t.Traced == nil {
@@ -169,6 +173,9 @@ func (s *Subsystem) buildConnection(b *builder, desc uint64, a *arrival) error {
 		return err
 	}
 	r.limits, r.net = s.limits, b.task.Proc.Path("ns/net")
+	r.bound = func() {
+		s.play.forget(netdrop.Connection{Source: endpoint(a.msg.Family, a.msg.Remote), Destination: endpoint(a.msg.Family, a.msg.Local)})
+	}
 	s.rising = append(s.rising, r)
 	other := s.in[a.msg.Peer]
 	if a.msg.Peer != 0 && (other == nil || other.msg.Peer != desc || other == a || other.msg.State != a.msg.State) {

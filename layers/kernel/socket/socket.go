@@ -86,6 +86,9 @@ type Subsystem struct {
 	connecting []*connecting
 	limits     map[int]uint32 // see bufferLimits
 	kept       *kept          // nil: no connection to the outside
+	play       player
+
+	hold *hold // of an export; nil before it begins, and where nothing is held
 }
 
 // arrival is a socket of the image.

@@ -23,11 +23,15 @@ func (s *Subsystem) beginAll() error {
 		return fmt.Errorf("socket: %w", err)
 	}
 	for _, part := range []func(*rising) error{(*rising).begin, (*rising).write, (*rising).end} {
-		for _, r := range s.rising {
-			if err := part(r); err != nil {
-				return fmt.Errorf("socket: %s: %w", r.what, err)
-			}
+		if err := s.each(part); err != nil {
+			return err
 		}
+	}
+	if err := s.startPlay(); err != nil {
+		return fmt.Errorf("socket: what arrived at the source: %w", err)
+	}
+	if err := s.each((*rising).toDevice); err != nil {
+		return err
 	}
 	for _, c := range s.connecting {
 		if err := c.connect(); err != nil {
@@ -35,6 +39,16 @@ func (s *Subsystem) beginAll() error {
 		}
 	}
 	s.closeRising()
+	return nil
+}
+
+// each does the same with every connection.
+func (s *Subsystem) each(part func(*rising) error) error {
+	for _, r := range s.rising {
+		if err := part(r); err != nil {
+			return fmt.Errorf("socket: %s: %w", r.what, err)
+		}
+	}
 	return nil
 }
 
@@ -121,7 +135,7 @@ func (r *rising) end() error {
 		}
 	}
 	for _, o := range r.msg.Option {
-		if o.Level != unix.SOL_SOCKET && !later(o) || o.Level == unix.SOL_SOCKET && o.Name != unix.SO_BINDTODEVICE {
+		if o.Level == unix.SOL_SOCKET || !later(o) {
 			continue
 		}
 		if err := setOwn(r.fd(), o); err != nil {
@@ -129,6 +143,19 @@ func (r *rising) end() error {
 		}
 	}
 	return r.narrow()
+}
+
+// toDevice binds it to the device that it was bound to, when it receives nothing
+// over the loopback any more (package packet).
+func (r *rising) toDevice() error {
+	o := find(r.msg.Option, unix.SOL_SOCKET, unix.SO_BINDTODEVICE)
+	if o == nil {
+		return nil
+	}
+	if r.bound != nil {
+		r.bound()
+	}
+	return setOwn(r.fd(), o)
 }
 
 // narrow gives the buffers the sizes that they had, and to the kernel those

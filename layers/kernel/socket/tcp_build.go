@@ -34,6 +34,8 @@ type rising struct {
 	// ended: the end of the stream is in the queue already.
 	ended bool
 	net   string // path of its network namespace
+	// bound is called when it is bound to a device.
+	bound func()
 	// limits of its buffers by their bits of SO_BUF_LOCK, in bytes.
 	limits map[int]uint32
 	// standIn is the other end, if its program has closed it; nil otherwise.

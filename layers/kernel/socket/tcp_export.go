@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/io-mig/mig/layers/kernel/netdrop"
+	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/kernel/tcprepair"
 	"github.com/io-mig/mig/spec/state"
@@ -122,13 +125,36 @@ func (x *exporter) mark() error {
 			return &refusal{fmt.Sprintf("TCP connection %s to %s", c.ends.local, c.ends.remote), "it has a packet filter (SO_ATTACH_FILTER)", ""}
 		}
 	}
-	x.env.Source.BeforeRun(func() error { return x.unmark(func(*connected) bool { return true }) })
+	outside := x.outside()
+	if len(outside) > 0 {
+		if err := x.startHold(netdrop.Silence{}); err != nil {
+			return err
+		}
+	}
+	unmark := func() error { return x.unmark(func(*connected) bool { return true }) }
+	if x.hold == nil {
+		x.env.Source.BeforeRun(unmark)
+	} else {
+		x.hold.unmark = unmark
+	}
+	begun := time.Now()
 	for _, c := range x.connections {
 		if err := tcprepair.Mark(int(c.own.Fd()), c.outside); err != nil {
 			return fmt.Errorf("pid %d: fd %d: TCP connection %s to %s: %w", c.process.Pid, c.fd, c.ends.local, c.ends.remote, err)
 		}
 	}
+	x.hold.hear(outside, begun)
 	return nil
+}
+
+// outside are the connections to the outside as netdrop names them.
+func (x *exporter) outside() (list []netdrop.Connection) {
+	for _, c := range x.connections {
+		if c.outside {
+			list = append(list, c.ends.arriving())
+		}
+	}
+	return list
 }
 
 // unmark ends the marks of some connections. Those of a process that was killed
@@ -193,7 +219,17 @@ func (x *exporter) silence() {
 		return
 	}
 	list := slices.Collect(maps.Values(x.connections))
+	outside := x.outside()
 	x.env.Source.BeforeKill(func() error {
+		net, err := os.Open(procfs.Host().Process(x.env.Source.Init).Path("ns/net"))
+		if err != nil {
+			return fmt.Errorf("network namespace of the container: %w", err)
+		}
+		defer net.Close()
+		err = target.InNamespaceFD(int(net.Fd()), "net", func() error { _, err := netdrop.Drop(netdrop.Silence{Connections: outside}); return err })
+		if err != nil {
+			return err
+		}
 		var errs []error
 		for _, c := range list {
 			errs = append(errs, c.silence())
@@ -207,9 +243,6 @@ func (c *connected) silence() error {
 	var err error
 	if c.net, err = unix.Open(c.process.Proc.Path("ns/net"), unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("network namespace of pid %d: %w", c.process.Pid, err)
-	}
-	if err := c.drop(); err != nil {
-		return err
 	}
 	own, err := c.process.OpenDescriptor(c.fd)
 	if err != nil {

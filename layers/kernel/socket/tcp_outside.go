@@ -40,14 +40,6 @@ func (e ends) arriving() netdrop.Connection {
 	return netdrop.Connection{Source: e.remote, Destination: e.local}
 }
 
-// drop has the network namespace not answer for a connection to the outside.
-func (c *connected) drop() error {
-	if !c.outside {
-		return nil
-	}
-	return target.InNamespaceFD(c.net, "net", func() error { _, err := netdrop.Drop(c.ends.arriving()); return err })
-}
-
 // outsideOf is what an import does with a connection to the outside as soon as
 // it knows of it: by the policy it is kept, ended or refused.
 func (s *Subsystem) outsideOf(a *arrival) error {
@@ -78,7 +70,7 @@ func (s *Subsystem) outsideOf(a *arrival) error {
 	return s.expect(e)
 }
 
-// expect drops what arrives for a connection until the commit. It is nobody
+// expect has what arrives for a connection dropped until the commit. It is nobody
 // else's: an image cannot silence others in a namespace that the container
 // shares.
 func (s *Subsystem) expect(e ends) error {
@@ -90,19 +82,27 @@ func (s *Subsystem) expect(e ends) error {
 		s.kept = &kept{net: net}
 		s.env.Frame.AtFailure(s.kept.giveUp)
 	}
-	return s.kept.in(func() error {
-		other, err := findInet(e)
-		if err != nil {
-			return err
+	s.kept.all = append(s.kept.all, e.arriving())
+	return nil
+}
+
+// silence begins the drop, before the first socket is made.
+func (k *kept) silence() error {
+	if k == nil {
+		return nil
+	}
+	return k.in(func() error {
+		for _, c := range k.all {
+			other, err := findInet(ends{c.Destination, c.Source})
+			if err != nil {
+				return err
+			}
+			if other != nil && other.inode != 0 {
+				return fmt.Errorf("TCP connection %s to %s: somebody in this network has it", c.Destination, c.Source)
+			}
 		}
-		if other != nil && other.inode != 0 {
-			return fmt.Errorf("TCP connection %s to %s: somebody in this network has it", e.local, e.remote)
-		}
-		added, err := netdrop.Drop(e.arriving())
-		s.kept.all = append(s.kept.all, e.arriving())
-		if added {
-			s.kept.added = append(s.kept.added, e.arriving())
-		}
+		added, err := netdrop.Drop(netdrop.Silence{Connections: k.all})
+		k.added = added.Connections
 		return err
 	})
 }
@@ -124,13 +124,13 @@ func (k *kept) letThrough() error {
 	if k == nil {
 		return nil
 	}
-	return errors.Join(k.in(func() error { return netdrop.Pass(k.all) }), k.net.Close())
+	return errors.Join(k.in(func() error { return netdrop.Pass(netdrop.Silence{Connections: k.all}) }), k.net.Close())
 }
 
 // giveUp leaves the namespace as it was before a failed import: a source that was
 // here has dropped its connections itself, and another import may take them up.
 func (k *kept) giveUp() error {
-	return errors.Join(k.in(func() error { return netdrop.Pass(k.added) }), k.net.Close())
+	return errors.Join(k.in(func() error { return netdrop.Pass(netdrop.Silence{Connections: k.added}) }), k.net.Close())
 }
 
 // now is the time stamp that the connection would have by now, had it not been

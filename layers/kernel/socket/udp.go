@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/io-mig/mig/layers/kernel/packet"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/state"
 )
@@ -111,13 +112,18 @@ func (a *arrival) receiveAgain(t *target.Task, fd int) error {
 	}
 	local := addrPort(name)
 	return target.InNamespace(t.Proc.Path("ns/net"), func() error {
+		in, err := packet.NewInjector()
+		if err != nil {
+			return err
+		}
+		defer in.Close()
 		for i, data := range a.messages {
 			from := endpoint(a.msg.Family, a.senders[i])
 			to := netip.AddrPortFrom(destination(local.Addr(), from.Addr()), local.Port())
 			if to.Addr().Is4() != from.Addr().Is4() || from.Addr().IsLinkLocalUnicast() {
 				continue // lost: it does not say on which link the sender is
 			}
-			if err := inject(from.Addr(), to.Addr(), unix.IPPROTO_UDP, udpDatagram(from, to, data)); err != nil {
+			if err := in.Forge(from.Addr(), to.Addr(), unix.IPPROTO_UDP, udpDatagram(from, to, data)); err != nil {
 				return fmt.Errorf("a datagram that was not read: %w", err)
 			}
 		}
@@ -144,7 +150,7 @@ func udpDatagram(from, to netip.AddrPort, data []byte) []byte {
 	b = be.AppendUint16(b, to.Port())
 	b = be.AppendUint16(b, uint16(8+len(data)))
 	b = append(append(b, 0, 0), data...)
-	sum := checksum(append(pseudoHeader(from.Addr(), to.Addr(), unix.IPPROTO_UDP, len(b)), b...))
+	sum := packet.Sum(from.Addr(), to.Addr(), unix.IPPROTO_UDP, b)
 	if sum == 0 {
 		sum = 0xffff // 0 stands for none
 	}

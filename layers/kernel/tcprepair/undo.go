@@ -18,8 +18,8 @@ import (
 )
 
 // Undo ends repair mode and the mark of every TCP socket that the processes
-// have, and the silence of their network namespace
-// about them, and tells of how many. It is for the supervisor of an engine that died:
+// have, and the silence of their network namespace about them and about the ports
+// at which the processes listen, and tells of how many connections. It is for the supervisor of an engine that died:
 // the container must be frozen, or its program would find a connection that it
 // cannot read from. A process that is gone has no sockets.
 func Undo(pids []int) (undone int, err error) {
@@ -43,7 +43,7 @@ func undo(pid int) (undone int, err error) {
 		return 0, ignoreGone(err)
 	}
 	var errs []error
-	var silent []netdrop.Connection
+	var silent netdrop.Silence
 	for _, e := range list {
 		fd, err := strconv.Atoi(e.Name())
 		if err != nil {
@@ -55,7 +55,7 @@ func undo(pid int) (undone int, err error) {
 		}
 		errs = append(errs, err)
 	}
-	if len(silent) > 0 {
+	if !silent.Empty() {
 		// The engine may have come as far as to end the container.
 		path := fmt.Sprintf("/proc/%d/ns/net", pid)
 		errs = append(errs, ignoreGone(target.InNamespace(path, func() error { return netdrop.Pass(silent) })))
@@ -86,7 +86,7 @@ func address(a unix.Sockaddr) netip.AddrPort {
 
 // undoOne looks at what kind of file a descriptor is before it takes it: a
 // duplicate of a device or a pipe could be missed by whoever waits for its end.
-func undoOne(pidfd, pid, fd int, silent *[]netdrop.Connection) (was bool, err error) {
+func undoOne(pidfd, pid, fd int, silent *netdrop.Silence) (was bool, err error) {
 	var st unix.Stat_t
 	path := fmt.Sprintf("/proc/%d/fd/%d", pid, fd)
 	if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
@@ -97,11 +97,23 @@ func undoOne(pidfd, pid, fd int, silent *[]netdrop.Connection) (was bool, err er
 		return false, ignoreGone(fmt.Errorf("take descriptor %d of pid %d: %w", fd, pid, err))
 	}
 	defer unix.Close(own)
-	if p, err := unix.GetsockoptInt(own, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || p != unix.IPPROTO_TCP {
+	p, err := unix.GetsockoptInt(own, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	name, nameErr := unix.Getsockname(own)
+	switch {
+	case err != nil || nameErr != nil:
+		return false, nil
+	case p == unix.IPPROTO_UDP:
+		silent.Datagrams = append(silent.Datagrams, address(name).Port())
+		return false, nil
+	case p != unix.IPPROTO_TCP:
 		return false, nil
 	}
 	if c, ok := arriving(own); ok && hasMark(own) {
-		*silent = append(*silent, c)
+		silent.Connections = append(silent.Connections, c)
+	}
+	if n, err := unix.GetsockoptInt(own, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && n != 0 {
+		silent.Listeners = append(silent.Listeners, address(name).Port())
+		return false, nil
 	}
 	if was, err = Unmark(own); err != nil {
 		return was, fmt.Errorf("pid %d: fd %d: end repair mode: %w", pid, fd, err)

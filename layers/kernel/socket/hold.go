@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/netdrop"
+	"github.com/io-mig/mig/layers/kernel/packet"
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+)
+
+// What reaches a container while it stands still is held: copies are taken
+// (package packet) of what its own kernel does not answer (package netdrop, and
+// connections that are deaf). In a move they go to the other host as they come,
+// which has them arrive there when its sockets stand; if the container runs on they
+// arrive here once more. So nobody outside has to send anything again, for which
+// TCP would wait 200 ms, and for a new connection a second.
+//
+//	quiet      SYNs and datagrams to the container's ports are held; the program,
+//	           which runs, accepts what waits
+//	residual   connections are held, too
+//	killed     what still comes here goes after the copy for a while: neighbours may
+//	           not have learned yet where it is
+type hold struct {
+	net     *os.File // network namespace
+	capture *packet.Capture
+	peer    target.Peer
+	silence netdrop.Silence // listeners and datagrams, of which added are ours
+	added   netdrop.Silence
+	since   time.Time // when that began
+	// unmark undoes what was done to the connections, before they receive again. nil:
+	// nothing was.
+	unmark func() error
+
+	mu sync.Mutex
+	// Below: guarded by mu.
+	connections map[netdrop.Connection]bool
+	deaf        time.Time // when they became so; zero: they are not
+	kept        [][]byte  // all that was held
+	size        int       // of it, in bytes
+	last        time.Time // when the last packet was held
+	sent        int       // how many of kept the peer has
+	lost        int
+
+	wake   *os.File // an eventfd, by which run is told to end
+	ended  chan struct{}
+	ending sync.Once
+}
+
+// maxKept bounds what is held, in bytes; what comes then is lost, as in any
+// network.
+const maxKept = 64 << 20
+
+// Quiet is called before the container is stopped: see hold. A program that does
+// not accept its connections soon is stopped all the same.
+func (s *Subsystem) Quiet(ctx context.Context) error {
+	err := s.quiet(ctx)
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	return nil
+}
+
+func (s *Subsystem) quiet(ctx context.Context) error {
+	p, err := policy(s.env, TCPRefuse)
+	if err != nil || s.env.Peer == nil && p != TCPKeep {
+		return err
+	}
+	ports, err := s.listPorts()
+	if err != nil || ports.silence.Empty() && p != TCPKeep {
+		return err
+	}
+	if err := s.startHold(ports.silence); err != nil {
+		return err
+	}
+	return ports.drained(ctx, s.hold.net)
+}
+
+// startHold begins to hold what comes to ports.
+func (s *Subsystem) startHold(silence netdrop.Silence) error {
+	if s.hold != nil {
+		return nil
+	}
+	if err := netdrop.Available(); err != nil {
+		slog.Warn("what arrives while the container is stopped is lost", "error", err)
+		return nil
+	}
+	h := &hold{peer: s.env.Peer, silence: silence, connections: map[netdrop.Connection]bool{}, ended: make(chan struct{})}
+	var err error
+	if h.net, err = os.Open(procfs.Host().Process(s.env.Source.Init).Path("ns/net")); err != nil {
+		return fmt.Errorf("network namespace of the container: %w", err)
+	}
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return errors.Join(os.NewSyscallError("eventfd", err), h.net.Close())
+	}
+	h.wake = os.NewFile(uintptr(fd), "eventfd")
+	err = h.in(func() (err error) {
+		if h.capture, err = packet.Open(); err == nil {
+			h.added, err = netdrop.Drop(silence)
+		}
+		return err
+	})
+	if err != nil {
+		if h.capture != nil {
+			err = errors.Join(err, h.capture.Close())
+		}
+		return errors.Join(err, h.net.Close(), h.wake.Close())
+	}
+	h.since = time.Now()
+	s.hold = h
+	go h.run()
+	s.env.Source.BeforeRun(h.giveBack)
+	s.env.Source.AfterKill(h.follow)
+	return nil
+}
+
+func (h *hold) in(fn func() error) error { return target.InNamespaceFD(int(h.net.Fd()), "net", fn) }
+
+// hear adds connections, which are deaf.
+func (h *hold) hear(list []netdrop.Connection, since time.Time) {
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range list {
+		h.connections[c] = true
+	}
+	h.deaf = since
+}
+
+// wants: the packet is one that nobody here has taken.
+func (h *hold) wants(p packet.Packet) bool {
+	head, ok := packet.Parse(p.Data)
+	if !ok {
+		return false
+	}
+	to := head.Destination.Port()
+	switch {
+	case head.Protocol == unix.IPPROTO_UDP:
+		return !p.At.Before(h.since) && slices.Contains(h.silence.Datagrams, to)
+	case head.New && slices.Contains(h.silence.Listeners, to):
+		return true
+	}
+	return !h.deaf.IsZero() && !p.At.Before(h.deaf) && h.connections[netdrop.Connection{Source: head.Source, Destination: head.Destination}]
+}
+
+// run takes what comes, until stop.
+func (h *hold) run() {
+	defer close(h.ended)
+	fds := []unix.PollFd{{Fd: int32(h.capture.FD()), Events: unix.POLLIN}, {Fd: int32(h.wake.Fd()), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
+			slog.Error("hold what arrives", "error", os.NewSyscallError("poll", err))
+			return
+		}
+		if err := h.take(); err != nil {
+			slog.Error("hold what arrives", "error", err)
+			return
+		}
+		if err := h.forward(); err != nil {
+			slog.Warn("what arrives cannot be handed to the other host", "error", err)
+			h.mu.Lock()
+			h.peer = nil
+			h.mu.Unlock()
+		}
+		if fds[1].Revents != 0 {
+			return
+		}
+	}
+}
+
+// take reads what has come.
+func (h *hold) take() error {
+	for {
+		p, ok, err := h.capture.Read()
+		if err != nil || !ok {
+			return err
+		}
+		h.mu.Lock()
+		switch {
+		case !h.wants(p):
+		case h.size+len(p.Data) > maxKept:
+			h.lost++
+		default:
+			h.kept, h.size, h.last = append(h.kept, p.Data), h.size+len(p.Data), time.Now()
+		}
+		h.mu.Unlock()
+	}
+}
+
+// forwardPatience bounds how long the other host may take to receive.
+const forwardPatience = 10 * time.Second
+
+// forward hands to the other host what it does not have yet.
+func (h *hold) forward() error {
+	for {
+		h.mu.Lock()
+		peer, list, first := h.peer, h.kept[h.sent:], h.sent
+		h.mu.Unlock()
+		if peer == nil || len(list) == 0 {
+			return nil
+		}
+		body, n := encodePackets(list)
+		ctx, cancel := context.WithTimeout(context.Background(), forwardPatience)
+		_, err := peer.Command(ctx, commandArrived(body))
+		cancel()
+		if err != nil {
+			return err
+		}
+		h.mu.Lock()
+		h.sent = first + n
+		h.mu.Unlock()
+	}
+}
+
+// stop ends run; it takes and forwards what has come until then.
+func (h *hold) stop() {
+	h.ending.Do(func() {
+		_, _ = h.wake.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0})
+		<-h.ended
+	})
+}
+
+// close gives up what stop has left.
+func (h *hold) close() error {
+	return errors.Join(h.capture.Close(), h.net.Close(), h.wake.Close())
+}
+
+// giveBack ends the hold of a container that is about to run on: what came
+// meanwhile arrives.
+func (h *hold) giveBack() error {
+	h.mu.Lock()
+	h.peer = nil
+	h.mu.Unlock()
+	err := h.in(func() error { return netdrop.Pass(h.added) })
+	if h.unmark != nil {
+		err = errors.Join(err, h.unmark())
+	}
+	h.stop()
+	return errors.Join(err, h.in(h.playBack), h.close())
+}
+
+func (h *hold) playBack() error {
+	if len(h.kept) == 0 {
+		return nil
+	}
+	i, err := packet.NewInjector()
+	if err != nil {
+		return err
+	}
+	defer i.Close()
+	for _, b := range h.kept {
+		if err := i.Inject(b); err != nil {
+			slog.Warn("a packet that was held is lost", "error", err)
+		}
+	}
+	return nil
+}
+
+// Once a container is gone from here, what comes for it is sent after it until
+// nothing has come for lingerQuiet, lingerMost at most.
+const (
+	lingerQuiet = 10 * time.Millisecond
+	lingerMost  = 200 * time.Millisecond
+)
+
+// follow ends the hold of a container that was ended.
+func (h *hold) follow() error {
+	begun := time.Now()
+	for time.Since(begun) < lingerMost {
+		h.mu.Lock()
+		last, peer := h.last, h.peer
+		h.mu.Unlock()
+		if last.Before(begun) {
+			last = begun
+		}
+		quiet := time.Since(last)
+		if peer == nil || quiet >= lingerQuiet {
+			break
+		}
+		time.Sleep(lingerQuiet - quiet)
+	}
+	h.stop()
+	if lost := h.lost + h.capture.Lost; lost > 0 {
+		slog.Warn("packets that arrived during the move were lost", "count", lost)
+	}
+	return errors.Join(h.in(func() error { return netdrop.Pass(h.added) }), h.close())
+}
