@@ -27,6 +27,9 @@ type ahead struct {
 	track *os.File
 	// armed are the addresses that were registered with it.
 	armed pageSet
+	// fresh are those of them that were not looked at since: their pages may have
+	// marks of an earlier tracking.
+	fresh pageSet
 	// sent are the mappings that the destination has, have the pages that it has
 	// as they were when they were last protected, and filled all that may hold
 	// anything there, also what could not be read in time.
@@ -275,10 +278,38 @@ func look(pm *pagemap, ranges pageSet, flags uint64) (pages, error) {
 	return pages{tracked.present.union(rest.present), tracked.dirty.union(rest.dirty), tracked.untracked.union(rest.present)}, nil
 }
 
+// protect looks at pages and protects them. Of those that were registered since
+// the last look all count as written, and marks that some have nevertheless are
+// taken away first.
+func (r *round) protect(pm *pagemap, ranges pageSet) (pages, error) {
+	seen, err := look(pm, ranges, scanProtect)
+	if err != nil {
+		return pages{}, err
+	}
+	stale := seen.present.subtract(seen.dirty).intersect(r.a.fresh)
+	r.a.fresh = nil
+	if len(stale) == 0 {
+		return seen, nil
+	}
+	for _, x := range stale {
+		if err := unprotect(r.a.track, x); err != nil && !errors.Is(err, unix.ENOENT) { // its mapping is gone
+			return pages{}, err
+		}
+	}
+	again, err := look(pm, stale, scanProtect)
+	if err != nil {
+		return pages{}, err
+	}
+	seen.untracked = seen.untracked.union(again.untracked)
+	seen.present = seen.present.subtract(stale).union(again.present)
+	seen.dirty = seen.dirty.union(again.present)
+	r.a.fresh = again.present.subtract(again.dirty) // once more, then
+	return seen, nil
+}
+
 // sendPages sends what the destination lacks.
 func (r *round) sendPages(ctx context.Context, pm *pagemap) (uint64, error) {
-	all := addresses(r.a.sent)
-	seen, err := look(pm, all, scanProtect)
+	seen, err := r.protect(pm, addresses(r.a.sent))
 	if err != nil {
 		return 0, err
 	}

@@ -23,6 +23,12 @@ func lookAgain(pm *pagemap, ranges, filled pageSet) (pages, error) {
 			return pages{}, err
 		}
 	}
+	// What lost its tracking may have kept its marks: see round.register.
+	lost, err := pm.untracked(ranges)
+	if err != nil {
+		return pages{}, err
+	}
+	changed = changed.union(lost)
 	seen, err := look(pm, changed, 0)
 	if err != nil {
 		return pages{}, err

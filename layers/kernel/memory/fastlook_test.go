@@ -129,3 +129,80 @@ func BenchmarkLook(b *testing.B) {
 		})
 	}
 }
+
+// remapTo moves pages of this process.
+func remapTo(t testing.TB, from run, to uint64) {
+	t.Helper()
+	at, _, e := unix.Syscall6(unix.SYS_MREMAP, uintptr(from.start), uintptr(from.bytes()), uintptr(from.bytes()), unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, uintptr(to), 0)
+	if e != 0 || uint64(at) != to {
+		t.Fatalf("mremap of %#x-%#x to %#x: %v", from.start, from.end, to, e)
+	}
+}
+
+// TestLostTracking: a tracked piece that goes away and comes back between its
+// neighbours takes their tracking away, but not their marks. What is written then
+// has to be seen, at once and after the tracking was begun again.
+func TestLostTracking(t *testing.T) {
+	const size = 4 << 20
+	f := tracker(t)
+	defer f.Close()
+	b, r := region(t, size)
+	_, away := region(t, size)
+	for i := range b {
+		b[i] = 1
+	}
+	pm, err := openPagemap(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pm.Close()
+	p := &round{a: &ahead{track: f}}
+	track := func(x run) {
+		t.Helper()
+		if err := register(f, x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	track(r)
+	p.a.fresh = pageSet{r}
+	if _, err := p.protect(pm, pageSet{r}); err != nil {
+		t.Fatal(err)
+	}
+
+	middle := run{r.start + size/4, r.end - size/4}
+	remapTo(t, middle, away.start)
+	track(run{away.start, away.start + middle.bytes()})
+	remapTo(t, run{away.start, away.start + middle.bytes()}, middle.start)
+	lost, err := pm.untracked(pageSet{r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(lost) == 0 {
+		t.Skip("this kernel keeps the tracking")
+	}
+	b[0], b[size-1] = 2, 2
+	written := pageSet{{r.start, r.start + pageSize}, {r.end - pageSize, r.end}}
+	seen, err := lookAgain(pm, pageSet{r}, pageSet{r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if missed := written.subtract(seen.dirty); len(missed) > 0 {
+		t.Errorf("%v were written and not seen", missed)
+	}
+
+	track(r)
+	p.a.fresh = lost
+	if seen, err = p.protect(pm, pageSet{r}); err != nil {
+		t.Fatal(err)
+	}
+	if missed := written.subtract(seen.dirty); len(missed) > 0 {
+		t.Errorf("%v were written and not seen when they were tracked again", missed)
+	}
+	b[0], b[size-1] = 3, 3
+	if seen, err = p.protect(pm, pageSet{r}); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(seen.dirty, written) {
+		t.Errorf("%v were seen to be written, not %v", seen.dirty, written)
+	}
+}

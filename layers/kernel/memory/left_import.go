@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/kernel/target"
-	"github.com/io-mig/mig/layers/kernel/tracer"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/state"
 )
@@ -37,24 +37,6 @@ type filler struct {
 	spaces []*lazySpace
 	// pulling are the pages that were asked for.
 	pulling map[uint64]bool
-}
-
-// lazySpace is one address space.
-type lazySpace struct {
-	f *os.File // its userfaultfd
-	// drop ends the holding of a duplicate by whoever outlives the engine: the
-	// kernel makes pages up as soon as nobody has a userfaultfd open any more.
-	drop func() error
-	// windows say where the source's addresses are now: mremap(2) moves them.
-	windows []window
-	// missing are the pages that have not come, at the source's addresses.
-	missing pageSet
-}
-
-// window: the addresses at are those of the source from origin on.
-type window struct {
-	at     run
-	origin uint64
 }
 
 // receiveLeft takes note of pages that were left behind. They may be there from
@@ -85,26 +67,6 @@ func (s *Subsystem) receiveLeft(t *target.Task, l *layout, in *record.Record) er
 	return dropPages(t, runs)
 }
 
-// Requests and features of include/uapi/linux/userfaultfd.h; see also fill.go.
-const (
-	uffdNew       = 0xaa00     // USERFAULTFD_IOC_NEW
-	uffdioWake    = 0x8010aa02 // _IOR(UFFDIO, 0x02, struct uffdio_range)
-	uffdioZeropag = 0xc020aa04 // _IOWR(UFFDIO, 0x04, struct uffdio_zeropage)
-
-	uffdFeatureEventFork   = 1 << 1
-	uffdFeatureEventRemap  = 1 << 2
-	uffdFeatureEventRemove = 1 << 3
-	uffdFeatureEventUnmap  = 1 << 6
-
-	uffdEventPagefault = 0x12
-	uffdEventFork      = 0x13
-	uffdEventRemap     = 0x14
-	uffdEventRemove    = 0x15
-	uffdEventUnmap     = 0x16
-
-	uffdMsgSize = 32 // struct uffd_msg
-)
-
 // guard has a userfaultfd held by somebody who outlives the engine.
 func (s *Subsystem) guard(f *os.File) (drop func() error, err error) {
 	if s.env.Keep == nil {
@@ -127,7 +89,7 @@ func (s *Subsystem) serveLeft(t *target.Task, l *layout) error {
 	if err != nil {
 		return fmt.Errorf("memory can be left behind only with userfaultfd (try pre-copy or stop-and-copy): %w", err)
 	}
-	sp := &lazySpace{f: f, missing: l.left}
+	sp := &lazySpace{f: f}
 	for _, m := range l.mappings {
 		if !leavable(m) || len(l.left.intersect(addresses([]*state.Mapping{m}))) == 0 {
 			continue
@@ -136,7 +98,7 @@ func (s *Subsystem) serveLeft(t *target.Task, l *layout) error {
 		if err := control(f, uffdioRegister, ptr(&arg)); err != nil {
 			return errors.Join(fmt.Errorf("watch for faults in %#x-%#x: %w", m.Start, end(m), err), f.Close())
 		}
-		sp.windows = append(sp.windows, window{run{m.Start, end(m)}, m.Start})
+		sp.windows = append(sp.windows, window{at: run{m.Start, end(m)}, origin: m.Start})
 	}
 	if sp.drop, err = s.guard(f); err != nil {
 		return errors.Join(err, f.Close())
@@ -145,56 +107,43 @@ func (s *Subsystem) serveLeft(t *target.Task, l *layout) error {
 	fl.ctx, fl.stop = context.WithCancel(context.Background())
 	l.filler = fl
 	go fl.serve(sp)
+	if err := emptyLeft(t, slices.Clone(sp.windows), l.left); err != nil {
+		return err
+	}
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	sp.missing = l.left
 	return nil
 }
 
-// lazyUserFault opens a userfaultfd of the task's memory which also sees faults
-// of the kernel on its behalf. That needs a privilege that the task does not have
-// (userfaultfd(2)), or the device, which the engine opens.
-func lazyUserFault(t *target.Task) (*os.File, error) {
-	dev, err := os.OpenFile("/dev/userfaultfd", os.O_RDWR, 0)
+// emptyLeft drops what is at the addresses of pages that were left behind.
+// Until the userfaultfd has the mapping, the kernel may make huge pages of what
+// is there, with zeros around what was written (khugepaged,
+// Documentation/admin-guide/mm/transhuge.rst), and a page that is there is not
+// filled.
+func emptyLeft(t *target.Task, windows []window, left pageSet) error {
+	pm, err := openPagemap(t.Pid)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer dev.Close()
-	fds, err := t.Accept([]*os.File{dev})
-	if err != nil {
-		return nil, err
+	defer pm.Close()
+	var there pageSet
+	for _, w := range windows {
+		err := pm.scan(w.at.start, w.at.end, selection{any: pageIsPresent | pageIsSwapped}, func(start, end uint64) {
+			there = there.put(run{start, end})
+		})
+		if errors.Is(err, unix.ENOTTY) { // Linux 6.6 and older
+			there = left
+			break
+		}
+		if err != nil {
+			return err
+		}
 	}
-	p := t.Plan()
-	n := p.Open(tracer.Syscall(unix.SYS_IOCTL, uint64(fds[0]), uffdNew, unix.O_CLOEXEC|unix.O_NONBLOCK))
-	if err := p.Run(); err != nil {
-		return nil, fmt.Errorf("open a userfaultfd: %w", err)
+	if there = there.intersect(left); len(there) == 0 {
+		return nil
 	}
-	fd, err := takeDescriptor(t, n)
-	p = t.Plan()
-	p.Close(n)
-	p.Close(fds[0])
-	if e := p.Run(); err != nil {
-		return nil, errors.Join(err, e)
-	} else if e != nil {
-		return nil, errors.Join(e, unix.Close(fd))
-	}
-	// Before the runtime's poller sees it: it would find an error.
-	api := uffdioAPIArg{api: uffdAPI, features: uffdFeatureEventFork | uffdFeatureEventRemap | uffdFeatureEventRemove | uffdFeatureEventUnmap}
-	if err := ioctl(fd, uffdioAPI, ptr(&api)); err != nil {
-		return nil, errors.Join(fmt.Errorf("UFFDIO_API: %w", err), unix.Close(fd))
-	}
-	return os.NewFile(uintptr(fd), "userfaultfd"), nil
-}
-
-// takeDescriptor takes over a descriptor of the task.
-func takeDescriptor(t *target.Task, fd int) (int, error) {
-	pidfd, err := unix.PidfdOpen(t.Pid, 0)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(pidfd)
-	n, err := unix.PidfdGetfd(pidfd, fd, 0)
-	if err != nil {
-		return -1, fmt.Errorf("take descriptor %d of the task: %w", fd, err)
-	}
-	return n, nil
+	return dropPages(t, there)
 }
 
 // serve reads what happens in one address space, until it ends or is whole. The
@@ -226,80 +175,27 @@ func (fl *filler) serve(sp *lazySpace) {
 	}
 }
 
-// event is a struct uffd_msg.
-type event struct {
-	kind    byte
-	a, b, c uint64
-}
-
-func decodeEvent(msg []byte) event {
-	return event{msg[0], leUint64(msg[8:]), leUint64(msg[16:]), leUint64(msg[24:])}
-}
-
 func (fl *filler) handle(sp *lazySpace, e event) {
 	switch e.kind {
 	case uffdEventPagefault:
 		fl.fault(sp, e.b&^(pageSize-1))
 	case uffdEventFork:
-		child := &lazySpace{
-			f: os.NewFile(uintptr(uint32(e.a)), "userfaultfd"), missing: append(pageSet(nil), sp.missing...), windows: append([]window(nil), sp.windows...),
-		}
+		child := &lazySpace{f: os.NewFile(uintptr(uint32(e.a)), "userfaultfd"), books: sp.fork()}
 		if drop, err := fl.s.guard(child.f); err == nil {
 			child.drop = drop // else it ends with the engine: nothing better can be had
 		}
 		fl.spaces = append(fl.spaces, child)
 		go fl.serve(child)
 	case uffdEventRemap:
-		sp.move(e.a, e.b, e.c)
+		sp.moved(e.a, e.b, e.c)
+		sp.wake(run{e.a, e.a + e.c})
 	case uffdEventRemove:
-		sp.forget(run{e.a, e.b}, false)
+		sp.emptied(run{e.a, e.b})
+		sp.wake(run{e.a, e.b})
 	case uffdEventUnmap:
-		sp.forget(run{e.a, e.b}, true)
+		sp.unmapped(run{e.a, e.b})
+		sp.wake(run{e.a, e.b})
 	}
-}
-
-// origins are the source's addresses of what is at x now.
-func (sp *lazySpace) origins(x run) (s pageSet) {
-	for _, w := range sp.windows {
-		start, stop := max(w.at.start, x.start), min(w.at.end, x.end)
-		if start < stop {
-			s = s.union(pageSet{{start - w.at.start + w.origin, stop - w.at.start + w.origin}})
-		}
-	}
-	return s
-}
-
-// forget notes that the program has thrown pages away: they are zero from now
-// on, or nothing at all.
-func (sp *lazySpace) forget(x run, unmapped bool) {
-	sp.missing = sp.missing.subtract(sp.origins(x))
-	if !unmapped {
-		return
-	}
-	var rest []window
-	for _, w := range sp.windows {
-		for _, r := range (pageSet{w.at}).subtract(pageSet{x}) {
-			rest = append(rest, window{r, w.origin + r.start - w.at.start})
-		}
-	}
-	sp.windows = rest
-}
-
-// move notes an mremap(2). What was at the new place was unmapped before, by an
-// event of its own.
-func (sp *lazySpace) move(from, to, length uint64) {
-	x := run{from, from + length}
-	var rest, moved []window
-	for _, w := range sp.windows {
-		for _, r := range (pageSet{w.at}).subtract(pageSet{x}) {
-			rest = append(rest, window{r, w.origin + r.start - w.at.start})
-		}
-		start, stop := max(w.at.start, x.start), min(w.at.end, x.end)
-		if start < stop {
-			moved = append(moved, window{run{start - from + to, stop - from + to}, w.origin + start - w.at.start})
-		}
-	}
-	sp.windows = append(rest, moved...)
 }
 
 // fault serves a page that somebody waits for.
@@ -307,7 +203,7 @@ func (fl *filler) fault(sp *lazySpace, at uint64) {
 	page := run{at, at + pageSize}
 	want := sp.origins(page).intersect(sp.missing)
 	if len(want) == 0 {
-		fl.zero(sp, page)
+		sp.zero(page)
 		return
 	}
 	r := want[0]
@@ -326,20 +222,6 @@ func (fl *filler) fault(sp *lazySpace, at uint64) {
 	}
 	if fl.s.env.Peer != nil {
 		go fl.pull(r)
-	}
-}
-
-// zero gives a page that the source does not have either.
-func (fl *filler) zero(sp *lazySpace, page run) {
-	arg := struct {
-		start, length, mode uint64
-		zeroed              int64
-	}{start: page.start, length: pageSize}
-	err := control(sp.f, uffdioZeropag, ptr(&arg))
-	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EAGAIN) {
-		// It is there meanwhile, or an event is to be read first: try again.
-		wake := struct{ start, length uint64 }{page.start, pageSize}
-		_ = control(sp.f, uffdioWake, ptr(&wake))
 	}
 }
 
@@ -392,58 +274,49 @@ func (fl *filler) arrive(runs []run, data []byte) error {
 // put fills what one address space lacks of a run. The lock is given up while an
 // event waits to be read.
 func (fl *filler) put(sp *lazySpace, r run, data []byte) error {
-	for most := uint64(0); ; {
+	for most := r.bytes(); ; {
+		if sp.doubt {
+			if sp.changing() {
+				fl.giveWay()
+				continue
+			}
+			sp.settle()
+		}
 		part, at, ok := sp.lacks(r)
 		if !ok {
 			return nil
 		}
-		if most > 0 {
-			part.end = min(part.end, part.start+most)
-		}
-		err := copyIn(sp.f, at, data[part.start-r.start:part.end-r.start])
-		var done *copiedError
+		part.end = min(part.end, part.start+most)
+		n, err := copyIn(sp.f, at, data[part.start-r.start:part.end-r.start])
+		sp.missing = sp.missing.subtract(pageSet{{part.start, part.start + n}})
+		part.start += n
 		switch {
 		case err == nil:
+			most = r.bytes()
+		case errors.Is(err, unix.EAGAIN):
+			fl.giveWay()
+		case errors.Is(err, unix.EEXIST):
+			// The program was given a page here, and has it.
+			sp.missing = sp.missing.subtract(pageSet{{part.start, part.start + pageSize}})
+		case errors.Is(err, unix.ENOENT) && part.bytes() > pageSize:
+			// One copy has to lie in one mapping, and mprotect(2) splits them.
+			most = max(part.bytes()/2&^(pageSize-1), pageSize)
+		case errors.Is(err, unix.ENOENT) && sp.changing():
+			fl.giveWay() // it may be elsewhere
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ESRCH), errors.Is(err, os.ErrClosed):
+			// Unmapped, or ended: what is not there cannot be touched.
 			sp.missing = sp.missing.subtract(pageSet{part})
-			most = 0
-		case errors.As(err, &done):
-			sp.missing = sp.missing.subtract(pageSet{{part.start, part.start + done.bytes}})
-			switch {
-			case errors.Is(done.err, unix.EAGAIN):
-				fl.mu.Unlock()
-				time.Sleep(20 * time.Microsecond)
-				fl.mu.Lock()
-			case errors.Is(done.err, unix.EEXIST):
-				// The program was given a page here, and has it.
-				skip := part.start + done.bytes
-				sp.missing = sp.missing.subtract(pageSet{{skip, skip + pageSize}})
-			case errors.Is(done.err, unix.ENOENT) && part.bytes() > pageSize:
-				// One copy has to lie in one mapping, and mprotect(2) splits them.
-				most = max(part.bytes()/2&^(pageSize-1), pageSize)
-			case errors.Is(done.err, unix.ENOENT), errors.Is(done.err, unix.ESRCH), errors.Is(done.err, os.ErrClosed):
-				// Unmapped, or ended: what is not there cannot be touched.
-				sp.missing = sp.missing.subtract(pageSet{part})
-			default:
-				return fmt.Errorf("UFFDIO_COPY to %#x: %w", at, done.err)
-			}
+		default:
+			return fmt.Errorf("UFFDIO_COPY to %#x: %w", at+n, err)
 		}
 	}
 }
 
-// lacks is the first part of r that is missing and has a place, and where that
-// begins. What has no place is not missing any more.
-func (sp *lazySpace) lacks(r run) (part run, at uint64, ok bool) {
-	for _, m := range (pageSet{r}).intersect(sp.missing) {
-		for _, w := range sp.windows {
-			o := run{w.origin, w.origin + w.at.bytes()}
-			start, stop := max(m.start, o.start), min(m.end, o.end)
-			if start < stop {
-				return run{start, stop}, w.at.start + start - w.origin, true
-			}
-		}
-		sp.missing = sp.missing.subtract(pageSet{m})
-	}
-	return run{}, 0, false
+// giveWay lets an event be read.
+func (fl *filler) giveWay() {
+	fl.mu.Unlock()
+	time.Sleep(20 * time.Microsecond)
+	fl.mu.Lock()
 }
 
 // Fill fetches what has stopped coming (kernel.Filler): page by page, as long as

@@ -48,13 +48,13 @@ func (r *round) track(ctx context.Context) error {
 // openTracking registers the mappings of the stopped process.
 func (r *round) openTracking(maps []procfs.Mapping) error {
 	if r.a.track != nil {
-		err := r.a.register(maps)
+		err := r.register(maps)
 		if !errors.Is(err, unix.ESRCH) {
 			return err
 		}
 		// It executes another program now: the tracking has ended with its old
 		// address space.
-		r.a.track, r.a.armed = nil, nil
+		r.a.track, r.a.armed, r.a.fresh = nil, nil, nil
 	}
 	f, err := r.p.UserFault()
 	if err != nil {
@@ -65,7 +65,7 @@ func (r *round) openTracking(maps []procfs.Mapping) error {
 	}
 	r.p.OnRelease(f)
 	r.a.track = f
-	return r.a.register(maps)
+	return r.register(maps)
 }
 
 // trackable: private memory without a file, as far as maps tells.
@@ -94,7 +94,14 @@ func (a *ahead) complete(maps []procfs.Mapping) bool {
 // register registers the mappings that are not wholly registered yet; never a
 // part of one, which would split it. What the kernel refuses to track, such as
 // droppable memory, stays untracked and is sent whole in the end.
-func (a *ahead) register(maps []procfs.Mapping) error {
+//
+// A mapping may have lost its tracking: where mremap(2) joins a tracked mapping to
+// its neighbours, all of them lose it, and the pages keep their marks, whatever is
+// written to them then (mm/mremap.c, copy_vma_and_data; fs/userfaultfd.c,
+// mremap_userfaultfd_prep; of 6.18). So marks count only from the first look after
+// the registration on: see sendPages.
+func (r *round) register(maps []procfs.Mapping) error {
+	a := r.a
 	all := trackables(maps)
 	lacking := all.subtract(a.armed)
 	var todo pageSet
@@ -104,6 +111,16 @@ func (a *ahead) register(maps []procfs.Mapping) error {
 			todo = todo.put(run{m.Start, m.End})
 		}
 	}
+	pm, err := openPagemap(r.p.Pid)
+	if err != nil {
+		return err
+	}
+	defer pm.Close()
+	lost, err := pm.untracked(todo.subtract(lacking))
+	if err != nil {
+		return err
+	}
+	a.fresh = a.fresh.union(lacking).union(lost)
 	for _, x := range todo {
 		err := register(a.track, x)
 		if errors.Is(err, unix.ESRCH) {
@@ -115,6 +132,19 @@ func (a *ahead) register(maps []procfs.Mapping) error {
 	}
 	a.armed = all
 	return nil
+}
+
+// untracked are the pages in s whose mapping has no tracking. Mappings that have
+// it are passed over as a whole.
+func (p *pagemap) untracked(s pageSet) (out pageSet, err error) {
+	for _, x := range s {
+		if err := p.scan(x.start, x.end, selection{none: pageIsTracked, any: content.any}, func(start, end uint64) {
+			out = out.put(run{start, end})
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // registerEach registers the mappings in x one by one.

@@ -15,6 +15,7 @@ const (
 	uffdFeatureWPAsync       = 1 << 15 // Linux 6.7
 
 	uffdioRegisterModeWP = 2
+	uffdioWriteProtect   = 0xc018aa06 // _IOWR(UFFDIO, 0x06, struct uffdio_writeprotect)
 )
 
 // enableTracking makes a new userfaultfd one that write-protects without
@@ -38,6 +39,15 @@ func register(f *os.File, r run) error {
 	return nil
 }
 
+// unprotect takes the marks from pages in r.
+func unprotect(f *os.File, r run) error {
+	arg := struct{ start, length, mode uint64 }{start: r.start, length: r.bytes()}
+	if err := ioctl(int(f.Fd()), uffdioWriteProtect, unsafe.Pointer(&arg)); err != nil {
+		return fmt.Errorf("take the marks of written pages from %#x-%#x: %w", r.start, r.end, err)
+	}
+	return nil
+}
+
 // control is an ioctl(2) on a descriptor that others read from.
 func control(f *os.File, request uintptr, arg unsafe.Pointer) error {
 	c, err := f.SyscallConn()
@@ -55,19 +65,12 @@ func ptr[T any](v *T) unsafe.Pointer { return unsafe.Pointer(v) }
 
 func leUint64(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
 
-// copiedError is a copy that ended early.
-type copiedError struct {
-	bytes uint64
-	err   error
-}
-
-func (e *copiedError) Error() string { return fmt.Sprintf("after %d bytes: %v", e.bytes, e.err) }
-
-// copyIn fills missing pages from at on.
-func copyIn(f *os.File, at uint64, data []byte) error {
+// copyIn fills missing pages from at on, and returns how many bytes it has
+// filled, also if it ends early.
+func copyIn(f *os.File, at uint64, data []byte) (uint64, error) {
 	arg := uffdioCopyArg{dst: at, src: &data[0], len: uint64(len(data))}
 	if err := control(f, uffdioCopy, unsafe.Pointer(&arg)); err != nil {
-		return &copiedError{uint64(max(arg.copied, 0)), err}
+		return uint64(max(arg.copied, 0)), err
 	}
-	return nil
+	return arg.len, nil
 }

@@ -109,6 +109,128 @@ static void mremap_turn(void) {
   memory = to;
 }
 
+// Parts go away and come back, always the same ones: a mapping may not become one
+// with its neighbours again, and mremap(2) moves one only.
+static void part_turn(void) {
+  scribble(4);
+  size_t n = 32, p = rnd() % (pages / n) * n;
+  uint64_t *at = memory + p * WORDS;
+  uint64_t *to = fresh(n * PAGE);
+  MUST(mremap(at, n * PAGE, n * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to);
+  if (rnd() % 2) to[0] = model[p];
+  MUST(mremap(to, n * PAGE, n * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, at) == at);
+  check_page(p);
+}
+
+// What was moved leaves nothing where it was, but a mapping.
+static void leave_turn(void) {
+  scribble(16);
+  size_t n = rnd() % 16 + 1, p = rnd() % (pages - n);
+  uint64_t *to = mremap(memory + p * WORDS, n * PAGE, n * PAGE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+  MUST(to != MAP_FAILED);
+  uint64_t seed = model[p];
+  forget(p, n);
+  if (rnd() % 2) put(p);
+  CHECK(to[WORDS - 1] == seed * WORDS, "page %zu became %#lx where %#lx belongs", p, to[WORDS - 1], seed * WORDS);
+  MUST(munmap(to, n * PAGE) == 0);
+}
+
+// Somebody reads what is thrown away or moved, and must not wait for ever.
+static _Atomic size_t hot;
+static _Atomic uint64_t reads;
+
+static void *reader(void *arg) {
+  for (;; reads++) {
+    volatile uint64_t *p = memory + hot * WORDS;
+    (void)*p;
+  }
+  return arg;
+}
+
+static void reader_turn(void) {
+  static int begun;
+  pthread_t t;
+  if (!begun++) MUST(pthread_create(&t, NULL, reader, NULL) == 0);
+  scribble(4);
+  size_t p = hot = rnd() % pages;
+  void *at = memory + p * WORDS, *to = NULL;
+  if (rnd() % 2) {
+    MUST(madvise(at, PAGE, MADV_DONTNEED) == 0);
+  } else {
+    MUST((to = mremap(at, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL)) != MAP_FAILED);
+    MUST(munmap(to, PAGE) == 0);
+  }
+  forget(p, 1);
+  uint64_t before = reads;
+  for (int i = 0; i < 5000 && reads == before; i++) usleep(1000);
+  CHECK(reads != before, "the reader of page %zu waits for ever", p);
+}
+
+// Several threads whose memory goes where another one's was.
+enum { ROOMS = 4, ROOM = 256 };
+static struct room {
+  pthread_mutex_t lock;
+  uint64_t *at, model[ROOM], seed;
+  size_t pages;
+} rooms[ROOMS];
+
+static void fill_room(struct room *r, size_t p) {
+  r->model[p] = r->seed = r->seed * 6364136223846793005ull + 1;
+  for (size_t i = 0; i < WORDS; i++) r->at[p * WORDS + i] = r->model[p] * (i + 1);
+}
+
+static void check_room(struct room *r, size_t p) {
+  uint64_t first = r->at[p * WORDS], last = r->at[(p + 1) * WORDS - 1];
+  CHECK(first == r->model[p] && last == r->model[p] * WORDS, "page %zu of room %zu at %p holds %#lx where %#lx belongs", p, r - rooms,
+        (void *)(r->at + p * WORDS), first, r->model[p]);
+}
+
+// resize is realloc(3) of a large piece: it may be moved, or copied where it is
+// two mappings (docs/support.md).
+static void resize(struct room *r, size_t n) {
+  uint64_t *to = mremap(r->at, r->pages * PAGE, n * PAGE, MREMAP_MAYMOVE);
+  if (to == MAP_FAILED) {
+    MUST(errno == EFAULT);
+    to = memcpy(fresh(n * PAGE), r->at, (n < r->pages ? n : r->pages) * PAGE);
+    MUST(munmap(r->at, r->pages * PAGE) == 0);
+  }
+  r->at = to;
+  for (size_t i = r->pages; i < n; i++) r->model[i] = 0;
+  r->pages = n;
+}
+
+static void *tenant(void *arg) {
+  struct room *r = arg;
+  for (unsigned x = r - rooms + 1;;) {
+    pthread_mutex_lock(&r->lock);
+    for (int i = 0; i < 4; i++) check_room(r, rand_r(&x) % r->pages);
+    resize(r, rand_r(&x) % ROOM + 1);
+    fill_room(r, rand_r(&x) % r->pages);
+    if (rand_r(&x) % 8 == 0) {
+      MUST(munmap(r->at, r->pages * PAGE) == 0);
+      r->at = fresh(r->pages * PAGE);
+      memset(r->model, 0, sizeof r->model);
+      for (size_t p = 0; p < r->pages; p += 2) fill_room(r, p);
+    }
+    pthread_mutex_unlock(&r->lock);
+  }
+  return NULL;
+}
+
+static void rooms_turn(void) {
+  static int begun;
+  pthread_t t;
+  for (struct room *r = rooms; !begun && r < rooms + ROOMS; r++) {
+    r->at = fresh((r->pages = ROOM) * PAGE), r->seed = r - rooms + 1;
+    MUST(pthread_mutex_init(&r->lock, NULL) == 0 && pthread_create(&t, NULL, tenant, r) == 0);
+  }
+  begun = 1;
+  struct room *r = rooms + rnd() % ROOMS;
+  pthread_mutex_lock(&r->lock);
+  for (size_t p = 0; p < r->pages; p++) check_room(r, p);
+  pthread_mutex_unlock(&r->lock);
+}
+
 static void brk_turn(void) {
   scribble(16);
   size_t n = rnd() % 256;
@@ -197,6 +319,7 @@ static const struct {
   void (*turn)(void);
 } things[] = {
     {"madvise", madvise_turn}, {"huge", huge_turn},   {"munmap", munmap_turn}, {"mremap", mremap_turn}, {"brk", brk_turn},
+    {"part", part_turn},       {"leave", leave_turn}, {"reader", reader_turn}, {"rooms", rooms_turn},
     {"protect", protect_turn}, {"guard", guard_turn}, {"fork", fork_turn},     {"stack", stack_turn},   {"read", read_turn},
 };
 static void (*turn)(void);
