@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"runtime/debug"
 
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/kernel/procfs"
@@ -35,10 +34,7 @@ func Main(args []string) int {
 	// It was run by the number of a descriptor, which says nothing to people. Where
 	// that fails it keeps that name.
 	_ = os.WriteFile("/proc/self/comm", []byte(programName), 0)
-	// A batch of remote calls must not be held up by our own collector, and the
-	// engine lives for one event only.
-	debug.SetGCPercent(gcPercent)
-	debug.SetMemoryLimit(memoryLimit)
+	tuneCollector()
 	go warmUp() // while the job is on its way
 	err := serve()
 	if err != nil {
@@ -50,13 +46,6 @@ func Main(args []string) int {
 
 // programName is shown by ps(1).
 const programName = "mig-engine"
-
-const (
-	// gcPercent lets a small event end before the first collection.
-	gcPercent = 400
-	// memoryLimit makes a large one collect more often, in bytes.
-	memoryLimit = 40 << 20
-)
 
 // warmUp does what every job needs and no job decides.
 func warmUp() {
