@@ -22,6 +22,10 @@ func (e *Event) call(ctx context.Context, p Place, fn func(context.Context) erro
 	}
 	leave := e.enter(p)
 	defer leave()
+	if e.tune.Called != nil {
+		began := time.Now()
+		defer func() { e.tune.Called(p, began, time.Now()) }()
+	}
 	done := make(chan error, 1)
 	go func() { done <- guard(func() error { return fn(ctx) }) }()
 

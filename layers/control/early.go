@@ -69,6 +69,13 @@ func (x *Exporter) earlyRound(ctx context.Context, n int, last bool) (Round, err
 			return Round{}, err
 		}
 	}
+	// What the destination has still to take in would be in the way of what comes
+	// when the container is stopped, and no bandwidth is measured without it.
+	if x.opts.Switch != nil {
+		if err := x.call(ctx, Place{Call: "flush"}, x.opts.Medium.Flush); err != nil {
+			return Round{}, err
+		}
+	}
 	r := Round{Bytes: x.snapshot().Bytes - sent, Remaining: remaining.sum(), Took: time.Since(begun)}
 	x.mu.Lock()
 	x.round = n + 1

@@ -22,6 +22,10 @@ type Tuning struct {
 	Undo time.Duration
 	// Observer is told of every transition. May be nil.
 	Observer Observer
+	// Called is told of every call that leaves the event, when it has returned:
+	// the finest time line there is. It must not block, and is told by several
+	// goroutines at once. May be nil.
+	Called func(p Place, began, ended time.Time)
 	// Failing is told why the event is being undone, when its tasks are put right
 	// and before its medium is closed: the peer's only way to learn the reason.
 	// May be nil.

@@ -24,6 +24,7 @@ import (
 
 // move exports the job's container to another host, where it goes on.
 func move(ctx context.Context, j *job.Job, r job.Reporter) error {
+	brace()
 	m, err := address.ParseMove(j.Image)
 	if err != nil {
 		return err
@@ -97,6 +98,7 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 
 // receive turns the job's frame into the container that comes from another host.
 func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) error {
+	brace()
 	from, err := address.ParseIncoming(j.Image)
 	if err != nil {
 		return err
@@ -211,8 +213,10 @@ func point(name string) {
 func moveTuning(p *progress, side string, failing func(context.Context, error)) control.Tuning {
 	t := tuning(p)
 	observe := t.Observer
+	t.Called = p.steps.called
 	t.Observer = func(tr control.Transition) {
 		observe(tr)
+		p.steps.observe(tr)
 		point(side + ": " + tr.To.String())
 	}
 	t.Failing = failing

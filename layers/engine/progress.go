@@ -23,6 +23,8 @@ type progress struct {
 	last   control.Status
 	at     time.Time
 
+	steps stepLog
+
 	mu     sync.Mutex
 	phases []job.Phase // guarded by mu
 }
@@ -66,6 +68,9 @@ func (p *progress) report(r control.Result) {
 	out := job.Progress{
 		State: s.State.String(), Round: s.Round, Processes: s.Processes, Records: s.Records, Bytes: s.Bytes,
 		Downtime: r.Downtime, Warnings: r.Warnings,
+	}
+	if s.State.Final() {
+		out.Steps = p.steps.list()
 	}
 	p.mu.Lock()
 	out.Phases = append(out.Phases, p.phases...)

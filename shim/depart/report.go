@@ -62,8 +62,11 @@ type Report struct {
 	Phases []Span `json:"phases"`
 	// States of the source's and the destination's engine, the latter by the
 	// source's clock.
-	States     []job.Phase     `json:"states,omitempty"`
-	PeerStates []job.Phase     `json:"peer_states,omitempty"`
+	States     []job.Phase `json:"states,omitempty"`
+	PeerStates []job.Phase `json:"peer_states,omitempty"`
+	// Steps of both engines while the container stood still, likewise.
+	Steps      []job.Step      `json:"steps,omitempty"`
+	PeerSteps  []job.Step      `json:"peer_steps,omitempty"`
 	Subsystems []job.Subsystem `json:"subsystems,omitempty"`
 
 	Warnings []string         `json:"warnings,omitempty"`
@@ -101,6 +104,7 @@ func (r *Report) take(p job.Progress) {
 			r.Pages = s.Bytes / pageSize
 		}
 	}
+	r.Steps = p.Steps
 	r.Warnings = append(r.Warnings, p.Warnings...)
 }
 

@@ -58,6 +58,9 @@ func (m *mover) transfer(ctx context.Context) error {
 		for _, p := range end.Last.Phases {
 			m.report.PeerStates = append(m.report.PeerStates, job.Phase{State: p.State, At: p.At.Add(-m.client.Skew)})
 		}
+		for _, s := range end.Last.Steps {
+			m.report.PeerSteps = append(m.report.PeerSteps, job.Step{Name: s.Name, At: s.At.Add(-m.client.Skew), Took: s.Took})
+		}
 	}
 	m.report.Moved = err == nil
 	return err

@@ -32,6 +32,8 @@ type Report struct {
 	TotalMS    float64        `json:"total_ms"`
 	States     []driver.Phase // of the source's engine
 	Failure    *struct{ Kind, Text string }
+	// Raw is all that it printed.
+	Raw json.RawMessage `json:"-"`
 }
 
 // Downtime is how long the container was stopped, as mig has it.
@@ -70,7 +72,7 @@ func (w *World) Move(ctx context.Context, id string, o Order) (*Report, error) {
 	if ctx.Err() != nil {
 		ran = fmt.Errorf("no end in time: %w", ran)
 	}
-	r := &Report{}
+	r := &Report{Raw: bytes.Clone(out.Bytes())}
 	if err := json.Unmarshal(out.Bytes(), r); err != nil {
 		return nil, fmt.Errorf("mig migrate of %s: %w: %w: %s%s", id, ran, err, out.String(), says.String())
 	}

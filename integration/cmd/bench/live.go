@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -171,8 +172,33 @@ func (b *bench) moveOnce(ctx context.Context, m *mover, conf victim.Config, coun
 		m.total.Add(r.Total())
 		m.residual.Add(r.Spent("residual"))
 		m.sent.Put(float64(r.Bytes) / 1e6)
+		return b.keep(m, conf, seen, r)
 	}
 	return nil
+}
+
+// keep appends what mig reported of a move, with its time line, to a file beside
+// the results: a line of JSON for each.
+func (b *bench) keep(m *mover, conf victim.Config, seen time.Duration, r *move.Report) error {
+	line, err := json.Marshal(struct {
+		Mover     string          `json:"mover"`
+		Megabytes int             `json:"megabytes"`
+		DirtyMBps int             `json:"dirty_mbps,omitempty"`
+		SilenceMS float64         `json:"silence_ms"`
+		Report    json.RawMessage `json:"report"`
+	}{m.name, conf.Megabytes, conf.DirtyMBps, float64(seen.Microseconds()) / 1000, r.Raw})
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(b.out, 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(b.out, "moves.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(line, '\n'))
+	return errors.Join(err, f.Close())
 }
 
 // attach finds the program on a host, by the process that the host's containerd

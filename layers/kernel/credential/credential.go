@@ -81,7 +81,7 @@ type saved struct {
 
 // New makes the subsystem for one event.
 func New(env target.Env) *Subsystem {
-	env.WillAsk(aboutCredentials)
+	env.WillAsk(aboutCredentials, aboutDumps)
 	return &Subsystem{env: env, kept: map[record.ProcessID]*saved{}}
 }
 

@@ -75,6 +75,12 @@ func (s *Subsystem) export(ctx context.Context, p *target.Process, out record.Si
 	return len(threads), nil
 }
 
+// aboutDumps is what the leader is asked.
+var aboutDumps = &target.Question{
+	Process: true,
+	Calls:   func(uint64) []tracer.Call { return []tracer.Call{tracer.Prctl(unix.PR_GET_DUMPABLE)} },
+}
+
 // describeProcess reads the limits as the kernel shows them to everybody: to
 // ask about another process needs CAP_SYS_RESOURCE (prlimit(2)).
 func describeProcess(p *target.Process) (*state.ProcessLimits, error) {
@@ -82,14 +88,11 @@ func describeProcess(p *target.Process) (*state.ProcessLimits, error) {
 	if err != nil {
 		return nil, err
 	}
-	calls := []tracer.Call{tracer.Prctl(unix.PR_GET_DUMPABLE)}
-	if err := p.Traced.Run(p.Traced.Leader(), calls); err != nil {
+	a, err := p.AskLeader(aboutDumps)
+	if err != nil {
 		return nil, err
 	}
-	if err := tracer.Check(calls); err != nil {
-		return nil, err
-	}
-	m := &state.ProcessLimits{Dumpable: uint32(calls[0].Ret)}
+	m := &state.ProcessLimits{Dumpable: uint32(a.Calls[0].Ret)}
 	for _, l := range limits {
 		m.Limit = append(m.Limit, &state.ResourceLimit{Soft: l.Soft, Hard: l.Hard})
 	}
@@ -102,8 +105,13 @@ const (
 	askGID    = 12 // likewise
 	askHeader = 24 // struct __user_cap_header_struct
 	askCaps   = 32 // two of struct __user_cap_data_struct
-	askSize   = 56
+	askGroups = 56 // the first fewGroups
+	askSize   = askGroups + 4*fewGroups
 )
+
+// fewGroups is how many supplementary groups are asked for at once with the rest.
+// A thread that has more is asked again.
+const fewGroups = 32
 
 // capVersion is _LINUX_CAPABILITY_VERSION_3 of include/uapi/linux/capability.h.
 const capVersion = 0x20080522
@@ -112,7 +120,7 @@ const capVersion = 0x20080522
 const noID = uint64(^uint32(0))
 
 // questions are what only a thread itself can tell in terms of its own user
-// namespace. The last four results are used.
+// namespace.
 func questions(at uint64) []tracer.Call {
 	return []tracer.Call{
 		tracer.Syscall(unix.SYS_GETRESUID, at+askUID, at+askUID+4, at+askUID+8),
@@ -122,6 +130,7 @@ func questions(at uint64) []tracer.Call {
 		tracer.Syscall(unix.SYS_GETGROUPS, 0, 0),
 		tracer.Syscall(unix.SYS_SETFSUID, noID),
 		tracer.Syscall(unix.SYS_SETFSGID, noID),
+		tracer.Syscall(unix.SYS_GETGROUPS, fewGroups, at+askGroups),
 	}
 }
 
@@ -140,7 +149,8 @@ func (s *Subsystem) describeThreads(p *target.Process) ([]*state.ThreadCredentia
 	}
 	out := make([]*state.ThreadCredential, len(answers))
 	for i, a := range answers {
-		// The last two return the id that is in force, which may look like an error.
+		// The two behind return the id that is in force, which may look like an error;
+		// the last fails if there are many groups.
 		if err := tracer.Check(a.Calls[:5]); err != nil {
 			return nil, fmt.Errorf("thread %d: %w", a.Thread.Tid, err)
 		}
@@ -151,7 +161,7 @@ func (s *Subsystem) describeThreads(p *target.Process) ([]*state.ThreadCredentia
 	if err != nil {
 		return nil, err
 	}
-	return out, askGroups(p, answers, out)
+	return out, groups(p, answers, out)
 }
 
 func decodeAnswers(b []byte, calls []tracer.Call) *state.ThreadCredential {
@@ -180,15 +190,16 @@ func (s *Subsystem) fromStatus(p *target.Process, tid int, m *state.ThreadCreden
 	return nil
 }
 
-// askGroups reads the groups of those threads that have any.
-func askGroups(p *target.Process, counted []target.Answer, out []*state.ThreadCredential) error {
+// groups reads the groups of those threads that have any.
+func groups(p *target.Process, counted []target.Answer, out []*state.ThreadCredential) error {
 	sc, err := p.Traced.Scratch()
 	if err != nil {
 		return err
 	}
 	for i, a := range counted {
 		th, n := a.Thread, int(a.Calls[4].Ret)
-		if n == 0 {
+		if n <= fewGroups && !a.Calls[7].Failed() {
+			out[i].Group = decodeGroups(a.Memory[askGroups:][:4*n])
 			continue
 		}
 		mark := sc.Mark()
@@ -208,9 +219,14 @@ func askGroups(p *target.Process, counted []target.Answer, out []*state.ThreadCr
 			return err
 		}
 		sc.Release(mark)
-		for ; len(b) > 0; b = b[4:] {
-			out[i].Group = append(out[i].Group, binary.LittleEndian.Uint32(b))
-		}
+		out[i].Group = decodeGroups(b)
 	}
 	return nil
+}
+
+func decodeGroups(b []byte) (list []uint32) {
+	for ; len(b) > 0; b = b[4:] {
+		list = append(list, binary.LittleEndian.Uint32(b))
+	}
+	return list
 }

@@ -32,8 +32,9 @@ type Moved struct {
 	// Notes are the subsystems' last words on the source.
 	Notes []string
 
-	mu   sync.Mutex
-	line []control.Transition
+	mu    sync.Mutex
+	line  []control.Transition
+	calls []Call
 }
 
 // observe notes the transitions of both sides.
@@ -43,23 +44,74 @@ func (m *Moved) observe(t control.Transition) {
 	m.line = append(m.line, t)
 }
 
+// longCall is what a time line shows of calls.
+const longCall = 50 * time.Microsecond
+
 // TimeLine says when either side came into its states, since the source began to
-// stop the container.
+// stop the container, and which calls took long.
 func (m *Moved) TimeLine() string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var b strings.Builder
-	var zero time.Time
-	slices.SortStableFunc(m.line, func(a, b control.Transition) int { return a.At.Compare(b.At) })
-	for _, t := range m.line {
-		if t.To == control.StateHolding && zero.IsZero() {
-			zero = t.At
+	type entry struct {
+		at   time.Time
+		text string
+	}
+	zero := m.At(control.SideExport, control.StateHolding)
+	var all []entry
+	for _, t := range m.Transitions() {
+		all = append(all, entry{t.At, fmt.Sprintf("%s: %s", t.Side, t.To)})
+	}
+	for _, c := range m.Calls() {
+		if took := c.Ended.Sub(c.Began); took >= longCall && c.Place.Call != "pop record" {
+			all = append(all, entry{c.Began, fmt.Sprintf("%s:   %s, %d us", c.Side, c.Place, took.Microseconds())})
 		}
-		if !zero.IsZero() {
-			fmt.Fprintf(&b, "%8d us  %s: %s\n", t.At.Sub(zero).Microseconds(), t.Side, t.To)
+	}
+	slices.SortStableFunc(all, func(a, b entry) int { return a.at.Compare(b.at) })
+	var b strings.Builder
+	for _, e := range all {
+		if !zero.IsZero() && !e.at.Before(zero) {
+			fmt.Fprintf(&b, "%8d us  %s\n", e.at.Sub(zero).Microseconds(), e.text)
 		}
 	}
 	return b.String()
+}
+
+// Call is one call of either side's control.
+type Call struct {
+	Side         control.Side
+	Place        control.Place
+	Began, Ended time.Time
+}
+
+// called notes the calls of a side.
+func (m *Moved) called(side control.Side) func(control.Place, time.Time, time.Time) {
+	return func(p control.Place, began, ended time.Time) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.calls = append(m.calls, Call{side, p, began, ended})
+	}
+}
+
+// Calls are those of both sides, in the order of their ends.
+func (m *Moved) Calls() []Call {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.calls)
+}
+
+// Transitions are those of both sides.
+func (m *Moved) Transitions() []control.Transition {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.line)
+}
+
+// At is when a side came into a state.
+func (m *Moved) At(side control.Side, s control.State) time.Time {
+	for _, t := range m.Transitions() {
+		if t.Side == side && t.To == s {
+			return t.At
+		}
+	}
+	return time.Time{}
 }
 
 // Move moves the container through a pipe in memory, by the real control of
@@ -95,7 +147,7 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 	go func() {
 		var err error
 		m.Destination, err = control.Import(ctx, control.ImportOptions{
-			Tuning: control.Tuning{Workers: 2, Observer: m.observe}, Container: destination{frame}, Medium: r,
+			Tuning: control.Tuning{Workers: 2, Observer: m.observe, Called: m.called(control.SideImport)}, Container: destination{frame}, Medium: r,
 			Subsystems: forControl(instances(target.Env{Frame: frame, Workers: 2, Peer: link}, constructors)),
 			Ready: func(ctx context.Context) error {
 				close(ready)
@@ -110,7 +162,7 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 		imported <- err
 	}()
 	out := control.NewExport(control.ExportOptions{
-		Tuning: control.Tuning{Workers: 2, Observer: m.observe}, Container: origin{src}, Medium: w, Strategy: s,
+		Tuning: control.Tuning{Workers: 2, Observer: m.observe, Called: m.called(control.SideExport)}, Container: origin{src}, Medium: w, Strategy: s,
 		Subsystems: forControl(sources),
 		Switch: func(ctx context.Context) (control.Verdict, error) {
 			select {

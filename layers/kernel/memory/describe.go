@@ -52,6 +52,14 @@ func (s *Subsystem) describe(p *target.Process, smaps []procfs.SmapsMapping) (*s
 	return space, mappings, nil
 }
 
+// aboutBoundaries is what the leader is asked.
+var aboutBoundaries = &target.Question{
+	Process: true,
+	Calls: func(uint64) []tracer.Call {
+		return []tracer.Call{tracer.Syscall(unix.SYS_BRK, 0), tracer.Prctl(unix.PR_GET_THP_DISABLE)}
+	},
+}
+
 // boundaries fills what prctl(PR_SET_MM_MAP) sets again.
 func (s *Subsystem) boundaries(p *target.Process) (*state.AddressSpace, error) {
 	st, err := p.Proc.Stat()
@@ -66,13 +74,11 @@ func (s *Subsystem) boundaries(p *target.Process) (*state.AddressSpace, error) {
 	if err != nil {
 		return nil, err
 	}
-	calls := []tracer.Call{tracer.Syscall(unix.SYS_BRK, 0), tracer.Prctl(unix.PR_GET_THP_DISABLE)}
-	if err := p.Traced.Run(p.Traced.Leader(), calls); err != nil {
+	a, err := p.AskLeader(aboutBoundaries)
+	if err != nil {
 		return nil, err
 	}
-	if err := tracer.Check(calls); err != nil {
-		return nil, err
-	}
+	calls := a.Calls
 	return &state.AddressSpace{
 		StartCode: st.StartCode, EndCode: st.EndCode, StartData: st.StartData, EndData: st.EndData,
 		StartBrk: st.StartBrk, Brk: uint64(calls[0].Ret), StartStack: st.StartStack,

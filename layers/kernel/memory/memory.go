@@ -67,6 +67,7 @@ func New(env target.Env) *Subsystem {
 	if w < 1 {
 		w = runtime.GOMAXPROCS(0)
 	}
+	env.WillAsk(aboutBoundaries)
 	s := &Subsystem{
 		env: env, workers: w, copies: map[*target.Task]ancestry{}, vdsos: map[string][]byte{},
 		exports: map[record.ProcessID]*export{},

@@ -22,7 +22,7 @@ const (
 // read before there was scratch memory. Without anything locked there is no need
 // to look.
 func lockedFuture(p *target.Process, smaps []procfs.SmapsMapping) (uint32, error) {
-	st, err := p.Proc.Status()
+	st, err := p.Proc.Fresh().Status() // the scratch memory counts
 	if err != nil || st.Vm.Locked == 0 {
 		return 0, err
 	}

@@ -24,8 +24,9 @@ const keepBuffer = 1 << 20
 // FS is a mounted proc file system. It is a small value, safe for concurrent
 // use. The zero FS is not usable: call Host, HostAt or New.
 type FS struct {
-	fsys fs.FS
-	root string // set: read directly below this directory, no fs.FS in between
+	fsys  fs.FS
+	root  string // set: read directly below this directory, no fs.FS in between
+	still *still // see Task.Still, usually nil
 }
 
 // Host is the proc file system of this process's pid namespace, at /proc.

@@ -56,7 +56,9 @@ func (t Task) Namespace(name string) (NSLink, error) {
 }
 
 // Namespaces reads all links of ns, by name.
-func (t Task) Namespaces() (map[string]NSLink, error) {
+func (t Task) Namespaces() (map[string]NSLink, error) { return t.stillNamespaces(t.namespaces) }
+
+func (t Task) namespaces() (map[string]NSLink, error) {
 	names, err := t.fs.names(t.file("ns"))
 	if err != nil {
 		return nil, err

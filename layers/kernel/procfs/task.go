@@ -67,12 +67,13 @@ func (t Task) FDs() ([]int, error) { return t.fs.numbers(t.file("fd")) }
 
 // parseTask reads one file of the task and parses it as a whole.
 func parseTask[T any](t Task, name string, parse func([]byte) (T, error)) (T, error) {
-	var out T
-	err := t.fs.read(t.file(name), func(data []byte) (err error) {
-		out, err = parse(data)
-		return err
+	return once(t, name, func() (out T, err error) {
+		err = t.fs.read(t.file(name), func(data []byte) (err error) {
+			out, err = parse(data)
+			return err
+		})
+		return out, err
 	})
-	return out, err
 }
 
 // Maps reads maps. It is empty for zombies and kernel threads.
@@ -81,6 +82,13 @@ func (t Task) Maps() ([]Mapping, error) { return t.AppendMaps(nil) }
 // AppendMaps is Maps into the spare capacity of dst, for callers that look
 // repeatedly. On error dst is returned unchanged.
 func (t Task) AppendMaps(dst []Mapping) ([]Mapping, error) {
+	if t.fs.still != nil {
+		list, err := t.stillMaps()
+		if err != nil {
+			return dst, err
+		}
+		return append(dst, list...), nil
+	}
 	p := mapsParser{out: dst}
 	if err := t.fs.stream(t.file("maps"), p.line); err != nil {
 		return dst, err

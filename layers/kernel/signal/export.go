@@ -73,32 +73,24 @@ func push(ctx context.Context, out record.Sink, h record.Header, m proto.Message
 	return out.Push(ctx, &record.Record{Header: h, Payload: b})
 }
 
-// actions asks the leader for all dispositions in one batch.
+// aboutActions asks the leader for all dispositions.
+var aboutActions = &target.Question{
+	Process: true, Size: signals * actionSize,
+	Calls: func(at uint64) []tracer.Call {
+		calls := make([]tracer.Call, signals)
+		for i := range calls {
+			calls[i] = tracer.RtSigaction(i+1, 0, at+uint64(actionSize*i))
+		}
+		return calls
+	},
+}
+
 func actions(p *target.Process) ([]*state.SignalAction, error) {
-	sc, err := p.Traced.Scratch()
+	a, err := p.AskLeader(aboutActions)
 	if err != nil {
 		return nil, err
 	}
-	defer sc.Release(sc.Mark())
-	b := make([]byte, signals*actionSize)
-	at, err := sc.Put(b)
-	if err != nil {
-		return nil, err
-	}
-	calls := make([]tracer.Call, signals)
-	for i := range calls {
-		calls[i] = tracer.RtSigaction(i+1, 0, at+uint64(actionSize*i))
-	}
-	if err := p.Traced.Run(p.Traced.Leader(), calls); err != nil {
-		return nil, err
-	}
-	if err := tracer.Check(calls); err != nil {
-		return nil, err
-	}
-	if err := p.Traced.Read(at, b); err != nil {
-		return nil, err
-	}
-	return decodeActions(b), nil
+	return decodeActions(a.Memory), nil
 }
 
 // decodeActions leaves out what is default.

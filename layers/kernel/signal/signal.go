@@ -71,7 +71,7 @@ type saved struct {
 
 // New makes the subsystem for one event.
 func New(env target.Env) *Subsystem {
-	env.WillAsk(aboutStack)
+	env.WillAsk(aboutStack, aboutActions)
 	return &Subsystem{env: env, kept: map[record.ProcessID]*saved{}}
 }
 

@@ -35,7 +35,13 @@ type Process struct {
 
 	source *Source
 	tracer *tracer.Tracer
-	pidfd  int
+	// idle is the tracer of an earlier stop, for the next: to start a thread takes
+	// longer than to stop a process.
+	idle *tracer.Tracer
+	// running is Proc while the process is not stopped.
+	running procfs.Task
+	gadgets tracer.Gadgets
+	pidfd   int
 	// startTime tells a process from a later one with the same pid.
 	startTime uint64
 	// gone: it ended before it was stopped.
@@ -100,9 +106,12 @@ func (p *Process) Setup(ctx context.Context) error {
 }
 
 func (p *Process) attach(ctx context.Context) error {
-	t := tracer.New()
+	t := p.idle
+	if p.idle = nil; t == nil {
+		t = tracer.New()
+	}
 	p.setAttaching(t)
-	tr, err := t.Attach(ctx, tracer.Options{Pid: p.Pid, Thaw: p.thaw})
+	tr, err := t.Attach(ctx, tracer.Options{Pid: p.Pid, Thaw: p.thaw, Gadgets: &p.gadgets})
 	p.setAttaching(nil)
 	p.mu.Lock()
 	p.answers = nil // of an earlier stop
@@ -111,7 +120,8 @@ func (p *Process) attach(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("stop pid %d: %w", p.Pid, err), t.Close())
 	}
-	p.tracer, p.Traced = t, tr
+	p.tracer, p.Traced, p.running = t, tr, p.Proc
+	p.Proc = p.Proc.Still()
 	return nil
 }
 
@@ -207,8 +217,12 @@ func (p *Process) forget() error {
 	p.descriptors = nil
 	p.mu.Unlock()
 	t := p.tracer
-	p.tracer, p.Traced = nil, nil
 	if t == nil {
+		return nil
+	}
+	p.tracer, p.Traced, p.Proc = nil, nil, p.running
+	if t.Free() {
+		p.idle = t
 		return nil
 	}
 	return t.Close()
@@ -222,6 +236,10 @@ func (p *Process) close() {
 	p.mu.Unlock()
 	for _, c := range closers {
 		_ = c.Close()
+	}
+	if p.idle != nil {
+		_ = p.idle.Close()
+		p.idle = nil
 	}
 	if p.pidfd >= 0 {
 		unix.Close(p.pidfd)

@@ -16,6 +16,9 @@ import (
 // The calls change nothing, and nothing that an export does while the threads
 // are stopped changes what they answer.
 type Question struct {
+	// Process: what it asks is the same for all threads, and the leader alone is
+	// asked.
+	Process bool
 	// Size is how much memory the calls of one thread read and fill, in bytes.
 	Size int
 	// Prepare, if set, fills what the calls read.
@@ -49,7 +52,21 @@ func (e Env) WillAsk(questions ...*Question) {
 	}
 }
 
-// Ask returns every thread's answer, the leader's first.
+// AskLeader returns the answer to a question of the process as a whole, whose
+// calls must all have succeeded.
+func (p *Process) AskLeader(q *Question) (Answer, error) {
+	list, err := p.Ask(q)
+	if err != nil {
+		return Answer{}, err
+	}
+	if len(list) == 0 {
+		return Answer{}, tracer.ErrExited
+	}
+	return list[0], tracer.Check(list[0].Calls)
+}
+
+// Ask returns every thread's answer, the leader's first. To a question of the
+// process there is the leader's only.
 func (p *Process) Ask(q *Question) ([]Answer, error) {
 	p.mu.Lock()
 	known, ok := p.answers[q]
@@ -80,23 +97,25 @@ func (p *Process) Ask(q *Question) ([]Answer, error) {
 
 // ask asks all threads all questions in one batch each.
 func ask(p *tracer.Process, questions []*Question) ([][]Answer, error) {
-	const align = 8
-	offsets, each := make([]int, len(questions)), 0
-	for i, q := range questions {
-		offsets[i] = each
-		each += (q.Size + align - 1) &^ (align - 1)
-	}
+	// Of the process: behind the others, so that the leader's block and batch
+	// begin as all others do.
+	ordered := slices.Clone(questions)
+	slices.SortStableFunc(ordered, func(a, b *Question) int { return rank(a) - rank(b) })
+	l := newLayout(ordered)
 	threads := p.Threads()
+	if len(threads) == 0 {
+		return nil, tracer.ErrExited
+	}
 	sc, err := p.Scratch()
 	if err != nil {
 		return nil, err
 	}
 	defer sc.Release(sc.Mark())
-	b := make([]byte, each*len(threads))
+	b := make([]byte, l.leader+l.each*(len(threads)-1))
 	for t := range threads {
-		for i, q := range questions {
+		for i, q := range l.of(t) {
 			if q.Prepare != nil {
-				q.Prepare(b[each*t+offsets[i]:][:q.Size])
+				q.Prepare(l.block(b, t, i))
 			}
 		}
 	}
@@ -104,15 +123,17 @@ func ask(p *tracer.Process, questions []*Question) ([][]Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	batches, starts := make([]tracer.Batch, len(threads)), make([]int, len(questions)+1)
+	batches, starts := make([]tracer.Batch, len(threads)), make([]int, len(ordered)+1)
 	for t, th := range threads {
 		batches[t].Thread = th
-		for i, q := range questions {
-			starts[i] = len(batches[t].Calls)
-			batches[t].Calls = append(batches[t].Calls, q.Calls(at+uint64(each*t+offsets[i]))...)
+		for i, q := range l.of(t) {
+			if t == 0 {
+				starts[i] = len(batches[t].Calls)
+			}
+			batches[t].Calls = append(batches[t].Calls, q.Calls(at+uint64(l.start(t)+l.offsets[i]))...)
 		}
-		starts[len(questions)] = len(batches[t].Calls) // the same for all threads
 	}
+	starts[len(ordered)] = len(batches[0].Calls)
 	if err := p.RunEach(batches); err != nil {
 		return nil, err
 	}
@@ -120,11 +141,60 @@ func ask(p *tracer.Process, questions []*Question) ([][]Answer, error) {
 		return nil, err
 	}
 	out := make([][]Answer, len(questions))
-	for i, q := range questions {
-		out[i] = make([]Answer, len(threads))
-		for t, th := range threads {
-			out[i][t] = Answer{th, batches[t].Calls[starts[i]:starts[i+1]], b[each*t+offsets[i]:][:q.Size]}
+	for t, th := range threads {
+		for i, q := range l.of(t) {
+			n := slices.Index(questions, q)
+			out[n] = append(out[n], Answer{th, batches[t].Calls[starts[i]:starts[i+1]], l.block(b, t, i)})
 		}
 	}
 	return out, nil
+}
+
+func rank(q *Question) int {
+	if q.Process {
+		return 1
+	}
+	return 0
+}
+
+// questionLayout is where the answers of one round of questions lie: a block for
+// each thread, the leader's first, which is the largest.
+type questionLayout struct {
+	ordered []*Question
+	offsets []int // of each question in a block
+	common  int   // questions for every thread
+	// leader and each are the sizes of the leader's block and the others'.
+	leader, each int
+}
+
+func newLayout(ordered []*Question) *questionLayout {
+	const align = 8
+	l := &questionLayout{ordered: ordered, offsets: make([]int, len(ordered))}
+	for i, q := range ordered {
+		l.offsets[i] = l.leader
+		l.leader += (q.Size + align - 1) &^ (align - 1)
+		if !q.Process {
+			l.each, l.common = l.leader, i+1
+		}
+	}
+	return l
+}
+
+// of are the questions for a thread.
+func (l *questionLayout) of(thread int) []*Question {
+	if thread == 0 {
+		return l.ordered
+	}
+	return l.ordered[:l.common]
+}
+
+func (l *questionLayout) start(thread int) int {
+	if thread == 0 {
+		return 0
+	}
+	return l.leader + l.each*(thread-1)
+}
+
+func (l *questionLayout) block(b []byte, thread, question int) []byte {
+	return b[l.start(thread)+l.offsets[question]:][:l.ordered[question].Size]
 }

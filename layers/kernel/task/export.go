@@ -100,30 +100,21 @@ func describe(p *target.Process) (*state.Process, error) {
 	return m, prctls(p, m)
 }
 
-// prctls asks the process itself for what nobody else is told.
+// aboutProcess is what nobody is told but the process itself.
+var aboutProcess = &target.Question{
+	Process: true, Size: 16,
+	Calls: func(at uint64) []tracer.Call {
+		return []tracer.Call{tracer.Prctl(unix.PR_GET_PDEATHSIG, at), tracer.Prctl(unix.PR_GET_CHILD_SUBREAPER, at+8)}
+	},
+}
+
 func prctls(p *target.Process, m *state.Process) error {
-	sc, err := p.Traced.Scratch()
+	a, err := p.AskLeader(aboutProcess)
 	if err != nil {
 		return err
 	}
-	defer sc.Release(sc.Mark())
-	at, err := sc.Put(make([]byte, 16))
-	if err != nil {
-		return err
-	}
-	calls := []tracer.Call{tracer.Prctl(unix.PR_GET_PDEATHSIG, at), tracer.Prctl(unix.PR_GET_CHILD_SUBREAPER, at+8)}
-	if err := p.Traced.Run(p.Traced.Leader(), calls); err != nil {
-		return err
-	}
-	if err := tracer.Check(calls); err != nil {
-		return err
-	}
-	var b [16]byte
-	if err := p.Traced.Read(at, b[:]); err != nil {
-		return err
-	}
-	m.ParentDeathSignal = int32(b[0])
-	m.ChildSubreaper = b[8] != 0
+	m.ParentDeathSignal = int32(a.Memory[0])
+	m.ChildSubreaper = a.Memory[8] != 0
 	return nil
 }
 

@@ -169,14 +169,19 @@ func lasting(pid, with int, res target.Resource) bool {
 
 // refuseShared looks again when all are stopped.
 func (s *Subsystem) refuseShared(list []*target.Process) error {
-	home, err := procfs.Host().Process(s.env.Source.Init).Namespaces()
-	if err != nil {
-		return err
-	}
+	var home map[string]procfs.NSLink
 	shared := sharing{}
 	for _, p := range list {
-		if err := foreign(p.Pid, home); err != nil {
-			return err
+		if p.Pid != s.env.Source.Init {
+			if home == nil {
+				var err error
+				if home, err = procfs.Host().Process(s.env.Source.Init).Namespaces(); err != nil {
+					return err
+				}
+			}
+			if err := foreign(p.Pid, home); err != nil {
+				return err
+			}
 		}
 		if err := shared.add(p.Pid); err != nil {
 			return err

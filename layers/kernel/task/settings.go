@@ -77,17 +77,26 @@ func exportSettings(ctx context.Context, p *target.Process, out record.Sink) err
 	return nil
 }
 
+// aboutProcessSettings is what the leader is asked.
+var aboutProcessSettings = &target.Question{
+	Process: true,
+	Calls: func(uint64) []tracer.Call {
+		return []tracer.Call{
+			tracer.Prctl(prGetMemoryMerge, 0, 0, 0, 0),
+			tracer.Prctl(prGetMDWE, 0, 0, 0, 0),
+			tracer.Syscall(unix.SYS_MEMBARRIER, membarrierRegistrations, 0, 0),
+		}
+	},
+}
+
 // processSettings asks the leader. What this kernel does not know cannot have
 // been set, except for membarrier's, which older ones do not tell.
 func processSettings(p *target.Process) (*state.ProcessSettings, error) {
-	calls := []tracer.Call{
-		tracer.Prctl(prGetMemoryMerge, 0, 0, 0, 0),
-		tracer.Prctl(prGetMDWE, 0, 0, 0, 0),
-		tracer.Syscall(unix.SYS_MEMBARRIER, membarrierRegistrations, 0, 0),
-	}
-	if err := p.Traced.Run(p.Traced.Leader(), calls); err != nil {
+	asked, err := p.Ask(aboutProcessSettings)
+	if err != nil {
 		return nil, err
 	}
+	calls := asked[0].Calls
 	m := &state.ProcessSettings{Membarrier: membarrierPrivate}
 	if !calls[0].Failed() {
 		m.MemoryMerge = calls[0].Ret == 1

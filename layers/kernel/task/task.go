@@ -84,7 +84,7 @@ type saved struct {
 
 // New makes the subsystem for one event.
 func New(env target.Env) *Subsystem {
-	env.WillAsk(aboutThread, aboutSettings)
+	env.WillAsk(aboutThread, aboutSettings, aboutProcess, aboutProcessSettings)
 	return &Subsystem{env: env, kept: map[record.ProcessID]*saved{}}
 }
 

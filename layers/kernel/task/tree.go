@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
@@ -118,25 +117,11 @@ func describeProcess(p *target.Process, inside map[int]int) (*state.Node, error)
 
 // adoptsOrphans asks the process itself, as nobody else is told.
 func adoptsOrphans(p *target.Process) (bool, error) {
-	sc, err := p.Traced.Scratch()
+	a, err := p.AskLeader(aboutProcess)
 	if err != nil {
 		return false, err
 	}
-	defer sc.Release(sc.Mark())
-	at, err := sc.Put(make([]byte, 4))
-	if err != nil {
-		return false, err
-	}
-	calls := []tracer.Call{tracer.Prctl(unix.PR_GET_CHILD_SUBREAPER, at)}
-	if err := p.Traced.Run(p.Traced.Leader(), calls); err != nil {
-		return false, err
-	}
-	if err := tracer.Check(calls); err != nil {
-		return false, err
-	}
-	var b [4]byte
-	err = p.Traced.Read(at, b[:])
-	return b[0] != 0, err
+	return a.Memory[8] != 0, nil
 }
 
 // describeNode reads what /proc shows of a process, dead or alive.

@@ -64,7 +64,7 @@ func (p *Process) ensureScratch() (*Scratch, error) {
 
 // bootEnter writes the frame and finds the code for calls of thread th.
 func (p *Process) bootEnter(maps []mapping, th *Thread) error {
-	b := boot{thread: th, code: findGadgets(maps, p.Read)}
+	b := boot{thread: th, code: p.findGadgets(maps)}
 	frame, err := p.encodeFrame(th)
 	if err != nil {
 		return err

@@ -67,6 +67,35 @@ func gadgetSources(maps []mapping) []mapping {
 	return out
 }
 
+// Gadgets remembers where a process has code for the first remote call. Its zero
+// value knows nothing. It may be used by one stop at a time.
+type Gadgets struct{ known gadgets }
+
+// findGadgets is what the last stop has found, if it is still there, or a search.
+func (p *Process) findGadgets(maps []mapping) gadgets {
+	k := p.opts.Gadgets
+	if k != nil && k.known.complete() && k.known.there(maps, p.Read) {
+		return k.known
+	}
+	g := findGadgets(maps, p.Read)
+	if k != nil {
+		k.known = g
+	}
+	return g
+}
+
+// there: the same code is at the same addresses, in mappings that nobody can
+// write.
+func (g *gadgets) there(maps []mapping, read func(addr uint64, b []byte) error) bool {
+	holds := func(at uint64, code []byte) bool {
+		in := func(m mapping) bool { return at >= m.Start && at+uint64(len(code)) <= m.End }
+		b := make([]byte, len(code))
+		return slices.ContainsFunc(gadgetSources(maps), in) && read(at, b) == nil && bytes.Equal(b, code)
+	}
+	return holds(g.syscallRet, gadgetSyscallRet) &&
+		slices.ContainsFunc(gadgetRestorers, func(code []byte) bool { return holds(g.restorer, code) })
+}
+
 // findGadgets searches the tracee's code through read. Found addresses are
 // the same every time the same process is searched.
 func findGadgets(maps []mapping, read func(addr uint64, b []byte) error) gadgets {

@@ -75,6 +75,16 @@ func (t *Tracer) Do(fn func() error) error {
 	}
 }
 
+// Free reports whether the tracer has no process left, not even threads that it
+// has yet to detach from: it can be used for another.
+func (t *Tracer) Free() (free bool) {
+	_ = t.Do(func() error {
+		free = len(t.procs) == 0 && len(t.late) == 0
+		return nil
+	})
+	return free
+}
+
 // Close leaves every process that is still attached (as Process.Leave does)
 // and ends the tracer's OS thread. It may be called twice.
 func (t *Tracer) Close() error {

@@ -28,6 +28,9 @@ type Progress struct {
 	Subsystems []Subsystem `json:"subsystems,omitempty"`
 	// Phases are the states that the event has entered, in order.
 	Phases []Phase `json:"phases,omitempty"`
+	// Steps of the switch, in the order in which they ended. Only the last progress
+	// of a move has them.
+	Steps []Step `json:"steps,omitempty"`
 	// Warnings of the pre-flight and of later steps.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -48,6 +51,14 @@ func (p Progress) Bounded() Progress {
 type Phase struct {
 	State string    `json:"state"`
 	At    time.Time `json:"at"`
+}
+
+// Step is one call of the engine while the container stood still: a step of a
+// subsystem for a process, or one of the event's own.
+type Step struct {
+	Name string        `json:"name"`
+	At   time.Time     `json:"at"` // of its begin
+	Took time.Duration `json:"took"`
 }
 
 // Subsystem is one subsystem's share of the progress.
