@@ -20,9 +20,11 @@ import (
 	"github.com/io-mig/mig/layers/engine"
 	"github.com/io-mig/mig/layers/request"
 	"github.com/io-mig/mig/layers/request/address"
+	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/layers/request/policy"
 	"github.com/io-mig/mig/shim/depart"
 	"github.com/io-mig/mig/shim/host"
+	"github.com/io-mig/mig/spec/network"
 	"github.com/io-mig/mig/spec/record"
 )
 
@@ -144,7 +146,7 @@ func fromEnv(name, otherwise string) string {
 
 // complete turns what was typed into what depart understands.
 func (o *migrateOptions) complete() error {
-	o.Tool, o.Describe, o.Check = engine.Version, engine.Describe, checkBundle
+	o.Tool, o.Describe, o.Check, o.Network = engine.Version, engine.Describe, checkBundle, networkOf
 	if address.IsMove(o.Destination) {
 		if err := o.fromAddress(); err != nil {
 			return err
@@ -209,6 +211,23 @@ func (o *migrateOptions) fromAddress() error {
 }
 
 func checkBundle(ctx context.Context, bundle, namespace, id string, to address.Move) ([]record.Finding, error) {
+	j, err := describeMove(bundle, namespace, id, to)
+	if err != nil {
+		return nil, err
+	}
+	return engine.Check(ctx, j)
+}
+
+func networkOf(bundle, namespace, id string, to address.Move) (*network.Request, error) {
+	j, err := describeMove(bundle, namespace, id, to)
+	if err != nil {
+		return nil, err
+	}
+	return engine.Network(j)
+}
+
+// describeMove describes a container as its shim would for a move.
+func describeMove(bundle, namespace, id string, to address.Move) (*job.Job, error) {
 	j, err := describeBundle(bundle, namespace, id)
 	if err != nil {
 		return nil, err
@@ -218,7 +237,7 @@ func checkBundle(ctx context.Context, bundle, namespace, id string, to address.M
 		return nil, err
 	}
 	j.Image, j.Options = to.String(), policy.Add(j.Options, chosen)
-	return engine.Check(ctx, j)
+	return j, nil
 }
 
 // explain prints what a pre-flight found as a list, and returns a short error.

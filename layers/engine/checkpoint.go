@@ -104,6 +104,8 @@ func openSource(j *job.Job) (*target.Source, error) {
 	src.Allowed, src.Files = &a, filesOf(j, spec)
 	src.Terminal = j.Terminal
 	src.OwnIPC = ownNamespace(spec, specs.IPCNamespace)
+	src.OwnNet = ownNamespace(spec, specs.NetworkNamespace)
+	src.HostNet = !src.OwnNet && !joins(spec, specs.NetworkNamespace)
 	if ownNamespace(spec, specs.UTSNamespace) {
 		src.UTS = &target.UTSNames{Host: spec.Hostname, Domain: spec.Domainname}
 	}

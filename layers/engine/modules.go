@@ -13,6 +13,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/file"
 	"github.com/io-mig/mig/layers/kernel/ipc"
 	"github.com/io-mig/mig/layers/kernel/memory"
+	"github.com/io-mig/mig/layers/kernel/network"
 	"github.com/io-mig/mig/layers/kernel/pipe"
 	"github.com/io-mig/mig/layers/kernel/rootfs"
 	"github.com/io-mig/mig/layers/kernel/signal"
@@ -40,6 +41,7 @@ func Subsystems() (*kernel.Manager, error) {
 		{Name: task.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return task.New(env) }},
 		{Name: rootfs.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return rootfs.New(env) }},
 		{Name: uts.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return uts.New(env) }},
+		{Name: network.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return network.New(env) }},
 		{Name: ipc.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return ipc.New(env) }},
 		{Name: memory.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return memory.New(env) }},
 		{Name: file.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return file.New(env) }},

@@ -12,6 +12,7 @@ import (
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/control/handover"
 	"github.com/io-mig/mig/layers/engine/switchover"
+	"github.com/io-mig/mig/layers/kernel"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/layers/medium/limit"
@@ -150,7 +151,13 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 		Tuning: tune, Container: frame{fr}, Medium: in,
 		Subsystems: instances,
 		Manifest:   func(context.Context) ([]string, error) { return manifest.Names(), nil },
-		Prepared:   sw.Prepared, Ready: sw.Ready,
+		Prepared: func(ctx context.Context) error {
+			if err := prepare(ctx, plain); err != nil {
+				return err
+			}
+			return sw.Prepared(ctx)
+		},
+		Ready: sw.Ready,
 		Running: func(ctx context.Context) error {
 			in.goodbye = sw.Goodbye
 			return sw.Running(ctx)
@@ -171,6 +178,18 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	result, err := x.Run(ctx)
 	stop(result)
 	return err
+}
+
+// prepare has the subsystems build what they can before the source is stopped.
+func prepare(ctx context.Context, list []kernel.Subsystem) error {
+	for _, s := range list {
+		if p, ok := s.(kernel.Preparer); ok {
+			if err := p.Prepare(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // keeper is target.Env.Keep.

@@ -68,6 +68,7 @@ func openFrame(j *job.Job, spec *specs.Spec, files []*os.File) (*target.Frame, e
 		Init: j.InitPid, Socket: int(files[socket].Fd()), Allowed: a, Files: filesOf(j, spec),
 		OwnIPC:     ownNamespace(spec, specs.IPCNamespace),
 		OwnUTS:     ownNamespace(spec, specs.UTSNamespace),
+		OwnNet:     ownNamespace(spec, specs.NetworkNamespace),
 		SharesTime: joins(spec, specs.TimeNamespace),
 		Started: func(context.Context) error {
 			if _, err := files[seized].Write([]byte{1}); err != nil {

@@ -30,3 +30,10 @@ type Puller interface {
 type Filler interface {
 	Fill(ctx context.Context) error
 }
+
+// Preparer is a Subsystem that builds on the destination of a move what it can
+// before the source is stopped. Prepare is called when the frame has been taken
+// over, and before the destination says so.
+type Preparer interface {
+	Prepare(ctx context.Context) error
+}

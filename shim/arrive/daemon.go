@@ -18,6 +18,7 @@ import (
 	"github.com/io-mig/mig/layers/request/peer"
 	"github.com/io-mig/mig/shim/host"
 	"github.com/io-mig/mig/spec/image"
+	"github.com/io-mig/mig/spec/network"
 	"github.com/io-mig/mig/spec/wire"
 )
 
@@ -66,6 +67,8 @@ type Options struct {
 	Tool string
 	// Mismatches names why the engine of this host cannot take a stream.
 	Mismatches func(*image.Manifest) error
+	// Network names why this host cannot give a container its network.
+	Network func(r *network.Request, policies map[string]string) ([]peer.Mismatch, error)
 	// Media that this host's engine can read from.
 	Media    []string
 	Observer Observer

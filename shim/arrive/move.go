@@ -68,6 +68,11 @@ func (m *move) Consider(ctx context.Context, o *peer.Offer) (*peer.Answer, error
 			a.Mismatches = append(a.Mismatches, peer.Mismatch{What: "engine", Why: e.Error()})
 		}
 	}
+	found, err := d.opts.Network(o.Container.Network, o.Container.Policies)
+	if err != nil {
+		return nil, fmt.Errorf("network of container %s: %w", o.Container.ID, err)
+	}
+	a.Mismatches = append(a.Mismatches, found...)
 	d.reserve(m, host.Needs(o, a.Wanted, false))
 	return a, nil
 }

@@ -144,6 +144,9 @@ func (m *mover) preflight(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("check container %s: %w", m.o.Container, err)
 	}
+	if m.source.Container.Network, err = m.o.Network(bundle, m.o.Namespace, m.o.Container, m.o.move(m.token)); err != nil {
+		return fmt.Errorf("network of container %s: %w", m.o.Container, err)
+	}
 	var refused []record.Finding
 	for _, f := range found {
 		if f.Warning {

@@ -20,6 +20,7 @@ import (
 	"github.com/io-mig/mig/layers/request/policy"
 	"github.com/io-mig/mig/shim/host"
 	"github.com/io-mig/mig/spec/image"
+	"github.com/io-mig/mig/spec/network"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/wire"
 )
@@ -71,6 +72,8 @@ type Options struct {
 	// Check is the engine's pre-flight of a container by its bundle, for a move to
 	// an address.
 	Check func(ctx context.Context, bundle, namespace, id string, to address.Move) ([]record.Finding, error)
+	// Network is what a container's copy needs of the other host's network.
+	Network func(bundle, namespace, id string, to address.Move) (*network.Request, error)
 	// Describe is what the engine's stream will be.
 	Describe func(container string) (*image.Manifest, error)
 	// Observe is told of every change. It may be nil.

@@ -103,6 +103,13 @@ func (h *Host) makeImage(ctx context.Context, o *peer.Offer, _ Incoming) error {
 func (h *Host) makeContainer(ctx context.Context, o *peer.Offer, how Incoming) error {
 	ctx = context.WithoutCancel(ctx)
 	c := &o.Container
+	var network string
+	if c.Network != nil {
+		var err error
+		if network, err = c.Network.Encode(); err != nil {
+			return err
+		}
+	}
 	spec, err := editAnnotations(c.Spec, func(a map[string]string) {
 		for _, key := range incomingAnnotations {
 			delete(a, key)
@@ -116,6 +123,9 @@ func (h *Host) makeContainer(ctx context.Context, o *peer.Offer, how Incoming) e
 		}
 		if len(added) > 0 {
 			a[annotationAdded] = strings.Join(added, ",")
+		}
+		if network != "" {
+			a[annotationNetwork] = network
 		}
 		a[AnnotationIncoming] = how.Socket
 		if how.TLS != "" {

@@ -15,6 +15,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/io-mig/mig/layers/request/peer"
+	"github.com/io-mig/mig/shim/describe"
+	"github.com/io-mig/mig/spec/network"
 )
 
 // Labels and annotations of a container that is on its way.
@@ -31,10 +33,12 @@ const (
 	// annotationAdded lists the annotations with policies that hold for the move
 	// only.
 	annotationAdded = "io.mig/incoming-policies"
+	// annotationNetwork is what the container is given of this host's network.
+	annotationNetwork = describe.OptionPrefix + network.OptionRequest
 )
 
 // incomingAnnotations are those that a container has only on its way.
-var incomingAnnotations = []string{AnnotationIncoming, AnnotationTLS, AnnotationInsecure, annotationAdded}
+var incomingAnnotations = []string{AnnotationIncoming, AnnotationTLS, AnnotationInsecure, annotationAdded, annotationNetwork}
 
 // editAnnotations returns a spec with other annotations and everything else as
 // it was, whatever fields this mig knows.

@@ -167,6 +167,14 @@ func (h *Host) run(script string) error {
 // Run runs a shell script on the host.
 func (h *Host) Run(script string) error { return h.run(script) }
 
+// Bridge puts the host's cable into a bridge br0 of its own, as hosts of
+// containers have it: their interfaces can be ports of it, and are on the network
+// that joins the hosts.
+func (h *Host) Bridge() error {
+	return h.run(fmt.Sprintf("ip link add br0 type bridge && ip addr flush dev eth0 && ip link set eth0 master br0 && "+
+		"ip addr add %s/24 dev br0 && ip link set br0 up && ip route add default via 10.77.0.1", h.IP))
+}
+
 // Path is a file of the host as the test sees it.
 func (h *Host) Path(file string) string {
 	return filepath.Join(fmt.Sprintf("/proc/%d/root", h.Pid()), file)

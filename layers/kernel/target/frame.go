@@ -41,8 +41,8 @@ type Frame struct {
 	Allowed Allowed
 	// Files are its file systems on this host.
 	Files Files
-	// OwnIPC, OwnUTS: the container has such a namespace of its own.
-	OwnIPC, OwnUTS bool
+	// OwnIPC, OwnUTS, OwnNet: the container has such a namespace of its own.
+	OwnIPC, OwnUTS, OwnNet bool
 	// SharesTime: the live spec joins a time namespace that others have, too.
 	SharesTime bool
 

@@ -41,6 +41,9 @@ type Source struct {
 	Files Files
 	// OwnIPC: the container has an IPC namespace of its own, which ends with it.
 	OwnIPC bool
+	// OwnNet: the container has a network namespace of its own; HostNet: it is in
+	// the host's. Neither: it is in one that somebody has made.
+	OwnNet, HostNet bool
 
 	proc    procfs.FS
 	files   identities

@@ -43,6 +43,7 @@ import (
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/layers/request/policy"
 	"github.com/io-mig/mig/spec/image"
+	"github.com/io-mig/mig/spec/network"
 )
 
 // Versions of the conversation that this release speaks.
@@ -119,6 +120,9 @@ type Container struct {
 	// Policies hold for this move, beside those of the container's annotations:
 	// those of package policy.
 	Policies map[string]string `json:"policies,omitempty"`
+	// Network is what the container has of its host's network, nil: nothing of it
+	// goes along.
+	Network *network.Request `json:"network,omitempty"`
 }
 
 // Copied are the mount points whose content goes along.

@@ -74,6 +74,9 @@ func (c *Container) valid() error {
 		checkName("snapshotter", c.Snapshot.Snapshotter), checkText("snapshot", c.Snapshot.Key), checkText("snapshot", c.Snapshot.Parent),
 		checkLabels(c.Labels), checkLabels(c.Snapshot.Labels), c.Image.valid(), policy.Valid(c.Policies),
 	}
+	if c.Network != nil {
+		errs = append(errs, c.Network.Valid())
+	}
 	for _, s := range []string{c.Streams.Stdin, c.Streams.Stdout, c.Streams.Stderr, c.Streams.LogURI} {
 		errs = append(errs, checkText("standard stream", s))
 	}

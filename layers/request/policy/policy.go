@@ -11,10 +11,12 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/io-mig/mig/spec/network"
 )
 
 // Names of the policies. The subsystems that obey say what they mean: rootfs,
-// socket; package target for exec.
+// socket; package target for exec, package spec/network for the network.
 const (
 	CopyVolume    = "copy-volume"
 	SharedVolume  = "shared-volume"
@@ -23,9 +25,11 @@ const (
 	Tmpfs         = "tmpfs"
 	TCP           = "tcp"
 	Exec          = "exec"
+	Network       = network.Option
+	MapIP         = network.OptionMap
 )
 
-var known = []string{CopyVolume, SharedVolume, VolumeContent, RootfsBase, Tmpfs, TCP, Exec}
+var known = []string{CopyVolume, SharedVolume, VolumeContent, RootfsBase, Tmpfs, TCP, Exec, Network, MapIP}
 
 // maxValue bounds a policy's value, in bytes.
 const maxValue = 4096
