@@ -365,3 +365,28 @@ func TestThaw(t *testing.T) {
 	}
 	g.verify()
 }
+
+// TestFullStack: a stack that has just grown to where the program stands has no
+// dead memory below.
+func TestFullStack(t *testing.T) {
+	g := launch(t, "fullstack")
+	tr := newTracer(t)
+	for range 3 {
+		_, err := g.in.Write([]byte("x"))
+		must(t, err)
+		if s := g.line(); s != "there" {
+			t.Fatal(s)
+		}
+		g.waitState('S')
+		p, err := tr.Attach(context.Background(), Options{Pid: g.pid})
+		must(t, err)
+		calls := []Call{Syscall(unix.SYS_GETPID)}
+		must(t, p.Run(p.Leader(), calls))
+		must(t, Check(calls))
+		must(t, p.Detach())
+		must(t, unix.Kill(g.pid, unix.SIGUSR1))
+		if s := g.line(); s != "OK" {
+			t.Fatal(s)
+		}
+	}
+}

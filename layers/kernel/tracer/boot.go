@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -73,7 +74,14 @@ func (p *Process) bootEnter(maps []mapping, th *Thread) error {
 	for i, t := range p.threads {
 		sps[i] = t.regs.Rsp
 	}
-	at, ok := deadStack(maps, sps, sigframeSize(frame.xsize()))
+	need := sigframeSize(frame.xsize())
+	at, ok := deadStack(maps, sps, need)
+	if !ok {
+		if maps, err = p.growStack(maps, need); err != nil {
+			return err
+		}
+		at, ok = deadStack(maps, sps, need)
+	}
 	if !ok {
 		return fmt.Errorf("process %d: %w: its stacks are almost full or not recognisable", p.Pid, ErrNoStackRoom)
 	}
@@ -85,6 +93,22 @@ func (p *Process) bootEnter(maps []mapping, th *Thread) error {
 		}
 	}
 	return p.bootFrame(frame)
+}
+
+// growStack has the main stack grow by some pages more than need, as a push
+// would: it has never been deeper than where a thread stands now, and what was
+// never touched is not mapped. An access by /proc/PID/mem grows it as well (mm/memory.c,
+// __access_remote_vm), where its limit and its neighbours allow.
+func (p *Process) growStack(maps []mapping, need int) ([]mapping, error) {
+	i := slices.IndexFunc(maps, func(m mapping) bool { return m.Name == "[stack]" })
+	if i < 0 {
+		return maps, nil
+	}
+	below := (uint64(need)+pageSize-1)&^(pageSize-1) + 3*pageSize
+	if p.ReadForce(maps[i].Start-below, make([]byte, 1)) != nil {
+		return maps, nil
+	}
+	return readMaps(p.Pid)
 }
 
 // bootFrame writes the frame, keeping what was there.
