@@ -70,6 +70,8 @@ check: tools ## formatting, vet, staticcheck, import rules, licence headers
 .PHONY: workloads
 workloads: tools
 	@cd integration && CGO_ENABLED=0 go build -o .cache/bin/ ./cmd/counter
+	@CGO_ENABLED=0 go build -o $(CACHE)/bin/agent-example ./agent/example
+	@gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -pthread -o $(CACHE)/bin/agent-example-c agent/example/c/example.c
 
 .PHONY: test
 test: build tools workloads check ## everything, as root

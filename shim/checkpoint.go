@@ -66,6 +66,7 @@ func (s *service) Checkpoint(ctx context.Context, r *taskapi.CheckpointTaskReque
 	}
 	t.mu.Lock()
 	req.Paused = t.state == duringPausedCheckpoint
+	req.PausedNow = req.Paused && time.Since(t.pausedAt) <= clientPause
 	t.mu.Unlock()
 	err = s.checkpoint(ctx, t, req)
 	end(err)
@@ -80,7 +81,10 @@ func (s *service) checkpoint(ctx context.Context, t *task, req CheckpointRequest
 			return fmt.Errorf("checkpoint %s: image directory: %w", t.id, err)
 		}
 	}
-	if err := s.migrator.Checkpoint(ctx, req); err != nil {
+	req.Agent = t.agent
+	err := s.migrator.Checkpoint(ctx, req)
+	t.wakeApplication(err)
+	if err != nil {
 		undo()
 		return fmt.Errorf("checkpoint %s to %s: %w", t.id, req.Image, asAPI(err))
 	}

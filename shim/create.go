@@ -99,6 +99,9 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *
 		return nil, err
 	}
 	c.add(t.init.streams.Close)
+	if err := s.openAgent(t, &c); err != nil {
+		return nil, err
+	}
 	if err := s.createContainer(ctx, t, opts, &c); err != nil {
 		return nil, fmt.Errorf("OCI runtime create failed: %w", asAPI(err))
 	}
@@ -121,7 +124,7 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *
 func (s *service) createContainer(ctx context.Context, t *task, opts *options.Options, c *creation) error {
 	o := runtime.CreateOptions{
 		ID: t.id, Bundle: t.bundle, Root: runtimeRoot(opts, t.namespace, t.bundle),
-		Spec:          t.spec,
+		Spec:          t.withAgent(),
 		Stdio:         t.init.childStdio(),
 		SystemdCgroup: opts.SystemdCgroup,
 		NoPivotRoot:   opts.NoPivotRoot,

@@ -52,6 +52,11 @@ func (s *service) deleteTask(ctx context.Context, t *task) (err error) {
 	}
 	t.stopOOM()
 	t.closeRestore()
+	if t.agent != nil {
+		if err := t.agent.Close(); err != nil {
+			slog.Error("close the agent", "container", t.id, "error", err)
+		}
+	}
 	t.closeStreams(ctx)
 	if err := t.container.Destroy(ctx); err != nil {
 		return fmt.Errorf("failed to delete task: %w", asAPI(err))

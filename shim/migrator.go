@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/io-mig/mig/runtime"
+	"github.com/io-mig/mig/shim/agenthost"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -60,6 +61,11 @@ type CheckpointRequest struct {
 	// Paused says that the cgroup was frozen by the client. It has to be
 	// frozen afterwards, unless the task has ended.
 	Paused bool
+	// PausedNow: the pause is so young that the client of the checkpoint has made
+	// it. What runs in between must be frozen at the end all the same.
+	PausedNow bool
+	// Agent is the application's, nil if it has none.
+	Agent *agenthost.Server
 	// Options are the client's, nil if it sent none.
 	Options *options.CheckpointOptions
 }

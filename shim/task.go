@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/io-mig/mig/shim/agenthost"
 	"github.com/io-mig/mig/shim/metrics"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -29,6 +30,8 @@ type task struct {
 	// sharedPids: the init's death does not end the other processes.
 	sharedPids bool
 	stopOOM    func()
+	// agent is the application's, nil if it has none.
+	agent *agenthost.Server
 
 	mu sync.Mutex
 	// ---

@@ -20,7 +20,7 @@ func (x *Exporter) resume(ctx, live context.Context) (Result, error) {
 	if err := x.to(StateResuming); err != nil {
 		return x.undo(ctx, err)
 	}
-	stopped := x.letGo(ctx)
+	stopped := x.letGo(ctx, nil)
 	x.update(func(r *Result) { r.Downtime = time.Since(x.stopped) })
 	err := x.flush(live)
 	if err != nil && stopped == nil {

@@ -22,9 +22,11 @@ type Exporter struct {
 	listed, held []record.ProcessID
 	// touched: Hold or List was called, so Release is due.
 	touched bool
-	stopped time.Time
-	leave   bool // state is left behind at the switch
-	closed  bool
+	// quiesced: Quiesce was called, so Wake is due.
+	quiesced bool
+	stopped  time.Time
+	leave    bool // state is left behind at the switch
+	closed   bool
 }
 
 // NewExport prepares an export without touching anything.
@@ -54,7 +56,7 @@ func (x *Exporter) Run(ctx context.Context) (Result, error) {
 
 // towards is everything up to the last record.
 func (x *Exporter) towards(ctx context.Context) error {
-	for _, part := range []func(context.Context) error{x.preflight, x.prepare, x.early, x.quiet, x.hold, x.residual} {
+	for _, part := range []func(context.Context) error{x.preflight, x.prepare, x.early, x.quiesce, x.quiet, x.hold, x.residual} {
 		if err := part(ctx); err != nil {
 			return err
 		}
@@ -66,6 +68,9 @@ func (x *Exporter) check() error {
 	s := x.opts.Strategy
 	if err := checkSubsystems(x.opts.Subsystems); err != nil {
 		return err
+	}
+	if (x.opts.Quiesce == nil) != (x.opts.Wake == nil) {
+		return &DefectError{What: "an application that is put to rest has to be woken, and no other"}
 	}
 	if x.opts.Leave && (x.opts.Switch != nil || s.LeaveBehind != LeaveNever) {
 		return &DefectError{What: "a container that runs on cannot be moved or have state left behind"}

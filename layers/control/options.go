@@ -84,6 +84,13 @@ type ExportOptions struct {
 	// Prepare returns when the destination can take the container. It is called
 	// after the pre-flight, while the tasks run. nil: nothing to wait for.
 	Prepare func(ctx context.Context) error
+	// Quiesce has the application itself come to rest, after the early rounds and
+	// before the container is stopped (synchronous quiescing). Its error undoes
+	// the event. Wake tells it that this container goes on, with the cause of an
+	// event that failed: it is called once when Quiesce was and the tasks were let
+	// go. Both nil: the container is stopped without its knowing.
+	Quiesce func(ctx context.Context) error
+	Wake    func(ctx context.Context, cause error) error
 	// Drain is called when what was left behind could not be pushed to the running
 	// copy: it returns when the copy has fetched all of it by itself. There is no
 	// way back, so no watchdog ends it. nil: the tasks are held.

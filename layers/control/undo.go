@@ -17,7 +17,7 @@ func (x *Exporter) undo(ctx context.Context, cause error) (Result, error) {
 	if err := x.to(StateUndoing); err != nil {
 		cause = errors.Join(cause, err)
 	}
-	undone := errors.Join(x.letGo(ctx), x.failing(ctx, cause), x.close())
+	undone := errors.Join(x.letGo(ctx, cause), x.failing(ctx, cause), x.close())
 	end := StateRolledBack
 	if undone != nil {
 		end = StateFailed
@@ -25,9 +25,10 @@ func (x *Exporter) undo(ctx context.Context, cause error) (Result, error) {
 	return x.conclude(ctx, end, &Error{Side: x.side, At: at, Cause: cause, Undo: undone})
 }
 
-// letGo restarts what is held and releases the container, both at most once
-// and whatever the context says. It returns what failed.
-func (x *Exporter) letGo(ctx context.Context) error {
+// letGo restarts what is held, releases the container and wakes its application,
+// each at most once and whatever the context says. cause is why, nil if the event
+// goes well. It returns what failed.
+func (x *Exporter) letGo(ctx context.Context, cause error) error {
 	held := x.held
 	x.held = nil
 	err := x.every(held, func(id record.ProcessID) error {
@@ -36,11 +37,11 @@ func (x *Exporter) letGo(ctx context.Context) error {
 		}
 		return x.lastCall(ctx, Place{Call: "restart", Process: id}, x.opts.Container.Process(id).Restart)
 	})
-	if !x.touched {
-		return err
+	if x.touched {
+		x.touched = false
+		err = errors.Join(err, x.lastCall(ctx, Place{Call: "release"}, x.opts.Container.Release))
 	}
-	x.touched = false
-	return errors.Join(err, x.lastCall(ctx, Place{Call: "release"}, x.opts.Container.Release))
+	return errors.Join(err, x.wake(ctx, cause))
 }
 
 // end ends an event that went past the point of undoing.

@@ -15,6 +15,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/spec/agent"
 	"github.com/io-mig/mig/spec/record"
 )
 
@@ -66,9 +67,10 @@ func checkpointOnce(ctx context.Context, j *job.Job, r job.Reporter) error {
 		}
 	}
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
+	quiesce, wake := application(j, r)
 	x := control.NewExport(control.ExportOptions{
 		Tuning: tuning(p), Container: source{src}, Subsystems: instances, Medium: m,
-		Strategy: strategy, Leave: j.Leave,
+		Strategy: strategy, Leave: j.Leave, Quiesce: quiesce, Wake: wake,
 	})
 	stop := p.watch(x.Status)
 	result, err := x.Run(ctx)
@@ -103,6 +105,7 @@ func openSource(j *job.Job) (*target.Source, error) {
 	}
 	src.Allowed, src.Files = &a, filesOf(j, spec)
 	src.Terminal = j.Terminal
+	src.Agent = spec.Annotations[agent.Annotation] == "true"
 	src.OwnIPC = ownNamespace(spec, specs.IPCNamespace)
 	src.OwnNet = ownNamespace(spec, specs.NetworkNamespace)
 	src.HostNet = !src.OwnNet && !joins(spec, specs.NetworkNamespace)

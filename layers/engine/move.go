@@ -76,9 +76,10 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 		out.Abandon()
 	})
 	tune.Observer = whenWhole(tune.Observer, control.StateCleaning, log)
+	quiesce, wake := application(j, r)
 	x = control.NewExport(control.ExportOptions{
 		Tuning: tune, Container: source{src}, Subsystems: instances, Medium: md,
-		Strategy: strategy, Prepare: sw.Prepare,
+		Strategy: strategy, Prepare: sw.Prepare, Quiesce: quiesce, Wake: wake,
 		Switch: func(ctx context.Context) (control.Verdict, error) {
 			log.state.Left = x.LeavesBehind()
 			return sw.Switch(ctx)

@@ -101,5 +101,6 @@ func loadSpec(j *job.Job) (*specs.Spec, error) {
 	if err := json.Unmarshal(b, &spec); err != nil {
 		return nil, fmt.Errorf("the container's OCI configuration: %w", err)
 	}
+	mountAgent(&spec, j.Bundle)
 	return &spec, nil
 }

@@ -21,7 +21,8 @@ const preparedFor = 20 * time.Second
 // methods may be called from any goroutine.
 type Prepared struct {
 	engine Engine
-	timer  *time.Timer // nil: nothing was prepared
+	starts *ProcessEngine // that has started what waits; nil: nothing was prepared
+	timer  *time.Timer
 
 	mu      sync.Mutex
 	waiting chan *process // has the process as soon as it is started; nil: taken
@@ -49,7 +50,7 @@ func (p *ProcessEngine) Prepare() *Prepared {
 		}
 		waiting <- r
 	}()
-	q := &Prepared{engine: p, waiting: waiting}
+	q := &Prepared{engine: p, starts: p, waiting: waiting}
 	q.timer = time.AfterFunc(preparedFor, func() { q.Close() })
 	return q
 }
@@ -73,7 +74,7 @@ func (q *Prepared) Start(ctx context.Context, j *job.Job, files []*os.File) (Run
 		return nil, err
 	}
 	if r := q.take(); r != nil {
-		if r.begin(ctx, j, files) == nil {
+		if q.starts.begin(ctx, r, j, files) == nil {
 			return r, nil
 		}
 	}

@@ -37,6 +37,9 @@ type ProcessEngine struct {
 	// be called when it was waited for. A program that reaps orphans tells its
 	// own children from them that way.
 	Spawn func(start func() (pid int, err error)) (release func(), err error)
+	// Quiescer, if set, is asked for who puts a job's application to rest (jobs
+	// with Quiesce); nil is nobody, who is at once.
+	Quiescer func(*job.Job) job.Quiescer
 	// Grace is how long a cancelled engine may take before it is killed; 0
 	// means DefaultGrace.
 	Grace time.Duration
@@ -65,7 +68,7 @@ func (p *ProcessEngine) Start(ctx context.Context, j *job.Job, files []*os.File)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.begin(ctx, j, files); err != nil {
+	if err := p.begin(ctx, r, j, files); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -104,9 +107,12 @@ func (p *ProcessEngine) launch(logName string) (*process, error) {
 	return r, nil
 }
 
-// begin sends the job and supervises it from then on. After an error the
-// process is gone.
-func (r *process) begin(ctx context.Context, j *job.Job, files []*os.File) error {
+// begin sends the job to a process and supervises it from then on. After an error
+// the process is gone.
+func (p *ProcessEngine) begin(ctx context.Context, r *process, j *job.Job, files []*os.File) error {
+	if j.Quiesce && p.Quiescer != nil {
+		r.app = p.Quiescer(j)
+	}
 	if err := r.conn.Send(enginepipe.Message{Job: j, Build: enginepipe.Build}, sendTimeout, files...); err != nil {
 		return errors.Join(fmt.Errorf("send the job to the engine: %w", err), r.discard(ctx))
 	}
@@ -185,6 +191,9 @@ type process struct {
 	progress chan job.Progress
 	killed   atomic.Bool
 
+	// app puts the application to rest, nil if it need not be.
+	app job.Quiescer
+
 	ask   sync.Once
 	asked chan struct{} // closed by Cancel
 	gone  chan struct{} // closed when last and err are set: the outcome is known
@@ -242,7 +251,7 @@ func (r *process) Wait() (job.Progress, error) {
 func (r *process) supervise(ctx context.Context) {
 	exited := make(chan struct{})
 	go r.stopper(ctx, exited)
-	end, broken := r.read()
+	end, broken := r.read(ctx)
 	// The outcome counts when it is told: by then the engine holds nothing any
 	// more, unless a call of it is stuck. How it exits is of no interest.
 	told := end != nil && (end.Failure == nil || !end.Failure.Stuck)
@@ -279,7 +288,9 @@ func (r *process) conclude(end *enginepipe.End) {
 }
 
 // read receives until the engine's last message or the end of the stream.
-func (r *process) read() (*enginepipe.End, error) {
+func (r *process) read(ctx context.Context) (*enginepipe.End, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	for {
 		m, files, err := r.conn.Receive()
 		if err == nil && m.Keep != 0 {
@@ -302,6 +313,12 @@ func (r *process) read() (*enginepipe.End, error) {
 			return m.End, nil
 		case m.Drop != 0:
 			r.drop(m.Drop)
+		case m.Quiesce:
+			go r.quiesce(ctx)
+		case m.Wake != nil:
+			if r.app != nil {
+				r.wake(m.Wake.Reason)
+			}
 		case m.Progress != nil:
 			r.last = *m.Progress
 			r.offer(*m.Progress)

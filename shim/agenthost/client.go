@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/io-mig/mig/spec/agent"
@@ -22,6 +23,7 @@ type client struct {
 	conn *net.UnixConn
 	pid  int
 	in   *bufio.Reader
+	out  sync.Mutex // of writing; taken after the server's
 	// ---
 	greeted bool
 	asked   string // the event that it was asked about
@@ -35,6 +37,13 @@ func newClient(c *net.UnixConn) *client {
 
 // send writes a line in one piece. One that does not read is cut off.
 func (k *client) send(l agent.Line) error {
+	k.out.Lock()
+	defer k.out.Unlock()
+	return k.write(l)
+}
+
+// write is send for who holds k.out.
+func (k *client) write(l agent.Line) error {
 	if err := k.conn.SetWriteDeadline(time.Now().Add(sendTime)); err != nil {
 		return err
 	}
@@ -86,19 +95,17 @@ func (s *Server) greet(k *client) error {
 		return err
 	}
 	s.mu.Lock()
-	answer := s.answer(l.Get("event"))
-	s.mu.Unlock()
-	if err := k.send(answer); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	k.greeted = true
-	s.change()
 	if s.event != "" { // it came while the others were being asked
+		defer s.mu.Unlock()
 		return fmt.Errorf("event %s is under way", s.event)
 	}
-	return nil
+	answer := s.answer(l.Get("event"))
+	k.greeted = true
+	k.out.Lock() // whoever asks it from here on is heard after the answer
+	s.change()
+	s.mu.Unlock()
+	defer k.out.Unlock()
+	return k.write(answer)
 }
 
 // answer is the first word to who has answered an event. s.mu is held.
@@ -141,9 +148,9 @@ func (s *Server) heed(k *client, l agent.Line) error {
 		s.change()
 		return nil
 	case agent.Checkpoint:
-		return k.send(verdict(s.opts.Checkpoint != nil, func() error { return s.opts.Checkpoint(l.Get("exit") == "true") }))
+		return k.send(verdict(s.opts.Checkpoint != nil, func() error { return s.opts.Checkpoint(l.Get("exit") == "true", s.failed()) }))
 	case agent.Migrate:
-		return k.send(verdict(s.opts.Migrate != nil, func() error { return s.opts.Migrate(l.Get("host")) }))
+		return k.send(verdict(s.opts.Migrate != nil, func() error { return s.opts.Migrate(l.Get("host"), s.failed()) }))
 	}
 	return fmt.Errorf("%.100q is no line of an application", l)
 }

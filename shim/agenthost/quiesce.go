@@ -35,6 +35,9 @@ func (s *Server) Quiesce(ctx context.Context, event, kind string, timeout time.D
 	err := s.until(ctx, func() bool { return s.answered(asked) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.event != event {
+		return fmt.Errorf("the %s was given up meanwhile", kind)
+	}
 	if refused := s.why(asked, err != nil); refused != "" {
 		err = errors.Join(fmt.Errorf("the application does not come to rest for the %s: %s (annotation io.mig/agent-timeout, or io.mig/agent-force=true to go on without it)", kind, refused), err)
 	}
@@ -116,7 +119,9 @@ func (s *Server) Resume(reason string) error {
 		return nil
 	}
 	o := outcome{event: s.event, reason: clip(reason)}
-	s.event = ""
+	if s.event = ""; reason != "" {
+		s.failures++
+	}
 	s.outcomes = append(s.outcomes, o)
 	if len(s.outcomes) > maxOutcomes {
 		s.outcomes = s.outcomes[1:]
@@ -129,4 +134,25 @@ func (s *Server) Resume(reason string) error {
 		}
 	}
 	return s.listen()
+}
+
+// failed tells the applications that what one of them has asked for has failed,
+// unless they hear it from the event.
+func (s *Server) failed() func(error) {
+	s.mu.Lock()
+	before := s.failures
+	s.mu.Unlock()
+	return func(err error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.failures != before {
+			return
+		}
+		l := s.resumed(agent.Continued, outcome{reason: clip(err.Error())})
+		for k := range s.conns {
+			if k.greeted {
+				go func() { _ = k.send(l) }() // who does not read is cut off
+			}
+		}
+	}
 }

@@ -36,8 +36,9 @@ type Options struct {
 	Restored bool
 	// Checkpoint and Migrate begin what an application asks for, or say why not.
 	// They must not wait for its end. nil: not allowed.
-	Checkpoint func(exit bool) error
-	Migrate    func(host string) error
+	// They call failed at most once, if what has begun fails.
+	Checkpoint func(exit bool, failed func(error)) error
+	Migrate    func(host string, failed func(error)) error
 }
 
 // Server is the agent of one container. Its methods may be called from any
@@ -53,6 +54,7 @@ type Server struct {
 	event    string         // under way
 	away     map[string]int // applications by the event that they have answered and whose outcome they have not asked for
 	outcomes []outcome      // of the last events
+	failures int            // how many events have failed
 	changed  chan struct{}  // closed and replaced when one of these changes
 	closed   bool
 	wg       sync.WaitGroup

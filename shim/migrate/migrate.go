@@ -39,6 +39,8 @@ type Migrator struct {
 	mu       sync.Mutex
 	managers map[string]*request.Manager // by namespace
 	program  *request.Program
+	// applications that may be asked to come to rest, by namespace and container.
+	applications map[[2]string]*application
 }
 
 var _ shim.Migrator = (*Migrator)(nil)
@@ -87,7 +89,7 @@ func (m *Migrator) manager(namespace string) (*request.Manager, error) {
 
 // engine starts engines. The program is open.
 func (m *Migrator) engine() *request.ProcessEngine {
-	return &request.ProcessEngine{Program: m.program, Argv: m.Engine, Log: logFile, Spawn: runtime.Spawn}
+	return &request.ProcessEngine{Program: m.program, Argv: m.Engine, Log: logFile, Spawn: runtime.Spawn, Quiescer: m.quiescer}
 }
 
 // logFile puts the engine's log into the work directory, where there is one.
@@ -117,6 +119,11 @@ func (m *Migrator) Checkpoint(ctx context.Context, r shim.CheckpointRequest) err
 	if err != nil {
 		return err
 	}
+	done, err := m.withApplication(ctx, &j, r)
+	if err != nil {
+		return err
+	}
+	defer done()
 	h, err := manager.Submit(ctx, j)
 	if err != nil {
 		return err

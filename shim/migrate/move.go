@@ -51,6 +51,11 @@ func (m *Migrator) move(ctx context.Context, r shim.CheckpointRequest) error {
 	}
 	j.Options = policy.Add(j.Options, chosen)
 	j.Token, j.Timeout, j.Strategy, j.Journal = to.Token.String(), to.Timeout, to.Strategy, m.journal()
+	done, err := m.withApplication(ctx, &j, r)
+	if err != nil {
+		return err
+	}
+	defer done()
 	h, err := manager.Submit(ctx, j)
 	if err != nil {
 		return err

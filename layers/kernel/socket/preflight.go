@@ -3,6 +3,7 @@
 package socket
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/agent"
 	"github.com/io-mig/mig/spec/record"
 )
 
@@ -46,7 +48,7 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 		if len(lists[pid]) == 0 {
 			continue
 		}
-		found, err := inspect(ctx, pid, lists[pid], ours, tcp, tcpPolicy)
+		found, err := inspect(ctx, pid, lists[pid], ours, tcp, tcpPolicy, s.env.Source.Agent)
 		if procfs.IsGone(err) {
 			continue
 		}
@@ -59,7 +61,7 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 }
 
 // inspect looks at one process's sockets.
-func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[uint64]bool, tcp *tcpTable, policy string) ([]record.Finding, error) {
+func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[uint64]bool, tcp *tcpTable, policy string, hasAgent bool) ([]record.Finding, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -81,6 +83,9 @@ func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[ui
 			continue
 		}
 		r, ok := isRefusal(err)
+		if ok && hasAgent && n.toAgent(d) {
+			continue // the shim ends it before the container is stopped
+		}
 		if err != nil && !ok {
 			return nil, fmt.Errorf("fd %d: %w", d.FD, err)
 		}
@@ -99,4 +104,15 @@ func isOther(err error) bool {
 		}
 	}
 	return false
+}
+
+// toAgent: the other end is the shim's, to which an application's agent is
+// connected.
+func (n *network) toAgent(d *target.Descriptor) bool {
+	u := n.unix[uint32(d.Link.Inode)]
+	if u == nil || n.ours[uint64(u.peer)] {
+		return false
+	}
+	peer := n.unix[u.peer]
+	return peer != nil && bytes.HasSuffix(bytes.TrimRight(peer.name, "\x00"), []byte("/"+agent.Socket))
 }

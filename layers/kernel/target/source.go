@@ -37,6 +37,9 @@ type Source struct {
 	UTS *UTSNames
 	// Terminal: the container has a terminal of its own (spec.process.terminal).
 	Terminal bool
+	// Agent: the spec asks for the socket of an application's agent, whose other
+	// end is the shim's.
+	Agent bool
 	// Files are its file systems on this host.
 	Files Files
 	// OwnIPC: the container has an IPC namespace of its own, which ends with it.

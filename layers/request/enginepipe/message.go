@@ -7,6 +7,8 @@
 //	   job (with descriptors)  --->
 //	                           <---  progress, any number of times
 //	                           <---  keep (with a descriptor), drop, any number of times
+//	                           <---  quiesce, wake, in turn
+//	   quiesced, for each quiesce --->
 //	   cancel, at most once    --->
 //	                           <---  end (the failure, or none)
 //
@@ -61,6 +63,20 @@ type Message struct {
 	Keep uint64 `json:"keep,omitempty"`
 	Drop uint64 `json:"drop,omitempty"`
 	End  *End   `json:"end,omitempty"`
+	// Quiesce and Wake are job.Quiescer's, Quiesced is the answer to Quiesce.
+	Quiesce  bool      `json:"quiesce,omitempty"`
+	Wake     *Wake     `json:"wake,omitempty"`
+	Quiesced *Quiesced `json:"quiesced,omitempty"`
+}
+
+// Wake has the reason of the event's failure, if it failed.
+type Wake struct {
+	Reason string `json:"reason,omitempty"`
+}
+
+// Quiesced is the outcome of Quiesce: none, or a failure.
+type Quiesced struct {
+	Failure *job.Failure `json:"failure,omitempty"`
 }
 
 // End is the engine's last message.

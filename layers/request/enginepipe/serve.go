@@ -73,9 +73,9 @@ func serve(conn *Conn, work Work, abandonAfter time.Duration) error {
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	go listen(conn, cancel)
-
 	rep := startReporter(conn)
+	go listen(conn, rep, cancel)
+
 	ended := make(chan error, 1)
 	go func() { ended <- guarded(ctx, j, files, rep, work) }()
 	select {
@@ -126,7 +126,7 @@ func receiveJob(conn *Conn) (*job.Job, []*os.File, error) {
 
 // listen cancels the job on a cancel message, and on anything that means that
 // nobody supervises us any more.
-func listen(conn *Conn, cancel context.CancelCauseFunc) {
+func listen(conn *Conn, rep *reporter, cancel context.CancelCauseFunc) {
 	for {
 		m, files, err := conn.Receive()
 		closeAll(files)
@@ -139,6 +139,11 @@ func listen(conn *Conn, cancel context.CancelCauseFunc) {
 			return
 		case m.Cancel:
 			cancel(context.Canceled)
+		case m.Quiesced != nil:
+			select {
+			case rep.quiesced <- m.Quiesced.Failure:
+			default: // nobody has asked
+			}
 		}
 	}
 }
@@ -161,19 +166,41 @@ func (r *reporter) Keep(f *os.File) (drop func() error, err error) {
 	return func() error { return r.conn.Send(Message{Drop: n}, sendTimeout) }, nil
 }
 
+// Quiesce is job.Quiescer's.
+func (r *reporter) Quiesce(ctx context.Context) error {
+	if err := r.conn.Send(Message{Quiesce: true}, sendTimeout); err != nil {
+		return err
+	}
+	select {
+	case f := <-r.quiesced:
+		if f != nil {
+			return f
+		}
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Wake is job.Quiescer's.
+func (r *reporter) Wake(reason string) error {
+	return r.conn.Send(Message{Wake: &Wake{Reason: reason}}, sendTimeout)
+}
+
 // reporter sends the latest progress from a goroutine of its own, so that a
 // supervisor that does not read cannot hold up the job.
 type reporter struct {
-	conn   *Conn
-	kept   atomic.Uint64
-	mu     sync.Mutex
-	latest job.Progress
-	fresh  chan struct{}
-	quit   chan struct{}
+	conn     *Conn
+	quiesced chan *job.Failure
+	kept     atomic.Uint64
+	mu       sync.Mutex
+	latest   job.Progress
+	fresh    chan struct{}
+	quit     chan struct{}
 }
 
 func startReporter(conn *Conn) *reporter {
-	r := &reporter{conn: conn, fresh: make(chan struct{}, 1), quit: make(chan struct{})}
+	r := &reporter{conn: conn, quiesced: make(chan *job.Failure, 1), fresh: make(chan struct{}, 1), quit: make(chan struct{})}
 	go func() {
 		for {
 			select {

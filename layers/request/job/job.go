@@ -62,6 +62,9 @@ type Job struct {
 	WasPaused bool `json:"was_paused,omitempty"`
 	// Strategy is the transfer order's name, see control.StrategyByName.
 	Strategy string `json:"strategy,omitempty"`
+	// Quiesce: the supervisor is to be asked to put the application to rest before
+	// the container is stopped (Quiescer).
+	Quiesce bool `json:"quiesce,omitempty"`
 	// Timeout bounds the job as a whole, 0 means no bound.
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// Journal is the directory of a move's journal, empty for journal.Dir.

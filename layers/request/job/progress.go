@@ -3,6 +3,7 @@
 package job
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"time"
@@ -80,6 +81,16 @@ type Keeper interface {
 	// job has ended well. After any other end it is held until the supervisor has
 	// dealt with what is left.
 	Keep(f *os.File) (drop func() error, err error)
+}
+
+// Quiescer is a Reporter whose supervisor can have the container's application
+// come to rest (Job.Quiesce).
+type Quiescer interface {
+	// Quiesce returns when the application is at rest, or says why it is not.
+	Quiesce(ctx context.Context) error
+	// Wake tells the application that its container goes on; reason is why the
+	// event failed, empty if it did not. It does not wait for anything.
+	Wake(reason string) error
 }
 
 // Reporter takes a job's progress. It does not block.

@@ -30,6 +30,12 @@ const (
 )
 
 var known = []string{CopyVolume, SharedVolume, VolumeContent, RootfsBase, Tmpfs, TCP, Exec, Network, MapIP}
+	// What an application with an agent is given: the shim obeys.
+	AgentTimeout = "agent-timeout"
+	AgentForce   = "agent-force"
+)
+
+var known = []string{CopyVolume, SharedVolume, VolumeContent, RootfsBase, Tmpfs, TCP, Exec, AgentTimeout, AgentForce}
 
 // maxValue bounds a policy's value, in bytes.
 const maxValue = 4096
