@@ -19,8 +19,9 @@ import (
 	"github.com/io-mig/mig/spec/agent"
 )
 
-// What an application may ask for by itself: the directory of its images, the
-// hosts that it may go to.
+// What an application may ask for by itself: the directory of its images; the
+// hosts that it may go to, HOST[:PORT][?OPTIONS] each, with commas between them,
+// where the options are those of the address of a move and not the application's.
 const (
 	agentCheckpoint = "io.mig/agent-checkpoint"
 	agentMigrate    = "io.mig/agent-migrate"
@@ -51,15 +52,26 @@ func (s *service) agentOptions(t *task, dir string) agenthost.Options {
 	}
 	if hosts := t.spec.Annotations[agentMigrate]; hosts != "" {
 		o.Migrate = func(host string, failed func(error)) error {
-			if !slices.Contains(strings.Split(hosts, ","), host) {
-				return fmt.Errorf("the annotation %s does not have the host %q", agentMigrate, host)
+			to, err := allowedHost(hosts, host)
+			if err != nil {
+				return err
 			}
 			return s.beginOwn(t, failed, func(ctx context.Context) error {
-				return s.startMove(ctx, t, CheckpointRequest{Image: address.MoveScheme + "://" + host, Exit: true})
+				return s.startMove(ctx, t, CheckpointRequest{Image: to, Exit: true})
 			})
 		}
 	}
 	return o
+}
+
+// allowedHost is the address of a host that the annotation names.
+func allowedHost(annotation, host string) (string, error) {
+	for entry := range strings.SplitSeq(annotation, ",") {
+		if name, _, _ := strings.Cut(entry, "?"); name == host && host != "" {
+			return address.MoveScheme + "://" + entry, nil
+		}
+	}
+	return "", fmt.Errorf("the annotation %s does not have the host %q", agentMigrate, host)
 }
 
 // beginOwn begins what a container's application has asked for. It goes on when

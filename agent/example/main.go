@@ -54,7 +54,7 @@ func run(list string) error {
 			if n := done.Load(); o.Event != "" && o.Reason == "" && n != met {
 				note(list, "%d steps were made behind the barrier", n-met)
 			}
-			note(list, "after restored=%v generation=%s %s", o.Restored, o.Generation, o.Reason)
+			note(list, "after restored=%v generation=%s %q", o.Restored, o.Generation, o.Reason)
 			barrier.After(o)
 		},
 	})

@@ -22,11 +22,13 @@ var setups = []struct {
 	dest  bool
 	tasks int
 }{
-	{name: "leave", tasks: 2, make: func(*world) ExportOptions { return ExportOptions{Leave: true} }},
+	{name: "leave", tasks: 2, make: func(w *world) ExportOptions {
+		return ExportOptions{Leave: true, Quiesce: w.quiesce, Wake: w.wake}
+	}},
 	{name: "exit", tasks: 2, make: func(*world) ExportOptions { return ExportOptions{} }},
 	{name: "move", tasks: 3, make: func(w *world) ExportOptions {
 		w.appear[2] = 9
-		return ExportOptions{Strategy: PreCopy, Switch: commitOf(w)}
+		return ExportOptions{Strategy: PreCopy, Switch: commitOf(w), Quiesce: w.quiesce, Wake: w.wake}
 	}},
 	{name: "post-copy", tasks: 2, make: func(w *world) ExportOptions {
 		return ExportOptions{Strategy: PostCopy, Switch: commitOf(w)}
@@ -201,6 +203,9 @@ func judge(dest bool, o outcome) string {
 func judgeExport(o outcome, count map[taskState]int, all int) string {
 	w := o.w
 	free := count[running] == all && !w.frozen && !w.sealed
+	if free && w.resting && !hurtAt(w, "wake") && !anyHurt(w, "deaf") {
+		return "the tasks run, and their application still rests"
+	}
 	switch o.res.State {
 	case StateDone:
 		if w.flushed != len(w.pushed) {
@@ -224,7 +229,7 @@ func judgeExport(o outcome, count map[taskState]int, all int) string {
 			return "held, but the tasks run"
 		}
 	case StateFailed:
-		if !anyHurt(w, "deaf") && len(w.hurts) < 2 && !hurtAt(w, "restart") && !hurtAt(w, "release") && !hurtAt(w, "close") {
+		if !anyHurt(w, "deaf") && len(w.hurts) < 2 && !hurtAt(w, "restart") && !hurtAt(w, "release") && !hurtAt(w, "close") && !hurtAt(w, "wake") {
 			return "failed, though nothing hindered the undoing"
 		}
 	default:

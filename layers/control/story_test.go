@@ -163,6 +163,8 @@ func (s *teller) line(f []string) error {
 		s.exp.Switch = s.verdict(args[0])
 	case "prepare":
 		s.exp.Prepare = func(ctx context.Context) error { return s.w.call(ctx, "prepare", nil) }
+	case "agent":
+		s.exp.Quiesce, s.exp.Wake = s.w.quiesce, s.w.wake
 	case "drain":
 		s.exp.Drain = func(ctx context.Context) error { return s.w.call(ctx, "drain", nil) }
 	case "fill":

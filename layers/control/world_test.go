@@ -37,6 +37,7 @@ type world struct {
 	committed  bool // a task that runs now would be a second copy
 	violations []string
 	ran        bool // import: some task ran
+	resting    bool // the application waits to be woken
 
 	pushed  []*record.Record
 	flushed int // records that are safe
@@ -220,6 +221,23 @@ func (t task) Restart(ctx context.Context) error {
 
 func (t task) Cleanup(ctx context.Context) error {
 	return t.w.call(ctx, fmt.Sprintf("cleanup %d", t.id), func() error { t.w.tasks[t.id] = ended; return nil })
+}
+
+// the application.
+
+func (w *world) quiesce(ctx context.Context) error {
+	w.mu.Lock()
+	w.resting = true // it may have been asked, whatever becomes of the call
+	w.mu.Unlock()
+	return w.call(ctx, "quiesce", nil)
+}
+
+func (w *world) wake(ctx context.Context, cause error) error {
+	name := "wake"
+	if cause != nil {
+		name += ": it failed"
+	}
+	return w.call(ctx, name, func() error { w.resting = false; return nil })
 }
 
 // medium.

@@ -46,7 +46,12 @@ static void after(void *arg, const struct mig_outcome *o)
 	(void)arg;
 	if (o->event[0] && !o->reason[0] && n != met)
 		note("%lu steps were made behind the barrier", n - met);
-	note("after restored=%s generation=%s %s", o->restored ? "true" : "false", o->generation, o->reason);
+	char *reason = strdup(o->reason);
+	for (char *p = reason; p && *p; p++)
+		if (*p == '\n')
+			*p = ' ';
+	note("after restored=%s generation=%s \"%s\"", o->restored ? "true" : "false", o->generation, reason ? reason : "");
+	free(reason);
 	mig_barrier_open(barrier);
 }
 

@@ -27,15 +27,12 @@ const (
 	Exec          = "exec"
 	Network       = network.Option
 	MapIP         = network.OptionMap
-)
-
-var known = []string{CopyVolume, SharedVolume, VolumeContent, RootfsBase, Tmpfs, TCP, Exec, Network, MapIP}
 	// What an application with an agent is given: the shim obeys.
 	AgentTimeout = "agent-timeout"
 	AgentForce   = "agent-force"
 )
 
-var known = []string{CopyVolume, SharedVolume, VolumeContent, RootfsBase, Tmpfs, TCP, Exec, AgentTimeout, AgentForce}
+var known = []string{CopyVolume, SharedVolume, VolumeContent, RootfsBase, Tmpfs, TCP, Exec, Network, MapIP, AgentTimeout, AgentForce}
 
 // maxValue bounds a policy's value, in bytes.
 const maxValue = 4096
