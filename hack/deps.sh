@@ -18,7 +18,7 @@ packages='
 	nginx-light apache2 apache2-utils haproxy php-fpm nodejs gunicorn
 	postgresql-15 mariadb-server sqlite3 openjdk-17-jdk-headless erlang-base
 	openssh-server openssh-client tini
-	iproute2 procps util-linux mount
+	iproute2 nftables iptables containernetworking-plugins procps util-linux mount
 '
 
 command -v go >/dev/null || {

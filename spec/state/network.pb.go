@@ -47,8 +47,10 @@ type Network struct {
 	// The settings were not read again since the destination asked: the container
 	// cannot change them.
 	SettingsAsBefore bool `protobuf:"varint,11,opt,name=settings_as_before,json=settingsAsBefore,proto3" json:"settings_as_before,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Nothing has changed since the destination asked, and nothing else is set.
+	AsBefore      bool `protobuf:"varint,12,opt,name=as_before,json=asBefore,proto3" json:"as_before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Network) Reset() {
@@ -154,6 +156,13 @@ func (x *Network) GetTable() []*FilterTable {
 func (x *Network) GetSettingsAsBefore() bool {
 	if x != nil {
 		return x.SettingsAsBefore
+	}
+	return false
+}
+
+func (x *Network) GetAsBefore() bool {
+	if x != nil {
+		return x.AsBefore
 	}
 	return false
 }
@@ -520,7 +529,7 @@ var File_spec_state_network_proto protoreflect.FileDescriptor
 
 const file_spec_state_network_proto_rawDesc = "" +
 	"\n" +
-	"\x18spec/state/network.proto\x12\tmig.state\"\x98\x03\n" +
+	"\x18spec/state/network.proto\x12\tmig.state\"\xb5\x03\n" +
 	"\aNetwork\x12*\n" +
 	"\x04link\x18\x01 \x03(\v2\x16.mig.state.NetworkLinkR\x04link\x12\x18\n" +
 	"\aaddress\x18\x02 \x03(\fR\aaddress\x12\x14\n" +
@@ -535,7 +544,8 @@ const file_spec_state_network_proto_rawDesc = "" +
 	"\tnetfilter\x18\t \x03(\v2\x1a.mig.state.NetfilterChangeR\tnetfilter\x12,\n" +
 	"\x05table\x18\n" +
 	" \x03(\v2\x16.mig.state.FilterTableR\x05table\x12,\n" +
-	"\x12settings_as_before\x18\v \x01(\bR\x10settingsAsBefore\"\xad\x02\n" +
+	"\x12settings_as_before\x18\v \x01(\bR\x10settingsAsBefore\x12\x1b\n" +
+	"\tas_before\x18\f \x01(\bR\basBefore\"\xad\x02\n" +
 	"\vNetworkLink\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +

@@ -82,10 +82,10 @@ func (n *netfilter) batch(list []Change) error {
 
 // list asks for everything of a kind. Without nf_tables in the kernel there is
 // nothing.
-func (n *netfilter) list(get uint16, attributes []byte) ([]Change, error) {
+func (n *netfilter) list(get uint16, family byte, attributes []byte) ([]Change, error) {
 	got, err := n.conn.Execute(netlink.Message{
 		Header: netlink.Header{Type: tablesKind(get), Flags: netlink.Request | netlink.Dump},
-		Data:   append(nfgenmsg(unix.AF_UNSPEC, 0), attributes...),
+		Data:   append(nfgenmsg(family, 0), attributes...),
 	})
 	if err = reason(err); err != nil {
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {

@@ -12,8 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Silence is interfaces that send and receive nothing.
-type Silence struct{ n *netfilter }
+// Silence is interfaces that can be made to send and receive nothing.
+type Silence struct {
+	n     *netfilter
+	names []string
+}
 
 // silenceTable is the table's name.
 const silenceTable = "mig-silence"
@@ -28,43 +31,67 @@ const (
 	firstPriority = -0x7fffffff
 )
 
-// Silent silences interfaces of a namespace until Lift, or until the process
-// ends: the table that does it (nf_tables, family netdev, Linux 5.16) goes with
-// its owner's socket. It holds for packets of every kind, ARP's too.
-func Silent(ns *os.File, names []string) (*Silence, error) {
+// NewSilence prepares to silence interfaces of a namespace. The table that does it
+// (nf_tables, family netdev, with egress: Linux 5.16) goes with its owner's
+// socket: the silence ends with Lift, or with the process.
+func NewSilence(ns *os.File, names []string) (*Silence, error) {
 	n, err := openNetfilter(ns)
 	if err != nil {
 		return nil, err
 	}
+	s := &Silence{n, names}
 	list := []Change{{
 		Kind: unix.NFT_MSG_NEWTABLE, Family: familyNetdev, flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL,
 		Attributes: put(putString(nil, unix.NFTA_TABLE_NAME, silenceTable), unix.NFTA_TABLE_FLAGS, binary.BigEndian.AppendUint32(nil, tableOwned)),
 	}}
-	for i, name := range names {
-		for _, hook := range []uint32{ingress, egress} {
-			list = append(list, silentChain(fmt.Sprintf("%d-%d", i, hook), name, hook))
-		}
+	for _, c := range s.chains(verdictAccept) {
+		c.flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
+		list = append(list, c)
 	}
 	if err := n.batch(list); err != nil {
 		_ = n.close()
 		return nil, fmt.Errorf("silence interfaces %v (nf_tables, family netdev, with egress): %w", names, err)
 	}
-	return &Silence{n}, nil
+	return s, nil
 }
 
-// silentChain drops what passes a hook of an interface.
-func silentChain(chain, device string, hook uint32) Change {
-	const drop = 0 // NF_DROP
+// Begin silences: packets of every kind, ARP's too. Packet sockets still get what
+// arrives.
+func (s *Silence) Begin() error {
+	if err := s.n.batch(s.chains(verdictDrop)); err != nil {
+		return fmt.Errorf("silence interfaces %v: %w", s.names, err)
+	}
+	return nil
+}
+
+// Of netfilter.h.
+const (
+	verdictDrop   = 0
+	verdictAccept = 1
+)
+
+// chains are those of all interfaces, with a policy.
+func (s *Silence) chains(policy uint32) (list []Change) {
+	for i, name := range s.names {
+		for _, hook := range []uint32{ingress, egress} {
+			list = append(list, chain(fmt.Sprintf("%d-%d", i, hook), name, hook, policy))
+		}
+	}
+	return list
+}
+
+// chain is one at a hook of an interface.
+func chain(name, device string, hook, policy uint32) Change {
 	priority := int32(firstPriority)
 	h := put(nil, unix.NFTA_HOOK_HOOKNUM, binary.BigEndian.AppendUint32(nil, hook))
 	h = put(h, unix.NFTA_HOOK_PRIORITY, binary.BigEndian.AppendUint32(nil, uint32(priority)))
 	h = putString(h, hookDevice, device)
 	b := putString(nil, unix.NFTA_CHAIN_TABLE, silenceTable)
-	b = putString(b, unix.NFTA_CHAIN_NAME, chain)
+	b = putString(b, unix.NFTA_CHAIN_NAME, name)
 	b = put(b, unix.NFTA_CHAIN_HOOK|unix.NLA_F_NESTED, h)
-	b = put(b, unix.NFTA_CHAIN_POLICY, binary.BigEndian.AppendUint32(nil, drop))
+	b = put(b, unix.NFTA_CHAIN_POLICY, binary.BigEndian.AppendUint32(nil, policy))
 	b = putString(b, unix.NFTA_CHAIN_TYPE, "filter")
-	return Change{Kind: unix.NFT_MSG_NEWCHAIN, Family: familyNetdev, Attributes: b, flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL}
+	return Change{Kind: unix.NFT_MSG_NEWCHAIN, Family: familyNetdev, Attributes: b}
 }
 
 // Lift ends the silence.

@@ -65,6 +65,12 @@ func newBuilder(ns *os.File, r *network.Request, m network.Mapping) (*builder, e
 
 // build makes the namespace have what n says.
 func (b *builder) build(n *state.Network) error {
+	if n.AsBefore {
+		if b.last == nil {
+			return errors.New("nothing has changed since a question that was not asked: defect in mig")
+		}
+		return nil
+	}
 	if len(n.Setting) > 0 {
 		b.settings = n.Setting
 	}
@@ -94,6 +100,9 @@ func (b *builder) build(n *state.Network) error {
 		}
 	}
 	if err := b.shape(n, numbers, adopted); err != nil {
+		return err
+	}
+	if err := b.filter(n); err != nil {
 		return err
 	}
 	if err := b.set(b.settings); err != nil {
@@ -281,8 +290,10 @@ func (b *builder) makeMacvlan(l *netns.Link, g network.Interface, x *made) error
 	if b.silence != nil {
 		return errors.New("several macvlans of one container are not made again")
 	}
-	b.silence, err = netns.Silent(b.ns, []string{l.Name})
-	return err
+	if b.silence, err = netns.NewSilence(b.ns, []string{l.Name}); err != nil {
+		return err
+	}
+	return b.silence.Begin()
 }
 
 // raise gives interfaces their flags.
@@ -332,6 +343,28 @@ func (b *builder) sync(c netns.Category, list [][]byte, numbers map[uint32]uint3
 		b.lose(what)
 	}
 	return nil
+}
+
+// filter makes the rules of nf_tables and iptables.
+func (b *builder) filter(n *state.Network) error {
+	var changes []netns.Change
+	for _, c := range n.Netfilter {
+		changes = append(changes, netns.Change{Kind: uint16(c.Kind), Family: byte(c.Family), Attributes: c.Attributes})
+	}
+	if err := netns.MakeTables(b.ns, changes); err != nil {
+		return err
+	}
+	return inside(b.ns, func() error {
+		for _, m := range n.Table {
+			t := netns.FilterTable{Family: int(m.Family), Name: m.Name, Hooks: m.ValidHooks, Entries: m.Entries, Content: m.Content}
+			copy(t.Entry[:], m.HookEntry)
+			copy(t.Underflow[:], m.Underflow)
+			if err := t.Make(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // maxLevels bounds how deep queueing disciplines lie in classes of others.

@@ -64,6 +64,16 @@ func decode(b []byte) (*state.Network, error) {
 			(*field)[i] = t
 		}
 	}
+	for _, c := range n.Netfilter {
+		if c.Kind > math.MaxUint8 || c.Family > math.MaxUint8 {
+			return nil, fmt.Errorf("a change of nf_tables of kind %d, family %d", c.Kind, c.Family)
+		}
+		t, err := netns.TrimChange(netns.Change{Kind: uint16(c.Kind), Family: byte(c.Family), Attributes: c.Attributes})
+		if err != nil {
+			return nil, err
+		}
+		c.Attributes = t.Attributes
+	}
 	for _, s := range n.Setting {
 		if err := (netns.Setting{Name: s.Name, Value: s.Value}).Valid(); err != nil {
 			return nil, err

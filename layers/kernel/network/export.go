@@ -6,9 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/io-mig/mig/layers/kernel/netns"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/state"
 )
@@ -36,34 +39,96 @@ func (s *Subsystem) Command(_ context.Context, c record.Command) (record.Command
 	if !s.exports() {
 		return record.Command{To: Name, Verb: c.Verb}, nil
 	}
-	n, err := s.read(true)
+	ns, err := open(s.env.Source.Init)
+	if err != nil {
+		return record.Command{}, err
+	}
+	defer ns.Close()
+	if err := s.watchFrom(ns); err != nil {
+		return record.Command{}, fmt.Errorf("network: %w", err)
+	}
+	n, err := readNamespace(ns, true)
 	if err != nil {
 		return record.Command{}, fmt.Errorf("network: %w", err)
 	}
+	s.prepareSilence(ns, n)
+	whole := true
 	b, err := marshal(n)
 	if err == nil && len(b) > maxAnswer {
 		// Rules are many or few; what is left out comes at the switch.
 		n.Netfilter, n.Table = nil, nil
 		b, err = marshal(n)
+		whole = false
 	}
 	if err != nil {
 		return record.Command{}, fmt.Errorf("network: %w", err)
 	}
-	s.asked.Store(!s.changeable())
+	s.asked.Store(whole && !s.changeable())
 	return record.Command{To: Name, Verb: c.Verb, Body: b}, nil
 }
 
 // maxAnswer is what an answer to a command may have, in bytes (wire.MaxBody).
 const maxAnswer = 1 << 20
 
-// read reads the namespace.
-func (s *Subsystem) read(settings bool) (*state.Network, error) {
+// watchFrom watches the namespace for changes from here on.
+func (s *Subsystem) watchFrom(ns *os.File) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.watch != nil {
+		return errors.New("the destination asks twice")
+	}
+	return inside(ns, func() (err error) { s.watch, err = netns.NewWatch(); return err })
+}
+
+// prepareSilence makes ready to silence the interfaces. Where that cannot be done
+// the source answers ARP until it is ended, which is worth a word.
+func (s *Subsystem) prepareSilence(ns *os.File, n *state.Network) {
+	var names []string
+	for _, l := range n.Link {
+		if l.Kind != netns.KindLoopback {
+			names = append(names, l.Name)
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	silence, err := netns.NewSilence(ns, names)
+	if err != nil {
+		slog.Warn("the container's network will be heard for a moment while the copy runs", "error", err)
+		return
+	}
+	s.mu.Lock()
+	s.silence = silence
+	s.mu.Unlock()
+}
+
+// fallSilent has the stopped container's network say nothing more, since the copy
+// will have its addresses. Nobody's death but the container's own leaves it so:
+// see netns.NewSilence.
+func (s *Subsystem) fallSilent() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.silence == nil {
+		return nil
+	}
+	s.env.Source.BeforeRun(s.silence.Lift)
+	return s.silence.Begin()
+}
+
+// read reads the stopped container's namespace, as far as it may have changed.
+func (s *Subsystem) read() (*state.Network, error) {
+	s.mu.Lock()
+	watch := s.watch
+	s.mu.Unlock()
+	if watch != nil && s.asked.Load() && !watch.Changed() {
+		return &state.Network{AsBefore: true}, nil
+	}
 	ns, err := open(s.env.Source.Init)
 	if err != nil {
 		return nil, err
 	}
 	defer ns.Close()
-	return readNamespace(ns, settings)
+	return readNamespace(ns, !s.asked.Load())
 }
 
 // partSize is the payload of one record, in bytes.
@@ -74,7 +139,10 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	if step.Stage != record.StageResidual || step.Process != record.Shared || !s.exports() {
 		return record.Progress{Done: true}, nil
 	}
-	n, err := s.read(!s.asked.Load())
+	if err := s.fallSilent(); err != nil {
+		return record.Progress{}, fmt.Errorf("network: %w", err)
+	}
+	n, err := s.read()
 	if err != nil {
 		return record.Progress{}, fmt.Errorf("network: %w", err)
 	}

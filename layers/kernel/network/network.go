@@ -30,10 +30,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/io-mig/mig/layers/kernel/netns"
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/network"
@@ -65,6 +67,11 @@ type Subsystem struct {
 	// asked: the destination has read the settings, and the container cannot
 	// change them.
 	asked atomic.Bool
+	// Of an export that was asked: what tells of changes since, and what silences
+	// the interfaces at the switch; nil where there is none. mu guards them.
+	mu      sync.Mutex
+	watch   *netns.Watch
+	silence *netns.Silence
 
 	// Of an import.
 	parts   []byte         // of a record in pieces

@@ -44,6 +44,9 @@ func readNamespace(ns *os.File, settings bool) (*state.Network, error) {
 			}
 		}
 	}
+	if err := readFilters(ns, n); err != nil {
+		return nil, err
+	}
 	if settings {
 		if n.Setting, err = readSettings(ns); err != nil {
 			return nil, err
@@ -56,6 +59,28 @@ func readNamespace(ns *os.File, settings bool) (*state.Network, error) {
 // by their category.
 func messages(n *state.Network) []*[][]byte {
 	return []*[][]byte{&n.Address, &n.Route, &n.Rule, &n.Neighbour, &n.Discipline, &n.Class}
+}
+
+// readFilters reads the rules of nf_tables and iptables.
+func readFilters(ns *os.File, n *state.Network) error {
+	changes, err := netns.Tables(ns)
+	if err != nil {
+		return err
+	}
+	for _, c := range changes {
+		n.Netfilter = append(n.Netfilter, &state.NetfilterChange{Kind: uint32(c.Kind), Family: uint32(c.Family), Attributes: c.Attributes})
+	}
+	var tables []netns.FilterTable
+	if err := inside(ns, func() (err error) { tables, err = netns.FilterTables(); return err }); err != nil {
+		return err
+	}
+	for _, t := range tables {
+		n.Table = append(n.Table, &state.FilterTable{
+			Family: uint32(t.Family), Name: t.Name, ValidHooks: t.Hooks, Entries: t.Entries,
+			HookEntry: t.Entry[:], Underflow: t.Underflow[:], Content: t.Content,
+		})
+	}
+	return nil
 }
 
 func readSettings(ns *os.File) (out []*state.NetworkSetting, err error) {
