@@ -115,15 +115,12 @@ func (a *arrival) wanted(t *target.Task) bool {
 
 // make makes the pipe, fills it and places its ends.
 func (a *arrival) make(t *target.Task, frame *target.Frame) error {
-	p := t.Plan()
-	addr, _ := p.Out(8)
-	p.NarrowFiles()
-	r, w := p.OpenPair(tracer.Syscall(unix.SYS_PIPE2, addr, unix.O_CLOEXEC), addr)
-	raw := [2]int{aside(p, t, r), aside(p, t, w)}
-	if a.msg.Capacity != 0 {
-		// The kernel rounds up; it answers what it is now.
-		p.Call(tracer.Syscall(unix.SYS_FCNTL, uint64(raw[1]), unix.F_SETPIPE_SZ, uint64(a.msg.Capacity)))
+	raw, err := a.create(t)
+	if err != nil {
+		return err
 	}
+	p := t.Plan()
+	p.NarrowFiles()
 	a.fill(p, raw[1])
 	for _, e := range a.msg.End {
 		if !frame.Wanted(e.Description) {
@@ -143,6 +140,43 @@ func (a *arrival) make(t *target.Task, frame *target.Frame) error {
 	p.Close(raw[1])
 	p.WidenFiles()
 	return p.Run()
+}
+
+// create makes an empty pipe of the wanted capacity.
+func (a *arrival) create(t *target.Task) (raw [2]int, err error) {
+	p := t.Plan()
+	addr, _ := p.Out(8)
+	p.NarrowFiles()
+	r, w := p.OpenPair(tracer.Syscall(unix.SYS_PIPE2, addr, unix.O_CLOEXEC), addr)
+	raw = [2]int{aside(p, t, r), aside(p, t, w)}
+	set := -1
+	if a.msg.Capacity != 0 {
+		// The kernel rounds up; it answers what it is now.
+		set = p.Quiet(tracer.Syscall(unix.SYS_FCNTL, uint64(raw[1]), unix.F_SETPIPE_SZ, uint64(a.msg.Capacity)))
+	}
+	p.WidenFiles()
+	if err := p.Run(); err != nil || set < 0 {
+		return raw, err
+	}
+	if _, err := p.Result(set); err != nil {
+		return raw, a.enlarge(t, raw[1])
+	}
+	return raw, nil
+}
+
+// enlarge sets the capacity with this process's privileges. A user whose pipes
+// have more pages than fs.pipe-user-pages-soft gets small ones, and may not
+// enlarge them: pipe(7). Those of the image were made before that.
+func (a *arrival) enlarge(t *target.Task, fd int) error {
+	own, err := t.Duplicate(fd)
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	if _, err := unix.FcntlInt(own.Fd(), unix.F_SETPIPE_SZ, int(a.msg.Capacity)); err != nil {
+		return fmt.Errorf("set the capacity of a pipe (fs.pipe-max-size, fs.pipe-user-pages-hard): %w", err)
+	}
+	return nil
 }
 
 // aside moves a descriptor above all that the image wants.
