@@ -523,6 +523,12 @@ type Process struct {
 	OomScoreAdj int32 `protobuf:"varint,8,opt,name=oom_score_adj,json=oomScoreAdj,proto3" json:"oom_score_adj,omitempty"`
 	// /proc/PID/coredump_filter.
 	CoredumpFilter uint32 `protobuf:"varint,9,opt,name=coredump_filter,json=coredumpFilter,proto3" json:"coredump_filter,omitempty"`
+	// The leader, the thread with the process's id, has ended before the others, as
+	// by pthread_exit(3) of the main thread, with this code and name. It is none of
+	// the threads.
+	LeaderEnded    bool   `protobuf:"varint,10,opt,name=leader_ended,json=leaderEnded,proto3" json:"leader_ended,omitempty"`
+	LeaderExitCode uint32 `protobuf:"varint,11,opt,name=leader_exit_code,json=leaderExitCode,proto3" json:"leader_exit_code,omitempty"`
+	LeaderComm     []byte `protobuf:"bytes,12,opt,name=leader_comm,json=leaderComm,proto3" json:"leader_comm,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -618,6 +624,27 @@ func (x *Process) GetCoredumpFilter() uint32 {
 		return x.CoredumpFilter
 	}
 	return 0
+}
+
+func (x *Process) GetLeaderEnded() bool {
+	if x != nil {
+		return x.LeaderEnded
+	}
+	return false
+}
+
+func (x *Process) GetLeaderExitCode() uint32 {
+	if x != nil {
+		return x.LeaderExitCode
+	}
+	return 0
+}
+
+func (x *Process) GetLeaderComm() []byte {
+	if x != nil {
+		return x.LeaderComm
+	}
+	return nil
 }
 
 // Threads is a batch of threads (kind 2, entity: the first one's id).
@@ -864,7 +891,7 @@ const file_spec_state_task_proto_rawDesc = "" +
 	"\x05ahead\x18  \x01(\bR\x05ahead\"<\n" +
 	"\fAddressRange\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\x04R\x05start\x12\x16\n" +
-	"\x06length\x18\x02 \x01(\x04R\x06length\"\xbc\x02\n" +
+	"\x06length\x18\x02 \x01(\x04R\x06length\"\xaa\x03\n" +
 	"\aProcess\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12#\n" +
 	"\rprocess_group\x18\x02 \x01(\x05R\fprocessGroup\x12\x18\n" +
@@ -874,7 +901,12 @@ const file_spec_state_task_proto_rawDesc = "" +
 	"\x13parent_death_signal\x18\x06 \x01(\x05R\x11parentDeathSignal\x12'\n" +
 	"\x0fchild_subreaper\x18\a \x01(\bR\x0echildSubreaper\x12\"\n" +
 	"\room_score_adj\x18\b \x01(\x05R\voomScoreAdj\x12'\n" +
-	"\x0fcoredump_filter\x18\t \x01(\rR\x0ecoredumpFilter\"4\n" +
+	"\x0fcoredump_filter\x18\t \x01(\rR\x0ecoredumpFilter\x12!\n" +
+	"\fleader_ended\x18\n" +
+	" \x01(\bR\vleaderEnded\x12(\n" +
+	"\x10leader_exit_code\x18\v \x01(\rR\x0eleaderExitCode\x12\x1f\n" +
+	"\vleader_comm\x18\f \x01(\fR\n" +
+	"leaderComm\"4\n" +
 	"\aThreads\x12)\n" +
 	"\x06thread\x18\x01 \x03(\v2\x11.mig.state.ThreadR\x06thread\"\xb1\x03\n" +
 	"\x06Thread\x12\x10\n" +

@@ -440,3 +440,96 @@ PROGRAM(thread_attributes, ANYONE, "each thread's mask and nice value")
 	board_post(meeting, 1);
 	CHECK(pthread_join(thread, NULL) == 0);
 }
+
+static int leader_pipe[2], leader_answer[2];
+
+/* leader_ends returns when the first thread of this process has ended; a dead
+ * init hangs here if it is alive again. */
+static void leader_ends(void)
+{
+	char path[64], line[64] = {0};
+	snprintf(path, sizeof path, "/proc/self/task/%d/stat", getpid());
+	while (!strstr(line, ") Z ")) {
+		int fd = SYS(open(path, O_RDONLY | O_CLOEXEC));
+		CHECK(read(fd, line, sizeof line - 1) > 0);
+		close(fd);
+	}
+}
+
+/* What the threads of a process without a leader say of it. */
+static void *survivor(void *number)
+{
+	char c;
+	if ((long)number == 0) {
+		while (read(leader_pipe[0], &c, 1) == 1) {
+			leader_ends(); /* before the first answer; later it has to be so at once */
+			CHECK(gettid() != getpid());
+			CHECK(write(leader_answer[1], &c, 1) == 1);
+		}
+		/* Until Linux 6.0 the process had its leader's status then. */
+		syscall(SYS_exit, 42);
+	}
+	while (read(leader_pipe[0], &c, 0) == 0)
+		pause();
+	return NULL;
+}
+
+static void leave_threads(int n)
+{
+	pthread_t thread;
+	for (long i = 0; i < n; i++)
+		CHECK(pthread_create(&thread, NULL, survivor, (void *)i) == 0);
+	syscall(SYS_exit, 42);
+}
+
+PROGRAM(thread_dead_leader, ANYONE, "a process whose first thread has ended before the others, with a child")
+{
+	char c;
+	CHECK(pipe(leader_pipe) == 0 && pipe(leader_answer) == 0);
+	pid_t child = SYS(fork());
+	if (child == 0) {
+		close(leader_pipe[1]);
+		if (fork() == 0) { /* adopted by one of its threads */
+			while (write(leader_answer[1], "c", 1) == 1)
+				pause();
+			_exit(0);
+		}
+		leave_threads(1);
+	}
+	CHECK(read(leader_answer[0], &c, 1) == 1 && c == 'c');
+	CHECK(write(leader_pipe[1], "a", 1) == 1 && read(leader_answer[0], &c, 1) == 1 && c == 'a');
+	ready();
+	CHECK(write(leader_pipe[1], "b", 1) == 1 && read(leader_answer[0], &c, 1) == 1 && c == 'b');
+	CHECK(kill(child, 0) == 0);
+	int status;
+	CHECK(waitpid(child, &status, WNOHANG) == 0);
+	close(leader_pipe[1]);
+	CHECK(child_exits(child) == 42);
+}
+
+static void *first_survivor(void *unused)
+{
+	sigset_t ask;
+	sigemptyset(&ask);
+	sigaddset(&ask, SIGUSR1);
+	leader_ends();
+	announce();
+	int got;
+	CHECK(sigwait(&ask, &got) == 0 && got == SIGUSR1);
+	leader_ends();
+	CHECK(getpid() == 1 && gettid() != 1);
+	CHECK(write(1, "good\n", 5) == 5);
+	_exit(0);
+	return unused;
+}
+
+PROGRAM(thread_dead_init, ANYONE, "the first process without its first thread")
+{
+	pthread_t thread;
+	sigset_t ask;
+	sigemptyset(&ask);
+	sigaddset(&ask, SIGUSR1);
+	CHECK(sigprocmask(SIG_BLOCK, &ask, NULL) == 0);
+	CHECK(pthread_create(&thread, NULL, first_survivor, NULL) == 0);
+	syscall(SYS_exit, 0);
+}

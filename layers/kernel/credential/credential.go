@@ -77,6 +77,8 @@ type saved struct {
 	// filters by their number, and their size in all.
 	filters     []*state.SeccompFilter
 	filterBytes int
+	// loaded is how many filters all threads have already.
+	loaded int
 }
 
 // New makes the subsystem for one event.

@@ -31,8 +31,8 @@ func (s *Subsystem) preflightProcess(p procfs.Task) ([]record.Finding, error) {
 		if procfs.IsGone(err) {
 			return nil
 		}
-		if err != nil {
-			return err
+		if err != nil || !st.HasMM {
+			return err // it has ended or is about to
 		}
 		if what, why := seccompRefusal(&st, s.env.Source.SeccompFilters); what != "" {
 			found[i] = &record.Finding{Pid: p.Pid(), TID: tids[i], FD: -1, Subsystem: Name, What: what, Why: why}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
@@ -43,14 +44,14 @@ func settle(t *target.Task, k *saved) error {
 	if err != nil {
 		return err
 	}
-	seen, loaded, all := map[int32]bool{}, map[uint32]uint64{}, len(k.common())
+	seen, loaded := map[int32]bool{}, map[uint32]uint64{}
 	for i, m := range k.threads {
 		th := t.Threads[int(m.Tid)]
 		if th == nil || seen[m.Tid] {
 			return fmt.Errorf("%w: credentials of thread %d, which does not exist or has some already", errImage, m.Tid)
 		}
 		seen[m.Tid] = true
-		own, err := k.loads(m.Filter[all:], loaded, t.PutLater)
+		own, err := k.loads(m.Filter[k.loaded:], loaded, t.PutLater)
 		if err != nil {
 			return err
 		}
@@ -61,10 +62,18 @@ func settle(t *target.Task, k *saved) error {
 			return sameSecureBits(m, calls[0].Ret)
 		})
 	}
+	if th := t.Doomed(); th != nil { // nobody can tell what it had of its own
+		m := proto.CloneOf(k.threads[0])
+		m.SeccompMode = 0
+		t.Later(th, changes(m, &now, at+uint64(offsets[0]), m.NoNewPrivileges || t.Allowed().NoNewPrivileges), checkChanges)
+	}
 	if err := t.RunLater(); err != nil {
 		return err
 	}
-	return setDumpable(t, k.process.Dumpable)
+	if err := setDumpable(t, k.process.Dumpable); err != nil {
+		return err
+	}
+	return t.EndLeader()
 }
 
 // narrowFrom is how many threads make it worth to narrow beforehand.

@@ -63,7 +63,7 @@ func findFamily(processes []*target.Process) (*family, error) {
 	f := &family{parents: map[record.ProcessID]record.ProcessID{}, done: map[record.ProcessID]chan struct{}{}}
 	byPid := map[int]record.ProcessID{}
 	for _, p := range processes {
-		byPid[p.Pid], f.done[p.ID] = p.ID, make(chan struct{})
+		byPid[p.Group], f.done[p.ID] = p.ID, make(chan struct{})
 	}
 	for _, p := range processes {
 		st, err := p.Proc.Status()

@@ -113,7 +113,7 @@ func (f *fill) take(t *target.Task) error {
 		return nil
 	}
 	n := int(calls[0].Ret)
-	pidfd, err := unix.PidfdOpen(t.Pid, 0)
+	pidfd, err := target.Pidfd(t.Pid)
 	if err == nil {
 		f.fd, err = unix.PidfdGetfd(pidfd, n, 0)
 		unix.Close(pidfd)

@@ -86,7 +86,7 @@ func lazyUserFault(t *target.Task) (*os.File, error) {
 
 // takeDescriptor takes over a descriptor of the task.
 func takeDescriptor(t *target.Task, fd int) (int, error) {
-	pidfd, err := unix.PidfdOpen(t.Pid, 0)
+	pidfd, err := target.Pidfd(t.Pid)
 	if err != nil {
 		return -1, err
 	}

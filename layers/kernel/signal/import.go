@@ -206,8 +206,7 @@ func queue(t *target.Task, k *saved) error {
 	if err != nil {
 		return err
 	}
-	leader := t.Traced.Leader()
-	pid := uint64(leader.NSTid)
+	pid := uint64(t.Traced.NSPid)
 	for _, info := range k.process.Pending {
 		mark := sc.Mark()
 		at, err := sc.Put(info)

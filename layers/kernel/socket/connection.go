@@ -7,6 +7,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/target"
 )
 
 // connection is a TCP socket's state and ends.
@@ -48,7 +50,7 @@ func connectionOf(pid, fd int) (c connection, err error) {
 // borrow calls fn with a descriptor of our own for a socket of the process. It
 // is the application's socket: fn may only ask.
 func borrow(pid, fd int, fn func(own int) error) error {
-	pidfd, err := unix.PidfdOpen(pid, 0)
+	pidfd, err := target.Pidfd(pid)
 	if err != nil {
 		return fmt.Errorf("open a pidfd of pid %d: %w", pid, err)
 	}

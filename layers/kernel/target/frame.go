@@ -110,6 +110,9 @@ type Task struct {
 	// SharesDirectories: see Birth.Directories.
 	SharesDirectories bool
 
+	// ending is the leader's exit code if it is to end before the other threads.
+	ending *int
+
 	frame  *Frame
 	socket int // its end of the pair, as a descriptor of the task
 	// caps are the frame's own capabilities, until the image's are set. nil: not

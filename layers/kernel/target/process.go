@@ -20,10 +20,12 @@ import (
 // Process is one process of the source: stopped between Setup and Restart or
 // Cleanup. It is control's constructor set for it (the paper's Table 3).
 type Process struct {
-	ID  record.ProcessID
-	Pid int // in the engine's pid namespace
-	// Proc reads its files in /proc.
-	Proc procfs.Task
+	ID record.ProcessID
+	// Pid is its task in the engine's pid namespace by which it is looked at
+	// (Living), Proc that one's files in /proc. Group is what the process is called
+	// by: the id of its leader.
+	Pid, Group int
+	Proc       procfs.Task
 	// Traced gives remote calls, registers and memory. nil unless stopped.
 	Traced *tracer.Process
 	// Ahead: the destination has this process already, from an early round or as
@@ -57,24 +59,63 @@ type Process struct {
 
 // newProcess takes hold of a running process by a pidfd, so that everything
 // after is about this process and no successor of its pid.
-func newProcess(s *Source, id record.ProcessID, pid int) (*Process, error) {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open a pidfd of pid %d: %w", pid, err)
+func newProcess(s *Source, id record.ProcessID, group int) (*Process, error) {
+	p := &Process{ID: id, Group: group, source: s, pidfd: -1}
+	if err := p.lookBy(living(s.proc, group)); err != nil {
+		return nil, err
 	}
-	p := &Process{ID: id, Pid: pid, Proc: s.proc.Process(pid), source: s, pidfd: fd}
-	st, err := p.Proc.Stat()
+	st, err := p.Leader().Stat()
 	if err != nil {
-		unix.Close(fd)
+		unix.Close(p.pidfd)
 		return nil, err
 	}
 	p.startTime = st.StartTime
 	return p, nil
 }
 
+// lookBy chooses the task by which the process is looked at.
+func (p *Process) lookBy(tid int) error {
+	if p.Pid == tid {
+		return nil
+	}
+	fd, err := Pidfd(tid)
+	if err != nil {
+		return fmt.Errorf("open a pidfd of pid %d: %w", tid, err)
+	}
+	if p.pidfd >= 0 {
+		unix.Close(p.pidfd)
+	}
+	p.Pid, p.pidfd, p.Proc = tid, fd, p.source.proc.Process(tid)
+	if p.Group == p.source.first {
+		p.source.Init = tid
+	}
+	if p.Group != tid {
+		p.source.leaderless.Store(true)
+	}
+	return nil
+}
+
+// parent is the task by which the parent is looked at whose id is ppid. One more
+// look at every parent would cost as much as all that is asked of it.
+func (s *Source) parent(ppid int) int {
+	if s.leaderless.Load() {
+		return Living(ppid)
+	}
+	return ppid
+}
+
+// Leader reads the leader's files in /proc: what is left of one that has ended
+// are its ids and its status.
+func (p *Process) Leader() procfs.Task {
+	if p.Pid == p.Group {
+		return p.Proc
+	}
+	return p.source.proc.Process(p.Group)
+}
+
 // replaced: the process has ended and another one has its pid.
 func (p *Process) replaced() bool {
-	st, err := p.Proc.Stat()
+	st, err := p.Leader().Stat()
 	return err == nil && st.StartTime != p.startTime
 }
 
@@ -111,12 +152,18 @@ func (p *Process) attach(ctx context.Context) error {
 		t = tracer.New()
 	}
 	p.setAttaching(t)
-	tr, err := t.Attach(ctx, tracer.Options{Pid: p.Pid, Thaw: p.thaw, Gadgets: &p.gadgets})
+	tr, err := t.Attach(ctx, tracer.Options{Pid: p.Group, Thaw: p.thaw, Gadgets: &p.gadgets})
 	p.setAttaching(nil)
 	p.mu.Lock()
 	p.answers = nil // of an earlier stop
 	p.mu.Unlock()
 	p.thaw = nil // the freezer is thawed now, or the event fails
+	if err == nil {
+		// Threads have come and gone while it ran.
+		if th := tr.Leader(); th != nil {
+			err = p.lookBy(th.Tid)
+		}
+	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("stop pid %d: %w", p.Pid, err), t.Close())
 	}
@@ -149,7 +196,7 @@ func (p *Process) inVfork() bool {
 	if err != nil || st.PPid == 0 {
 		return false
 	}
-	same, err := SharesWith(p.Pid, st.PPid, ResourceVM)
+	same, err := SharesWith(p.Pid, p.source.parent(st.PPid), ResourceVM)
 	return err == nil && same
 }
 

@@ -138,7 +138,7 @@ func (t *Task) take(descs []uint64, from map[uint64]place) ([]int, error) {
 // Duplicate is OpenDescriptor for a task under construction. The caller closes
 // it.
 func (t *Task) Duplicate(fd int) (*Duplicate, error) {
-	pidfd, err := unix.PidfdOpen(t.Pid, 0)
+	pidfd, err := Pidfd(t.Pid)
 	if err != nil {
 		return nil, fmt.Errorf("open a pidfd of process %d: %w", t.ID, err)
 	}

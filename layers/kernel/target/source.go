@@ -8,9 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/tracer"
@@ -20,7 +19,8 @@ import (
 // Source is the container that is exported. Its methods Hold, Process, Seal
 // and Release are control's view of it.
 type Source struct {
-	// Init is the container's first process, in the engine's pid namespace.
+	// Init is the container's first process, in the engine's pid namespace, by
+	// the task by which it is looked at (Living).
 	Init int
 	// Freezer is the container's cgroup.
 	Freezer *Freezer
@@ -49,8 +49,12 @@ type Source struct {
 	OwnNet, HostNet bool
 
 	proc    procfs.FS
+	first   int // Init's process
 	files   identities
 	objects objectIDs
+
+	// leaderless: the leader of some process has ended before other threads.
+	leaderless atomic.Bool
 
 	mu        sync.Mutex
 	questions []*Question
@@ -74,7 +78,7 @@ type UTSNames struct{ Host, Domain string }
 // NewSource looks at the container whose first process is init. It touches
 // nothing.
 func NewSource(init int, f *Freezer, stdio []StdioFile) (*Source, error) {
-	s := &Source{Init: init, Freezer: f, Stdio: stdio, proc: procfs.Host()}
+	s := &Source{Init: Living(init), first: init, Freezer: f, Stdio: stdio, proc: procfs.Host()}
 	var err error
 	if s.wasFrozen, err = f.Frozen(); err != nil {
 		return nil, err
@@ -147,7 +151,7 @@ func (s *Source) alive() []record.ProcessID {
 func parentsFirst(list []*Process) []*Process {
 	byPid := map[int]*Process{}
 	for _, p := range list {
-		byPid[p.Pid] = p
+		byPid[p.Group] = p
 	}
 	out := make([]*Process, 0, len(list))
 	done := map[*Process]bool{}
@@ -175,35 +179,53 @@ func (s *Source) list() error {
 	if err != nil {
 		return err
 	}
-	known, listed := map[int]bool{}, map[int]bool{s.Init: true}
+	known, listed := map[int]bool{}, map[int]bool{s.first: true}
 	for _, pid := range pids {
 		listed[pid] = true
 	}
 	for _, p := range s.processes {
-		p.gone = p.gone || p.Traced == nil && (!listed[p.Pid] || p.replaced())
+		p.gone = p.gone || p.Traced == nil && (!listed[p.Group] || p.replaced())
 		if !p.gone {
-			known[p.Pid] = true
+			known[p.Group] = true
 		}
 	}
-	if !known[s.Init] {
-		pids = append([]int{s.Init}, pids...)
+	if !known[s.first] {
+		pids = append([]int{s.first}, pids...)
 	}
 	for _, pid := range pids {
 		if known[pid] {
 			continue
 		}
 		known[pid] = true
-		p, err := newProcess(s, record.ProcessID(len(s.processes)+1), pid)
+		p, err := s.meet(pid)
 		if err != nil {
-			if pid != s.Init && (procfs.IsGone(err) || errors.Is(err, unix.EINVAL)) {
-				continue // EINVAL: a thread that has outlived its leader in an exec
-			}
-			return fmt.Errorf("the container's process %d: %w", pid, err)
+			return err
+		}
+		if p == nil {
+			continue
 		}
 		p.Ahead = p.ID == FirstTask // every frame begins with it
 		s.processes = append(s.processes, p)
 	}
 	return nil
+}
+
+// meet takes hold of a process that was not known; nil if it has ended meanwhile.
+// By an exec of a thread it changes the task by which it is looked at.
+func (s *Source) meet(pid int) (*Process, error) {
+	const patience = 100 * time.Millisecond
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		p, err := newProcess(s, record.ProcessID(len(s.processes)+1), pid)
+		if err == nil {
+			return p, nil
+		}
+		if pid != s.first && ending(s.proc.Process(living(s.proc, pid))) {
+			return nil, nil
+		}
+		if time.Now().After(end) {
+			return nil, fmt.Errorf("the container's process %d: %w", pid, err)
+		}
+	}
 }
 
 // attachFrozen seizes every process of a frozen container. Frozen tasks
@@ -242,7 +264,7 @@ func (s *Source) attachFrozen(ctx context.Context) error {
 	for i, p := range todo {
 		p.thaw = nil
 		if errors.Is(errs[i], tracer.ErrExited) || procfs.IsGone(errs[i]) {
-			p.gone, errs[i] = p.Pid != s.Init, nil
+			p.gone, errs[i] = p.Group != s.first, nil
 		}
 	}
 	return errors.Join(errs...)
@@ -278,8 +300,8 @@ func passStopped(ctx context.Context, list []*Process, arrivals []func(), g *gat
 	}
 }
 
-// Pids lists the container's processes while they run, the init first. Any of
-// them may be gone by the time it is looked at.
+// Pids lists the container's processes while they run, the init first, each by
+// the task by which it is looked at (Living). Any of them may be gone by then.
 func (s *Source) Pids() ([]int, error) {
 	pids, err := s.Freezer.Pids()
 	if err != nil {
@@ -287,8 +309,8 @@ func (s *Source) Pids() ([]int, error) {
 	}
 	out := []int{s.Init}
 	for _, pid := range pids {
-		if pid != s.Init {
-			out = append(out, pid)
+		if pid != s.first {
+			out = append(out, living(s.proc, pid))
 		}
 	}
 	return out, nil

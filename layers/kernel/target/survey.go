@@ -73,20 +73,28 @@ func SharesDirectories(pid int) (bool, error) {
 	if err != nil || st.PPid == 0 {
 		return false, err
 	}
-	same, err := SharesWith(pid, st.PPid, ResourceFS)
-	if procfs.IsGone(err) {
-		return false, nil // the parent has ended
-	}
-	return same, err
+	return sharesDirectories(pid, Living(st.PPid))
 }
 
 // SharesDirectories is the function of that name; the parent is one of the
 // container's.
 func (p *Process) SharesDirectories() (bool, error) {
-	if p.Pid == p.source.Init {
+	if p.Group == p.source.first {
 		return false, nil
 	}
-	return SharesDirectories(p.Pid)
+	st, err := p.Proc.Status()
+	if err != nil || st.PPid == 0 {
+		return false, err
+	}
+	return sharesDirectories(p.Pid, p.source.parent(st.PPid))
+}
+
+func sharesDirectories(pid, parent int) (bool, error) {
+	same, err := SharesWith(pid, parent, ResourceFS)
+	if procfs.IsGone(err) {
+		return false, nil // the parent has ended
+	}
+	return same, err
 }
 
 // FDPath is the link of a descriptor in /proc: opening it makes a description

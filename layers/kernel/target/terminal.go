@@ -89,7 +89,7 @@ func (t *Task) OpenDescriptor(fd int) (*Duplicate, error) { return duplicate(t.P
 
 // duplicate takes a descriptor of a process that may run.
 func duplicate(pid, fd int) (*Duplicate, error) {
-	pidfd, err := unix.PidfdOpen(pid, 0)
+	pidfd, err := Pidfd(pid)
 	if err != nil {
 		return nil, fmt.Errorf("open a pidfd of pid %d: %w", pid, err)
 	}

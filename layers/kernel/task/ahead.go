@@ -64,8 +64,8 @@ func (s *Subsystem) earlyTree() ([]*target.Process, []*state.Node) {
 	var nodes []*state.Node
 	all := s.env.Source.Processes()
 	for _, p := range all {
-		if st, err := p.Proc.Status(); err == nil && len(st.NSpid) > 0 && st.HasMM {
-			inside[p.Pid] = int(last(st.NSpid))
+		if st, err := p.Proc.Status(); err == nil && len(st.NStgid) > 0 && st.HasMM {
+			inside[p.Group] = int(last(st.NStgid))
 		}
 	}
 	// Parents have lower ids, but where a process was adopted by a later one.
@@ -77,7 +77,7 @@ func (s *Subsystem) earlyTree() ([]*target.Process, []*state.Node) {
 		if err != nil || p.ID != target.FirstTask && (!chosen[parent] || marks[parent] == mark) {
 			continue
 		}
-		chosen[p.Pid], marks[p.Pid] = true, mark
+		chosen[p.Group], marks[p.Group] = true, mark
 		processes, nodes = append(processes, p), append(nodes, n)
 	}
 	if len(nodes) == 0 || nodes[0].Id != uint32(target.FirstTask) {
@@ -95,10 +95,10 @@ func (s *Subsystem) earlyTree() ([]*target.Process, []*state.Node) {
 // told from a program of its own (the random top of its stack), and its parent as
 // the host sees it.
 func describeRunning(p *target.Process, inside map[int]int) (n *state.Node, mark uint64, parent int, err error) {
-	if inside[p.Pid] == 0 {
+	if inside[p.Group] == 0 {
 		return nil, 0, 0, target.ErrNotStopped
 	}
-	if n, err = describeNode(p.Proc, inside); err != nil {
+	if n, err = describeNode(p.Leader(), inside); err != nil {
 		return nil, 0, 0, err
 	}
 	st, err := p.Proc.Stat()

@@ -81,7 +81,7 @@ func send(ctx context.Context, out record.Sink, h record.Header, m proto.Message
 
 // describe reads what belongs to the process as a whole.
 func describe(p *target.Process) (*state.Process, error) {
-	st, err := p.Proc.Status()
+	st, err := p.Leader().Status()
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +94,9 @@ func describe(p *target.Process) (*state.Process, error) {
 		return nil, err
 	}
 	m.OomScoreAdj = int32(oom)
+	if err := describeLeader(p, m); err != nil {
+		return nil, err
+	}
 	if m.CoredumpFilter, err = p.Proc.CoredumpFilter(); err != nil {
 		return nil, err
 	}
@@ -106,6 +109,20 @@ var aboutProcess = &target.Question{
 	Calls: func(at uint64) []tracer.Call {
 		return []tracer.Call{tracer.Prctl(unix.PR_GET_PDEATHSIG, at), tracer.Prctl(unix.PR_GET_CHILD_SUBREAPER, at+8)}
 	},
+}
+
+// describeLeader notes what is left of a leader that has ended.
+func describeLeader(p *target.Process, m *state.Process) error {
+	if p.Pid == p.Group {
+		return nil
+	}
+	stat, err := p.Leader().Stat()
+	if err != nil {
+		return err
+	}
+	m.LeaderEnded, m.LeaderComm = true, []byte(stat.Comm)
+	m.LeaderExitCode = uint32(stat.ExitCode) >> 8 & 0xff
+	return nil
 }
 
 func prctls(p *target.Process, m *state.Process) error {

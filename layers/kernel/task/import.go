@@ -112,6 +112,9 @@ func (s *Subsystem) receive(in *record.Record) error {
 		if n := k.process.Threads; n == 0 || n > maxThreads {
 			return fmt.Errorf("%w: %s: %d threads", errImage, in.Header, n)
 		}
+		if len(k.process.LeaderComm) > 15 || k.process.LeaderExitCode > 0xff {
+			return fmt.Errorf("%w: %s: a leader %q that has ended with %d", errImage, in.Header, k.process.LeaderComm, k.process.LeaderExitCode)
+		}
 		return nil
 	case KindThreads:
 		var m state.Threads
@@ -140,7 +143,7 @@ func (s *Subsystem) receive(in *record.Record) error {
 
 // check compares the frame with the process it is to be.
 func check(t *target.Task, k *saved) error {
-	if int(k.process.Pid) != t.Traced.NSPid || int(k.threads[0].Tid) != t.Traced.NSPid {
+	if int(k.process.Pid) != t.Traced.NSPid || !k.process.LeaderEnded && int(k.threads[0].Tid) != t.Traced.NSPid {
 		return fmt.Errorf("the image's process has pid %d and the new container's is %d: both need a pid namespace of their own", k.process.Pid, t.Traced.NSPid)
 	}
 	seen := map[int32]bool{}
@@ -149,6 +152,13 @@ func check(t *target.Task, k *saved) error {
 			return fmt.Errorf("%w: thread %d exists twice", errImage, th.Tid)
 		}
 		seen[th.Tid] = true
+	}
+	if k.process.LeaderEnded {
+		if seen[k.process.Pid] {
+			return fmt.Errorf("%w: thread %d has ended and has not", errImage, k.process.Pid)
+		}
+		delete(t.Threads, t.Traced.NSPid)
+		t.EndsLeader(int(k.process.LeaderExitCode))
 	}
 	return nil
 }
@@ -161,9 +171,14 @@ const cloneFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE
 // cloneArgsSize is the size of struct clone_args with set_tid (CLONE_ARGS_SIZE_VER1).
 const cloneArgsSize = 80
 
-// join makes every thread but the leader, with the ids they had.
+// join makes every thread but the leader, with the ids they had; where the image
+// has none, it is there until all else that is the threads' own is done.
 func join(t *target.Task, k *saved) error {
-	if k.joined || len(k.threads) == 1 {
+	others := k.threads
+	if !k.process.LeaderEnded {
+		others = others[1:]
+	}
+	if k.joined || len(others) == 0 {
 		k.joined = true
 		return nil
 	}
@@ -173,7 +188,6 @@ func join(t *target.Task, k *saved) error {
 	}
 	defer sc.Release(sc.Mark())
 	const each = cloneArgsSize + 16
-	others := k.threads[1:]
 	b := make([]byte, each*len(others))
 	at, err := sc.Put(b)
 	if err != nil {
@@ -219,10 +233,11 @@ func settle(t *target.Task, k *saved) error {
 	if k.settled {
 		return nil
 	}
-	names := make([]byte, 16*len(k.threads))
+	names := make([]byte, 16*(len(k.threads)+1))
 	for i, th := range k.threads {
 		copy(names[16*i:16*i+15], th.Comm)
 	}
+	copy(names[16*len(k.threads):][:15], k.process.LeaderComm)
 	at, err := t.PutLater(names)
 	if err != nil {
 		return err
@@ -233,6 +248,9 @@ func settle(t *target.Task, k *saved) error {
 			calls = append(calls, ownOfProcess(k.process)...)
 		}
 		t.Later(t.Threads[int(th.Tid)], calls, tracer.Check)
+	}
+	if th := t.Doomed(); th != nil {
+		t.Later(th, []tracer.Call{tracer.Prctl(unix.PR_SET_NAME, at+uint64(16*len(k.threads)))}, tracer.Check)
 	}
 	k.settled = true
 	return errors.Join(outside(t, k), setThreads(t, k))

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/record"
@@ -43,26 +45,21 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 	return out, nil
 }
 
-// patience is how long the other threads of a leader that has ended are given
-// to end, too, and a vfork child to be seen as one.
+// patience is how long a vfork child is given to be seen as one.
 const patience = 100 * time.Millisecond
 
 // inspect looks at one process.
 func inspect(t procfs.Task, first bool) error {
 	st, err := t.Status()
-	for end := time.Now().Add(patience); err == nil && st.State == 'Z' && st.Threads > 1 && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-		st, err = t.Status()
-	}
 	if err != nil {
 		return err
 	}
 	what := "process " + st.Name
 	switch {
-	case first && (len(st.NSpid) < 2 || last(st.NSpid) != initPid):
+	case first && (len(st.NStgid) < 2 || last(st.NStgid) != initPid):
 		return &refusal{what, "the container has no pid namespace of its own", "run it without --pid=host"}
-	case st.State == 'Z' && st.Threads > 1:
-		return &refusal{what, "its leader has exited", ""}
+	case st.Tgid != st.Pid && !threadFiles(st.Pid):
+		return &refusal{what, "its first thread has ended before the others, and this kernel gives out the files of no other", "use Linux 6.9 or later"}
 	case st.TracerPid != 0:
 		return &refusal{what, fmt.Sprintf("process %d traces it", st.TracerPid), "detach the debugger"}
 	}
@@ -73,6 +70,15 @@ func inspect(t procfs.Task, first bool) error {
 		return &refusal{what, why, "give it another policy: chrt(1)"}
 	}
 	return nil
+}
+
+// threadFiles: there is a pidfd of a thread that is no leader, or it has ended.
+func threadFiles(tid int) bool {
+	fd, err := target.Pidfd(tid)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return !errors.Is(err, unix.EINVAL)
 }
 
 // unknownPersonality says which bits of personality(2) would be lost.
@@ -152,7 +158,7 @@ func transient(pid int, res target.Resource) bool {
 	if res != target.ResourceVM {
 		return false
 	}
-	parent, err := procfs.Host().Process(st.PPid).Status()
+	parent, err := procfs.Host().Process(target.Living(st.PPid)).Status()
 	return err != nil || parent.State == 'D' || !parent.HasMM
 }
 

@@ -70,7 +70,7 @@ func describeTree(processes []*target.Process) ([]*state.Node, error) {
 		if p.Traced == nil {
 			return nil, fmt.Errorf("process %d: %w", p.ID, target.ErrNotStopped)
 		}
-		inside[p.Pid] = p.Traced.NSPid
+		inside[p.Group] = p.Traced.NSPid
 	}
 	nodes := make([]*state.Node, len(processes))
 	var g errgroup.Group
@@ -101,7 +101,7 @@ func describeTree(processes []*target.Process) ([]*state.Node, error) {
 
 // describeProcess reads what belongs to the node of a stopped process.
 func describeProcess(p *target.Process, inside map[int]int) (*state.Node, error) {
-	n, err := describeNode(p.Proc, inside)
+	n, err := describeNode(p.Leader(), inside)
 	if err != nil {
 		return nil, err
 	}

@@ -33,7 +33,8 @@ func Undo(pids []int) (undone int, err error) {
 }
 
 func undo(pid int) (undone int, err error) {
-	pidfd, err := unix.PidfdOpen(pid, 0)
+	pid = target.Living(pid)
+	pidfd, err := target.Pidfd(pid)
 	if err != nil {
 		return 0, ignoreGone(fmt.Errorf("open a pidfd of pid %d: %w", pid, err))
 	}

@@ -5,9 +5,11 @@
 package tracer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +18,7 @@ import (
 // Attach seizes every thread of a running process, stops them and returns
 // when no thread is left out. On error nothing stays attached and the
 // process runs on, or stays group-stopped, as before. Errors to tell apart:
-// ErrTraced, ErrVfork, ErrNoStop, Err32Bit, ErrUserDispatch, ErrZombieLeader, ErrSeccomp,
+// ErrTraced, ErrVfork, ErrNoStop, Err32Bit, ErrUserDispatch, ErrSeccomp,
 // ErrShadowStack, ErrExited, ErrBusy.
 func (t *Tracer) Attach(ctx context.Context, o Options) (*Process, error) {
 	if o.Timeout == 0 {
@@ -89,7 +91,14 @@ func (p *Process) stopAll(ctx context.Context, deadline time.Time) error {
 			}
 			thaw = nil
 		} else if fresh == 0 && len(p.threads) > 0 {
+			p.withoutLeader()
 			return nil
+		} else if fresh == 0 {
+			// Its leader is dead and its threads are about to be.
+			if tids, err := listTasks(p.Pid); err != nil || len(tids) <= 1 {
+				return cmp.Or(err, ErrExited)
+			}
+			time.Sleep(time.Millisecond)
 		}
 		if err := p.awaitStops(ctx, deadline); err != nil {
 			return err
@@ -130,6 +139,10 @@ func (p *Process) seizeNew() (fresh int, err error) {
 func (p *Process) seize(tid int) (bool, error) {
 	suspended, err := p.trySeize(tid)
 	for try := 0; err != nil; try++ {
+		if p.execed(tid) {
+			suspended = true // with the options that it was seized with
+			break
+		}
 		ok, why := p.seizable(tid)
 		if !ok {
 			return false, why
@@ -166,6 +179,16 @@ func (p *Process) trySeize(tid int) (suspended bool, err error) {
 	return false, ptraceSeize(tid, p.ptOpts&^optSuspendSeccomp)
 }
 
+// execed: a thread that we had seized goes on as the leader, by an exec while its
+// old leader was dead and not one of ours.
+func (p *Process) execed(tid int) bool {
+	if tid != p.Pid || slices.ContainsFunc(p.Tracer.late, func(l lateThread) bool { return l.th.Tid == tid }) {
+		return false
+	}
+	st, err := readStatus(p.Pid, tid)
+	return err == nil && st.TracerPid == p.Tracer.tid && st.State != 'Z' && st.State != 'X'
+}
+
 // seizable explains a refused SEIZE: false without an error means that the
 // thread is gone.
 func (p *Process) seizable(tid int) (bool, error) {
@@ -176,9 +199,8 @@ func (p *Process) seizable(tid int) (bool, error) {
 	case err != nil:
 		return false, err
 	case st.State == 'Z' || st.State == 'X':
-		if tid == p.Pid {
-			return false, p.deadLeader()
-		}
+		// Also a leader: either its threads are about to end, or it has ended
+		// alone, which those tell that come to a stop.
 		return false, nil
 	case st.TracerPid == p.Tracer.tid:
 		// Let go by an earlier handle, but it has not stopped since.
@@ -187,41 +209,6 @@ func (p *Process) seizable(tid int) (bool, error) {
 		return false, &TracedError{Tid: tid, TracerPid: processOf(st.TracerPid)}
 	}
 	return true, nil
-}
-
-// deadLeader tells a process that is dying, leader first, from one whose
-// leader ended alone: in the former each sibling has SIGKILL pending. Threads
-// we trace end only if we take their status.
-func (p *Process) deadLeader() error {
-	const patience = 100 // ms in which a sibling shows that it is not dying
-	alive := 0
-	for range 10 * patience {
-		time.Sleep(time.Millisecond)
-		p.Tracer.letGo() // an earlier handle's threads, too
-		for _, th := range p.live() {
-			if _, err := peekStop(th.Tid); errors.Is(err, ErrExited) {
-				p.drop(th)
-			}
-		}
-		tids, err := listTasks(p.Pid)
-		if err != nil {
-			return err
-		}
-		if len(tids) <= 1 {
-			return ErrExited
-		}
-		for _, tid := range tids {
-			st, err := readStatus(p.Pid, tid)
-			if err == nil && st.State != 'Z' && st.State != 'X' && st.Signals.Pending&sigBit(int(unix.SIGKILL)) == 0 {
-				alive++ // or it has just taken the SIGKILL from the queue
-				break
-			}
-		}
-		if alive > patience {
-			return ErrZombieLeader
-		}
-	}
-	return ErrZombieLeader
 }
 
 // awaitStops waits until each thread has stopped or is gone. In rotation: a
@@ -235,7 +222,7 @@ func (p *Process) awaitStops(ctx context.Context, deadline time.Time) error {
 	// our own child, waiting for it does not say so, but this does.
 	turns.idle = func() error {
 		for _, th := range p.live() {
-			if th.running && errors.Is(ptraceInterrupt(th.Tid), unix.ESRCH) {
+			if th.running && (errors.Is(ptraceInterrupt(th.Tid), unix.ESRCH) || th.Tid == p.Pid && p.leaderEnded()) {
 				p.drop(th)
 			}
 		}
@@ -271,6 +258,13 @@ func (p *Process) awaitStops(ctx context.Context, deadline time.Time) error {
 	}
 }
 
+// leaderEnded: a leader that has ended before its threads is reported to
+// nobody.
+func (p *Process) leaderEnded() bool {
+	st, err := readStatus(p.Pid, p.Pid)
+	return err == nil && st.State == 'Z'
+}
+
 // stopped records how the thread stopped.
 func (th *Thread) stopped(s stop) {
 	th.running = false
@@ -295,18 +289,26 @@ func isStopSignal(sig int) bool {
 
 // inspect reads what every later step needs and refuses what cannot work.
 func (p *Process) inspect() error {
-	leader, err := readStatus(p.Pid, p.Pid)
+	leader, err := readStatus(p.Pid, p.via())
 	if err != nil {
 		return err
 	}
 	if leader.ShadowStk {
 		return ErrShadowStack
 	}
+	hostNamespace := leader.NSTid == p.via()
+	if p.leaderless {
+		group, err := readStatus(p.Pid, p.Pid)
+		if err != nil {
+			return err
+		}
+		leader.NSTid = group.NSTid
+	}
 	p.NSPid, p.caught, p.ignored = leader.NSTid, leader.Signals.Caught, leader.Signals.Ignored
 	p.seccomp = leader.Seccomp != 0
 	var blocked uint64
 	for _, th := range p.threads {
-		if err := th.load(leader.NSTid == p.Pid); err != nil {
+		if err := th.load(hostNamespace); err != nil {
 			return err
 		}
 		if d, err := ptraceUserDispatch(th.Tid); err == nil && d.mode != 0 {

@@ -176,13 +176,6 @@ func TestRefusals(t *testing.T) {
 		must(t, p.Detach())
 		g.verify()
 	})
-	t.Run("zombie leader", func(t *testing.T) {
-		g := launch(t, "many", "3", "exit")
-		g.waitState('Z')
-		if _, err := tr.Attach(ctx, Options{Pid: g.pid}); !errors.Is(err, ErrZombieLeader) {
-			t.Fatal(err)
-		}
-	})
 	t.Run("vfork", func(t *testing.T) {
 		g := launch(t, "many", "3", "vfork")
 		g.waitState('D')
@@ -323,6 +316,60 @@ func TestSeccomp(t *testing.T) {
 	must(t, err)
 	if s := g.line(); s != "OK" {
 		t.Fatal(s)
+	}
+}
+
+// TestDeadLeader: threads that have outlived their leader are stopped and make
+// calls, and are found in the order of their ids; as often as one likes.
+func TestDeadLeader(t *testing.T) {
+	g := launch(t, "many", "4", "exit")
+	g.waitState('Z')
+	tr := newTracer(t)
+	for range 3 {
+		p := attach(t, tr, g.pid)
+		threads := p.Threads()
+		if len(threads) != 3 || p.Leader() != threads[0] || threads[0].Tid == g.pid || p.NSPid != g.pid {
+			t.Fatalf("threads %v, leader %v, pid %d in its namespace", threads, p.Leader(), p.NSPid)
+		}
+		for _, th := range threads {
+			calls := []Call{getpid, Syscall(unix.SYS_GETTID)}
+			must(t, p.Run(th, calls))
+			if calls[0].Ret != int64(g.pid) || calls[1].Ret != int64(th.Tid) {
+				t.Fatalf("%+v", calls)
+			}
+		}
+		must(t, p.Detach())
+		for _, th := range threads {
+			if st, err := readStatus(g.pid, th.Tid); err != nil || st.TracerPid != 0 {
+				t.Fatalf("thread %d: %+v %v", th.Tid, st, err)
+			}
+		}
+	}
+	// It ends like any other.
+	p := attach(t, tr, g.pid)
+	must(t, p.Kill())
+}
+
+// TestLeaderEndsWhileAttaching: a leader that ends by itself at any moment of an
+// attach, and a process that ends with it.
+func TestLeaderEndsWhileAttaching(t *testing.T) {
+	tr := newTracer(t)
+	for i := range 60 {
+		how := "later"
+		if i%2 == 0 {
+			how = "all"
+		}
+		g := launch(t, "many", "3", how)
+		_, err := g.in.Write([]byte("x"))
+		must(t, err)
+		time.Sleep(time.Duration(i) * 20 * time.Microsecond)
+		p, err := tr.Attach(context.Background(), Options{Pid: g.pid})
+		if how == "all" && errors.Is(err, ErrExited) {
+			continue
+		}
+		must(t, err)
+		must(t, p.Run(p.Leader(), []Call{getpid}))
+		must(t, p.Detach())
 	}
 }
 

@@ -35,7 +35,7 @@ func (p *Process) ensureScratch() (*Scratch, error) {
 	if len(p.threads) == 0 {
 		return nil, ErrExited
 	}
-	maps, err := readMaps(p.Pid)
+	maps, err := readMaps(p.via())
 	if err != nil {
 		return nil, notThere(err)
 	}
@@ -153,7 +153,7 @@ func (p *Process) bootFail(cause error) error {
 // pokeEntry is for programs in which no gadget was found: the stub goes to
 // the entry point, code that has run once and never runs again.
 func (p *Process) pokeEntry(maps []mapping) error {
-	at := entryPoint(p.Pid)
+	at := entryPoint(p.via())
 	for _, m := range maps {
 		if at < m.Start || at+uint64(len(stubCode)) > m.End || !m.Exec || m.Write || m.Shared {
 			continue
@@ -168,7 +168,7 @@ func (p *Process) pokeEntry(maps []mapping) error {
 			return err
 		}
 		if bytes.Equal(old, stubCode) { // a predecessor died here: ask the file
-			if err := readMapped(p.Pid, &m, at, old); err != nil {
+			if err := readMapped(p.via(), &m, at, old); err != nil {
 				return err
 			}
 		}
@@ -272,7 +272,7 @@ func (p *Process) unmapScratch() error {
 	frame, err := p.encodeFrame(th)
 	if err == nil && p.boot.entry != 0 {
 		var maps []mapping
-		if maps, err = readMaps(p.Pid); err == nil {
+		if maps, err = readMaps(p.via()); err == nil {
 			err = p.pokeEntry(maps)
 		}
 	}

@@ -23,9 +23,6 @@ var (
 	ErrVfork = errors.New("task waits for its vfork child")
 	// Err32Bit: the task runs in compatibility mode.
 	Err32Bit = errors.New("32-bit tasks are not supported")
-	// ErrZombieLeader: the thread group's leader exited while other
-	// threads run on.
-	ErrZombieLeader = errors.New("the leader of the thread group has exited")
 	// ErrSeccomp: the task has a seccomp filter and the kernel refuses to
 	// suspend it (CAP_SYS_ADMIN and CONFIG_CHECKPOINT_RESTORE are needed,
 	// and the engine itself must not be under seccomp).

@@ -165,7 +165,7 @@ func (p *Process) AdoptThreads(nsTids []int) (threads []*Thread, err error) {
 func (p *Process) hostTids() func(int) (int, error) {
 	var listed map[int]int
 	return func(ns int) (int, error) {
-		tid, err := p.pidns.translate(p.Pid, nsGetPidFromPidns, ns)
+		tid, err := p.pidns.translate(p.via(), nsGetPidFromPidns, ns)
 		if !errors.Is(err, errOld) {
 			return tid, err
 		}

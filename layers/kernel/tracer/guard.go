@@ -65,7 +65,7 @@ func (p *Process) filtered() bool {
 		return true
 	}
 	for _, th := range p.threads {
-		if th.Tid == p.Pid {
+		if th.Tid == p.via() {
 			continue
 		}
 		if ptrace(ptraceSeccompGetFilter, th.Tid, 0, 0) == nil {
@@ -90,7 +90,7 @@ func (p *Process) setGuard() error {
 		return mapError(&c)
 	}
 	s.end = at.End
-	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/map_files/%x-%x", p.Pid, at.Start, at.End), os.O_RDWR, 0)
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/map_files/%x-%x", p.via(), at.Start, at.End), os.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("%w: open the page that it shares with the engine: %w", ErrScratch, err)
 	}

@@ -31,7 +31,7 @@ const leftoverAge = 2 * time.Second
 // program's. It gets out by itself as soon as it may run, or has been carried
 // out if job control has stopped it on its way.
 func (p *Process) findLeftovers() error {
-	maps, err := readMaps(p.Pid)
+	maps, err := readMaps(p.via())
 	if err != nil {
 		return notThere(err)
 	}

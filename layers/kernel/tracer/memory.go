@@ -54,7 +54,7 @@ func (p *Process) all(verb string, call func(int, []unix.Iovec, []unix.RemoteIov
 			local[i].SetLen(len(b))
 			total += len(b)
 		}
-		n, err := call(p.Pid, local, g.remote[at:end], 0)
+		n, err := call(p.via(), local, g.remote[at:end], 0)
 		runtime.KeepAlive(g.local)
 		if err == unix.ESRCH {
 			err = ErrExited
@@ -76,9 +76,9 @@ func (p *Process) vm(nr uintptr, verb string, addr uint64, b []byte) error {
 		var n uintptr
 		var e unix.Errno
 		if len(b) <= pageSize { // too short to be worth handing the processor over
-			n, _, e = unix.RawSyscall6(nr, uintptr(p.Pid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
+			n, _, e = unix.RawSyscall6(nr, uintptr(p.via()), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
 		} else {
-			n, _, e = unix.Syscall6(nr, uintptr(p.Pid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
+			n, _, e = unix.Syscall6(nr, uintptr(p.via()), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
 		}
 		runtime.KeepAlive(b)
 		if e == unix.ESRCH {
@@ -111,7 +111,7 @@ func (p *Process) WriteForce(addr uint64, b []byte) error {
 func (p *Process) mem(verb string, addr uint64, b []byte, op func(int, []byte, int64) (int, error)) error {
 	return p.Do(func() error {
 		if p.memFD < 0 {
-			fd, err := unix.Open(fmt.Sprintf("/proc/%d/mem", p.Pid), unix.O_RDWR|unix.O_CLOEXEC, 0)
+			fd, err := unix.Open(fmt.Sprintf("/proc/%d/mem", p.via()), unix.O_RDWR|unix.O_CLOEXEC, 0)
 			if err != nil {
 				return fmt.Errorf("open memory of process %d: %w", p.Pid, notThere(err))
 			}

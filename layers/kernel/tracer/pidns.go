@@ -61,7 +61,7 @@ func (n *pidNamespace) close() {
 
 // innerTid is the id that a thread of the process has in its own namespace.
 func (p *Process) innerTid(tid int) (int, error) {
-	inner, err := p.pidns.translate(p.Pid, nsGetPidInPidns, tid)
+	inner, err := p.pidns.translate(p.via(), nsGetPidInPidns, tid)
 	if !errors.Is(err, errOld) {
 		return inner, err
 	}

@@ -7,6 +7,7 @@ package tracer
 import (
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -74,6 +75,9 @@ type Process struct {
 	boot           boot
 	scratch        *Scratch
 	leftovers      []leftover
+	// leaderless: the leader has ended and other threads live on.
+	leaderless bool
+	viaTid     atomic.Int32 // see via, 0 for Pid
 	// seccomp: the leader is under a filter or in strict mode.
 	seccomp bool
 	guard   *guard // for threads under filters
@@ -128,11 +132,35 @@ func (p *Process) Threads() []*Thread {
 	return out
 }
 
-// Leader returns the thread whose Tid is Pid, nil if it is gone.
+// Leader returns the thread whose Tid is Pid or, where that has ended before
+// others, one that lives; nil if there is none.
 func (p *Process) Leader() *Thread {
 	var leader *Thread
-	_ = p.Do(func() error { leader = p.find(p.Pid); return nil })
+	_ = p.Do(func() error {
+		if leader = p.find(p.Pid); leader == nil && p.leaderless && len(p.threads) > 0 {
+			leader = p.threads[0]
+		}
+		return nil
+	})
 	return leader
+}
+
+// via is the task by which the kernel shows what belongs to the process: one
+// that has ended has no memory any more.
+func (p *Process) via() int {
+	if tid := p.viaTid.Load(); tid != 0 {
+		return int(tid)
+	}
+	return p.Pid
+}
+
+// withoutLeader notes whether the leader is among the threads that are left.
+func (p *Process) withoutLeader() {
+	p.leaderless = len(p.threads) > 0 && p.find(p.Pid) == nil
+	p.viaTid.Store(0)
+	if p.leaderless {
+		p.viaTid.Store(int32(p.threads[0].Tid))
+	}
 }
 
 func (p *Process) find(tid int) *Thread {
@@ -149,6 +177,9 @@ func (p *Process) find(tid int) *Thread {
 func (p *Process) drop(th *Thread) {
 	th.gone, th.running = true, false
 	p.threads = slices.DeleteFunc(p.threads, func(o *Thread) bool { return o == th })
+	if p.leaderless {
+		p.withoutLeader()
+	}
 	if th.Tid != p.Pid || !p.isOurChild() {
 		reap(th.Tid)
 	}

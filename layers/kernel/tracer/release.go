@@ -45,7 +45,7 @@ func (p *Process) releaseScratch() error {
 	if len(p.threads) == 0 {
 		return ErrExited
 	}
-	maps, err := readMaps(p.Pid)
+	maps, err := readMaps(p.via())
 	if err != nil {
 		return notThere(err)
 	}

@@ -126,9 +126,6 @@ func (p *Process) noStop(th *Thread) error {
 	if err != nil {
 		return err
 	}
-	if st.State == 'Z' && tid == pid {
-		return p.deadLeader()
-	}
 	e := &NoStopError{Tid: tid, State: st.State, Syscall: currentSyscall(pid, tid)}
 	e.Vfork = st.State == 'D' && isVfork(e.Syscall)
 	return e

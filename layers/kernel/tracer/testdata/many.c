@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Argument: threads that wait. With "exit" as second: the leader exits alone.
+// Argument: threads that wait. With "exit" as second: the leader exits alone,
+// with "later" when it is told to, with "all" it exits with all of them then.
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdio.h>
@@ -19,6 +20,9 @@ int main(int argc, char **argv) {
 	printf("ready\n");
 	if (argc > 2 && !strcmp(argv[2], "exit")) syscall(SYS_exit, 0);
 	if (argc > 2 && !strcmp(argv[2], "vfork")) if (!vfork()) { sleep(1); _exit(0); }
+	char told;
+	if (argc > 2 && !strcmp(argv[2], "later")) syscall(SYS_exit, read(0, &told, 1));
+	if (argc > 2 && !strcmp(argv[2], "all")) _exit(read(0, &told, 1));
 	for (char c; read(0, &c, 1) > 0;) printf("OK\n");
 	return 7;
 }
