@@ -79,6 +79,15 @@ type Medium interface {
 	Close() error
 }
 
+// HeadPopper is a Medium that can name the next record before it has read its
+// payload. What a live peer sends is then read, checked and imported by one worker
+// after the other's turn, and not by all in turn.
+type HeadPopper interface {
+	// PopHead is PopData up to the payload. load, called once, does the rest; the
+	// next record may be popped before it is.
+	PopHead(ctx context.Context) (h record.Header, load func(context.Context) (r *record.Record, release func(), err error), err error)
+}
+
 // Constructor is what control does to one process (the paper's Table 3).
 type Constructor interface {
 	// Setup takes hold of the process: the source seizes and stops it, the

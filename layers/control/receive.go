@@ -72,61 +72,116 @@ type reader struct {
 // failure nobody behind the record is let go on, and a record whose step never
 // returned stays the step's.
 func (r *reader) next(ctx context.Context) (more bool, err error) {
-	rec, release, slot, err := r.take(ctx)
-	if err != nil || rec == nil {
+	head, slot, err := r.take(ctx)
+	if err != nil || head == nil {
 		return false, err
 	}
-	err = r.m.apply(ctx, rec, slot)
+	got, err := r.load(ctx, head)
+	if err != nil {
+		return false, err
+	}
+	err = r.m.apply(ctx, got.rec, slot)
 	if err == nil {
 		slot.done()
 	}
 	var stuck *StuckError
 	if !errors.As(err, &stuck) {
-		release()
+		got.release()
 	}
 	return true, err
 }
 
-// popped is what one PopData answered.
+// popped is a record that was popped.
 type popped struct {
 	rec     *record.Record
 	release func()
 }
 
-// take pops the next record and its place in the order. rec is nil at the end.
-func (r *reader) take(ctx context.Context) (rec *record.Record, release func(), s slot, err error) {
+// head is a record that has its place in the order.
+type head struct {
+	record.Header
+	// got it is where the medium hands out whole records only, otherwise load gets
+	// it.
+	got  *popped
+	load func(context.Context) (*record.Record, func(), error)
+}
+
+// take pops the next record and its place in the order. It is nil at the end.
+func (r *reader) take(ctx context.Context) (*head, slot, error) {
 	select {
 	case r.turn <- struct{}{}:
 		defer func() { <-r.turn }()
 	case <-ctx.Done():
-		return nil, nil, slot{}, context.Cause(ctx)
+		return nil, slot{}, context.Cause(ctx)
 	}
 	if r.ended {
-		return nil, nil, slot{}, nil
+		return nil, slot{}, nil
 	}
-	got, err := r.pop(ctx)
+	h, err := r.pop(ctx)
 	switch {
 	case errors.Is(err, io.EOF):
 		r.ended = true
-		return nil, nil, slot{}, nil
+		return nil, slot{}, nil
 	case err != nil:
 		r.ended = true
-		return nil, nil, slot{}, err
+		return nil, slot{}, err
 	}
-	if got.rec.Subsystem == markName {
-		defer got.release()
-		r.ended = true
-		return nil, nil, slot{}, r.mark(got.rec)
+	if h.Subsystem != markName {
+		return h, r.order.slot(h.Header, r.m.concurrent(h.Header)), nil
 	}
-	return got.rec, got.release, r.order.slot(got.rec.Header, r.m.concurrent(got.rec.Header)), nil
+	r.ended = true
+	got, err := r.load(ctx, h)
+	if err != nil {
+		return nil, slot{}, err
+	}
+	defer got.release()
+	return nil, slot{}, r.mark(got.rec)
 }
 
-// pop calls the medium. A record that arrives after the event gave up waiting
-// for it is dropped unreleased: the medium is being abandoned.
-func (r *reader) pop(ctx context.Context) (popped, error) {
+// pop calls the medium.
+func (r *reader) pop(ctx context.Context) (*head, error) {
+	m := r.m.opts.Medium
+	popper, ok := m.(HeadPopper)
+	if !ok {
+		got, err := r.popped(ctx, m.PopData)
+		if err != nil {
+			return nil, err
+		}
+		return &head{Header: got.rec.Header, got: &got}, nil
+	}
+	answer := make(chan *head, 1)
+	err := r.m.call(ctx, Place{Call: "pop record"}, func(ctx context.Context) error {
+		h, load, err := popper.PopHead(ctx)
+		if err == nil {
+			answer <- &head{Header: h, load: load}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return <-answer, nil
+}
+
+// load gets the payload.
+func (r *reader) load(ctx context.Context, h *head) (popped, error) {
+	if h.got == nil {
+		got, err := r.popped(ctx, h.load)
+		if err != nil {
+			return popped{}, err
+		}
+		h.got = &got
+	}
+	r.m.passed(len(h.got.rec.Payload))
+	return *h.got, nil
+}
+
+// popped has the medium hand out a record. One that arrives after the event gave
+// up waiting for it is dropped unreleased: the medium is being abandoned.
+func (r *reader) popped(ctx context.Context, get func(context.Context) (*record.Record, func(), error)) (popped, error) {
 	answer := make(chan popped, 1)
 	err := r.m.call(ctx, Place{Call: "pop record"}, func(ctx context.Context) error {
-		rec, release, err := r.m.opts.Medium.PopData(ctx)
+		rec, release, err := get(ctx)
 		if err != nil {
 			return err
 		}
@@ -142,9 +197,7 @@ func (r *reader) pop(ctx context.Context) (popped, error) {
 	if err != nil {
 		return popped{}, err
 	}
-	got := <-answer
-	r.m.passed(len(got.rec.Payload))
-	return got, nil
+	return <-answer, nil
 }
 
 // mark takes note of control's own record.

@@ -17,6 +17,7 @@ import (
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/layers/medium/stream"
 	"github.com/io-mig/mig/layers/request/address"
+	"github.com/io-mig/mig/layers/request/beneath"
 	"github.com/io-mig/mig/layers/request/identity"
 	"github.com/io-mig/mig/layers/request/incoming"
 	"github.com/io-mig/mig/layers/request/outgoing"
@@ -201,7 +202,7 @@ func secureWith(from address.Incoming) (func(context.Context, net.Conn) (net.Con
 		return nil, err
 	}
 	return func(ctx context.Context, conn net.Conn) (net.Conn, error) {
-		c := tls.Server(conn, config)
+		c := tls.Server(beneath.New(conn), config)
 		if err := c.HandshakeContext(ctx); err != nil {
 			return nil, fmt.Errorf("tls: %w", err)
 		}

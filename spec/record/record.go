@@ -66,6 +66,10 @@ type Record struct {
 	// From is where a medium found the record, for errors; zero where a medium
 	// has no places. It is no part of the record.
 	From Place
+
+	// computed is the checksum that a Summer found, which summed says.
+	computed uint32
+	summed   bool
 }
 
 // Place is where a record lies in an image.
@@ -78,15 +82,37 @@ type Place struct {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// Summer computes a record's checksum while its payload is written, piece by
+// piece: a piece that was just written is still in the processor's cache, a
+// payload of megabytes is not any more.
+type Summer struct{ sum uint32 }
+
+// Summer begins the checksum of a record with a payload of so many bytes.
+func (h *Header) Summer(length int) Summer {
+	var b [MaxSubsystem + 24]byte
+	n := copy(b[:MaxSubsystem], h.Subsystem)
+	binary.LittleEndian.PutUint32(b[n:], uint32(h.Process))
+	binary.LittleEndian.PutUint64(b[n+4:], h.Entity)
+	binary.LittleEndian.PutUint32(b[n+12:], h.Kind)
+	binary.LittleEndian.PutUint64(b[n+16:], uint64(length))
+	return Summer{crc32.Checksum(b[:n+24], castagnoli)}
+}
+
+// Add takes the payload's next piece.
+func (s *Summer) Add(piece []byte) { s.sum = crc32.Update(s.sum, castagnoli, piece) }
+
+// Summed tells the record the checksum of its header and payload as they were
+// written, for the next Seal and Verify.
+func (r *Record) Summed(s Summer) { r.computed, r.summed = s.sum, true }
+
 // sum is the CRC-32C over the header's canonical bytes and the payload.
 func (r *Record) sum() uint32 {
-	var b [MaxSubsystem + 24]byte
-	n := copy(b[:MaxSubsystem], r.Subsystem)
-	binary.LittleEndian.PutUint32(b[n:], uint32(r.Process))
-	binary.LittleEndian.PutUint64(b[n+4:], r.Entity)
-	binary.LittleEndian.PutUint32(b[n+12:], r.Kind)
-	binary.LittleEndian.PutUint64(b[n+16:], uint64(len(r.Payload)))
-	return crc32.Update(crc32.Checksum(b[:n+24], castagnoli), castagnoli, r.Payload)
+	if r.summed {
+		return r.computed
+	}
+	s := r.Summer(len(r.Payload))
+	s.Add(r.Payload)
+	return s.sum
 }
 
 // Seal sets Sum from header and payload. It fails where the record breaks a

@@ -194,7 +194,7 @@ func testBackPressure(t *testing.T, target *Target) {
 	const size = 100_000
 	var list []*record.Record
 	for {
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		rec := Record(len(list), size)
 		err := w.PushData(ctx, rec)
 		cancel()

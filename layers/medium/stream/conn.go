@@ -15,6 +15,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -172,14 +173,49 @@ func readBody(r io.Reader, n int) ([]byte, error) {
 // writeCut writes to a connection so that the end of ctx cuts the write short,
 // after which the connection is of no use.
 func writeCut(ctx context.Context, conn net.Conn, parts ...[]byte) error {
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetWriteDeadline(time.Unix(1, 0)) })
-	buffers := net.Buffers(parts)
-	_, err := buffers.WriteTo(conn)
-	if !stop() && err == nil {
-		err = conn.SetWriteDeadline(time.Time{}) // it ended too late to matter
-	}
+	err := cutBy(ctx, conn.SetWriteDeadline, func() error { return writeCorked(conn, parts) })
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
 	}
 	return err
+}
+
+// cutBy calls fn and has the end of ctx cut it short by a deadline in the past.
+func cutBy(ctx context.Context, setDeadline func(time.Time) error, fn func() error) error {
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(cut)
+		_ = setDeadline(time.Unix(1, 0))
+	})
+	err := fn()
+	if stop() {
+		return err
+	}
+	<-cut
+	if err == nil {
+		err = setDeadline(time.Time{}) // it ended too late to matter
+	}
+	return err
+}
+
+// corker is a connection beneath TLS that can hold back what is written until
+// there is enough of it to send.
+type corker interface {
+	Cork()
+	Uncork() error
+}
+
+// writeCorked writes parts in as few packets as possible.
+func writeCorked(conn net.Conn, parts net.Buffers) error {
+	var beneath corker
+	if over, ok := conn.(interface{ NetConn() net.Conn }); ok { // a tls.Conn
+		beneath, _ = over.NetConn().(corker)
+	}
+	if beneath == nil {
+		_, err := parts.WriteTo(conn)
+		return err
+	}
+	beneath.Cork()
+	_, err := parts.WriteTo(conn)
+	return errors.Join(err, beneath.Uncork())
 }

@@ -31,19 +31,16 @@ type Reader struct {
 	// hello[i]: connection number i has come.
 	hello []bool
 
-	ready    map[uint64]*arrival // by sequence number
-	next     uint64              // sequence number to hand out
-	held     uint64              // window in use
-	given    uint64              // window given back since the start
-	reported uint64              // of that, what Credit said
-	released uint64              // all records below this number are released
-	early    map[uint64]bool     // released ones above it
-	flush    int64               // a Flush that waits for its Ack, -1: none
-}
-
-type arrival struct {
-	rec     record.Record
-	release func()
+	ready map[uint64]*arrival // records that were not popped yet, by sequence number
+	next  uint64              // sequence number to hand out
+	// hurry: nobody has come for a record in time, so the connections do not wait.
+	hurry    bool
+	held     uint64          // window in use
+	given    uint64          // window given back since the start
+	reported uint64          // of that, what Credit said
+	released uint64          // all records below this number are released
+	early    map[uint64]bool // released ones above it
+	flush    int64           // a Flush that waits for its Ack, -1: none
 }
 
 // NewReader takes the other ends of a Writer's connections, in any order. It
@@ -101,15 +98,18 @@ func (r *Reader) receive(conn net.Conn, index int, err error) {
 	r.mu.Lock()
 	whole := r.bye
 	r.mu.Unlock()
-	switch {
-	case whole:
-	case err == io.EOF && index > 0:
-		// The first connection tells whether that was too early.
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
-		_ = r.fail(fmt.Errorf("stream: connection %d from %s was cut off: %w", index, conn.RemoteAddr(), medium.ErrIncomplete))
-	default:
-		_ = r.fail(fmt.Errorf("stream: connection %d from %s: %w: %w", index, conn.RemoteAddr(), medium.ErrIncomplete, err))
+	if whole || err == io.EOF && index > 0 {
+		return // the first connection tells whether that was too early
 	}
+	_ = r.broken(conn, index, err)
+}
+
+// broken ends the stream since a connection has failed.
+func (r *Reader) broken(conn net.Conn, index int, err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
+		return r.fail(fmt.Errorf("stream: connection %d from %s was cut off: %w", index, conn.RemoteAddr(), medium.ErrIncomplete))
+	}
+	return r.fail(fmt.Errorf("stream: connection %d from %s: %w: %w", index, conn.RemoteAddr(), medium.ErrIncomplete, err))
 }
 
 // greet takes a connection into the stream.
@@ -137,7 +137,7 @@ func (r *Reader) frame(conn net.Conn, index int) error {
 		return err
 	}
 	if t == wire.Record || t == wire.Compressed {
-		return r.record(conn, t, n)
+		return r.record(conn, index, t, n)
 	}
 	if index != 0 || t == wire.Hello || t == wire.Credit || t == wire.Ack || t == wire.Pull || t == wire.Pulled {
 		return fmt.Errorf("%w: frame %d on connection %d", wire.ErrProtocol, t, index)
@@ -164,60 +164,6 @@ func (r *Reader) frame(conn net.Conn, index int) error {
 		return fmt.Errorf("the exporter failed: %q", body)
 	}
 	return nil
-}
-
-func (r *Reader) record(conn net.Conn, t wire.Type, n int) error {
-	var head [wire.RecordHead]byte
-	if _, err := io.ReadFull(conn, head[:]); err != nil {
-		return unexpected(err)
-	}
-	decode := wire.DecodeRecord
-	if t == wire.Compressed {
-		decode = wire.DecodeCompressed
-	}
-	seq, e, err := decode(head[:], n)
-	if err != nil {
-		return err
-	}
-	size := uint64(e.Length + wire.RecordOverhead)
-	r.mu.Lock()
-	if r.held+size > wire.Window || seq < r.next || r.ready[seq] != nil {
-		err = fmt.Errorf("%w: record %d: %d bytes with %d held of a window of %d, next is %d", wire.ErrProtocol, seq, size, r.held, wire.Window, r.next)
-	} else {
-		r.held += size
-	}
-	r.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	buf, release := r.buffers.Get(e.Length)
-	if err := r.payload(conn, t, n-wire.RecordHead, buf); err != nil {
-		release()
-		return err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if seq < r.next || r.ready[seq] != nil { // another connection sent it meanwhile
-		release()
-		return fmt.Errorf("%w: record %d came twice", wire.ErrProtocol, seq)
-	}
-	r.ready[seq] = &arrival{rec: *e.Record(buf), release: release}
-	r.broadcast()
-	return nil
-}
-
-// payload reads the n bytes of a record's payload into buf.
-func (r *Reader) payload(conn net.Conn, t wire.Type, n int, buf []byte) error {
-	if t == wire.Record {
-		_, err := io.ReadFull(conn, buf)
-		return unexpected(err)
-	}
-	packed, release := r.buffers.Get(n)
-	defer release()
-	if _, err := io.ReadFull(conn, packed); err != nil {
-		return unexpected(err)
-	}
-	return r.unpack.unpack(packed, buf)
 }
 
 // sendFirst writes to the first connection, as soon as that is known.
@@ -281,40 +227,6 @@ func (r *Reader) farewell(frames []byte) {
 	r.out <- struct{}{}
 	defer func() { <-r.out }()
 	_, _ = r.first.Write(frames)
-}
-
-// PopData returns the next record; its window is given back at release.
-func (r *Reader) PopData(ctx context.Context) (*record.Record, func(), error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	err := r.wait(ctx, func() bool { return !r.closed && (r.ready[r.next] != nil || r.bye) })
-	if err != nil {
-		return nil, nil, err
-	}
-	a := r.ready[r.next]
-	if a == nil {
-		if len(r.ready) > 0 {
-			return nil, nil, fmt.Errorf("stream: %w: record %d is missing", medium.ErrIncomplete, r.next)
-		}
-		return nil, nil, io.EOF
-	}
-	delete(r.ready, r.next)
-	seq := r.next
-	r.next++
-	size := uint64(len(a.rec.Payload) + wire.RecordOverhead)
-	return &a.rec, func() {
-		a.release()
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.held -= size
-		r.given += size
-		r.early[seq] = true
-		for r.early[r.released] {
-			delete(r.early, r.released)
-			r.released++
-		}
-		r.broadcast()
-	}, nil
 }
 
 // Tell is Peer's.

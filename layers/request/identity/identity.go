@@ -89,6 +89,9 @@ func (m *material) config() *tls.Config {
 		// No resumption: a ticket would outlive a revocation.
 		SessionTicketsDisabled: true,
 		VerifyConnection:       m.revoked.check,
+		// Small records at the beginning, for someone who waits for the first byte,
+		// only cost time here.
+		DynamicRecordSizingDisabled: true,
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/request/address"
+	"github.com/io-mig/mig/layers/request/beneath"
 	"github.com/io-mig/mig/layers/request/identity"
 	"github.com/io-mig/mig/spec/wire"
 )
@@ -72,7 +73,7 @@ func dial(ctx context.Context, m address.Move, p wire.Purpose) (_ net.Conn, err 
 	if config == nil {
 		return conn, nil
 	}
-	secured := tls.Client(conn, config)
+	secured := tls.Client(beneath.New(conn), config)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
