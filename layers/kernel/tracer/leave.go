@@ -8,6 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -238,6 +240,12 @@ func (t *Tracer) letGo() bool {
 	return len(left) > 0
 }
 
+// killPatience is how long a killed process may take to end, less than control
+// gives a call of undoing (control.DefaultUndo): it gives back its memory, and a
+// pid namespace's first process waits for all others. It runs no code of its own
+// meanwhile, and who is left then ends with the tracer.
+const killPatience = 8 * time.Second
+
 // Kill kills the process and takes the exit status of its traced threads:
 // until then the leader's end is not reported to its parent.
 func (p *Process) Kill() error { return p.do(p.kill) }
@@ -246,18 +254,37 @@ func (p *Process) kill() error {
 	if err := unix.Kill(p.Pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill process %d: %w", p.Pid, err)
 	}
-	deadline, ours := time.Now().Add(DefaultTimeout), p.isOurChild()
+	begun, ours := time.Now(), p.isOurChild()
 	// In rotation: which thread of a pid namespace's init ends first is not
 	// ours to say.
-	for len(p.threads) > 0 {
+	for pause := 50 * time.Microsecond; len(p.threads) > 0; pause = min(2*pause, time.Millisecond) {
 		p.dropDead(ours)
-		if time.Now().After(deadline) {
-			return fmt.Errorf("kill process %d: %d threads have not ended: %w", p.Pid, len(p.threads), ErrNoStop)
+		if time.Since(begun) > killPatience {
+			return fmt.Errorf("kill process %d: it has not ended within %s: %s: %w", p.Pid, killPatience, p.lingering(), ErrNoStop)
 		}
 		if len(p.threads) > 0 {
-			time.Sleep(50 * time.Microsecond)
+			time.Sleep(pause)
 		}
 	}
 	p.forget()
 	return nil
+}
+
+// lingering says for a person what the threads wait for that do not end: their
+// state, and the function of the kernel in which they sleep (proc(5)).
+func (p *Process) lingering() string {
+	var said []string
+	for _, th := range p.threads {
+		st, err := readStatus(p.Pid, th.Tid)
+		if err != nil {
+			said = append(said, fmt.Sprintf("task %d: %v", th.Tid, err))
+			continue
+		}
+		where, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/wchan", p.Pid, th.Tid))
+		if err != nil || len(where) == 0 {
+			where = []byte("0")
+		}
+		said = append(said, fmt.Sprintf("task %d is in state %c at %s, traced by %d", th.Tid, st.State, where, st.TracerPid))
+	}
+	return strings.Join(said, "; ")
 }
