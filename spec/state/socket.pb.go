@@ -39,7 +39,7 @@ const (
 	SocketState_SOCKET_STATE_CLOSED SocketState = 5
 	// A TCP connection of which at least one direction is open.
 	SocketState_SOCKET_STATE_CONNECTION SocketState = 6
-	// A TCP socket whose connect(2) has not ended, or whose connection nobody
+	// A TCP socket whose connect(2) has not ended, or one whose connection nobody
 	// has accepted: it connects anew.
 	SocketState_SOCKET_STATE_CONNECTING SocketState = 7
 )
@@ -116,7 +116,8 @@ type Socket struct {
 	// Bits as shutdown(2)'s how + 1: 1 receiving, 2 sending.
 	Shutdown uint32 `protobuf:"varint,9,opt,name=shutdown,proto3" json:"shutdown,omitempty"`
 	// The description at the other end; 0 if it is closed (PAIR), or closed or
-	// outside of the container (CONNECTION).
+	// outside of the container (CONNECTION). Of a unix socket that is CONNECTED or
+	// CONNECTING: whom to, 0 for one outside.
 	Peer uint64 `protobuf:"varint,10,opt,name=peer,proto3" json:"peer,omitempty"`
 	// Options that differ from a new socket's.
 	Option []*SocketOption `protobuf:"bytes,11,rep,name=option,proto3" json:"option,omitempty"`
@@ -135,8 +136,12 @@ type Socket struct {
 	Filter       []byte `protobuf:"bytes,17,opt,name=filter,proto3" json:"filter,omitempty"`
 	FilterLocked bool   `protobuf:"varint,18,opt,name=filter_locked,json=filterLocked,proto3" json:"filter_locked,omitempty"`
 	// SO_PEEK_OFF and one; 0 if it is not set.
-	PeekOffset    uint32        `protobuf:"varint,19,opt,name=peek_offset,json=peekOffset,proto3" json:"peek_offset,omitempty"`
-	Membership    []*Membership `protobuf:"bytes,20,rep,name=membership,proto3" json:"membership,omitempty"`
+	PeekOffset uint32        `protobuf:"varint,19,opt,name=peek_offset,json=peekOffset,proto3" json:"peek_offset,omitempty"`
+	Membership []*Membership `protobuf:"bytes,20,rep,name=membership,proto3" json:"membership,omitempty"`
+	// Of a unix socket that listens: the descriptions of those whose connections
+	// nobody has accepted, in the order in which accept(2) will return them. Their
+	// peer is the listener.
+	Pending       []uint64 `protobuf:"varint,21,rep,packed,name=pending,proto3" json:"pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -307,6 +312,13 @@ func (x *Socket) GetPeekOffset() uint32 {
 func (x *Socket) GetMembership() []*Membership {
 	if x != nil {
 		return x.Membership
+	}
+	return nil
+}
+
+func (x *Socket) GetPending() []uint64 {
+	if x != nil {
+		return x.Pending
 	}
 	return nil
 }
@@ -855,11 +867,198 @@ func (x *SocketQueue) GetSender() [][]byte {
 	return nil
 }
 
+// SocketMessages is a part of what a unix socket has received and not read, where
+// more than data came (kind 4); entity: as that of SocketQueue.
+type SocketMessages struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Description   uint64                 `protobuf:"varint,1,opt,name=description,proto3" json:"description,omitempty"`
+	Message       []*SocketMessage       `protobuf:"bytes,2,rep,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SocketMessages) Reset() {
+	*x = SocketMessages{}
+	mi := &file_spec_state_socket_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SocketMessages) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SocketMessages) ProtoMessage() {}
+
+func (x *SocketMessages) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_socket_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SocketMessages.ProtoReflect.Descriptor instead.
+func (*SocketMessages) Descriptor() ([]byte, []int) {
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SocketMessages) GetDescription() uint64 {
+	if x != nil {
+		return x.Description
+	}
+	return 0
+}
+
+func (x *SocketMessages) GetMessage() []*SocketMessage {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+// SocketMessage is one message, or a piece of a stream.
+type SocketMessage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// The name of the socket that sent a datagram, behind sa_family.
+	Sender []byte `protobuf:"bytes,2,opt,name=sender,proto3" json:"sender,omitempty"`
+	// Open file descriptions on their way (SCM_RIGHTS), in order.
+	Right         []uint64           `protobuf:"varint,3,rep,packed,name=right,proto3" json:"right,omitempty"`
+	Credentials   *SocketCredentials `protobuf:"bytes,4,opt,name=credentials,proto3" json:"credentials,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SocketMessage) Reset() {
+	*x = SocketMessage{}
+	mi := &file_spec_state_socket_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SocketMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SocketMessage) ProtoMessage() {}
+
+func (x *SocketMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_socket_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SocketMessage.ProtoReflect.Descriptor instead.
+func (*SocketMessage) Descriptor() ([]byte, []int) {
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SocketMessage) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *SocketMessage) GetSender() []byte {
+	if x != nil {
+		return x.Sender
+	}
+	return nil
+}
+
+func (x *SocketMessage) GetRight() []uint64 {
+	if x != nil {
+		return x.Right
+	}
+	return nil
+}
+
+func (x *SocketMessage) GetCredentials() *SocketCredentials {
+	if x != nil {
+		return x.Credentials
+	}
+	return nil
+}
+
+// SocketCredentials tell who sent a message (SCM_CREDENTIALS), as the container
+// numbers processes and users. Process 0 is outside of it.
+type SocketCredentials struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pid           uint32                 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	Uid           uint32                 `protobuf:"varint,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid           uint32                 `protobuf:"varint,3,opt,name=gid,proto3" json:"gid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SocketCredentials) Reset() {
+	*x = SocketCredentials{}
+	mi := &file_spec_state_socket_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SocketCredentials) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SocketCredentials) ProtoMessage() {}
+
+func (x *SocketCredentials) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_socket_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SocketCredentials.ProtoReflect.Descriptor instead.
+func (*SocketCredentials) Descriptor() ([]byte, []int) {
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SocketCredentials) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *SocketCredentials) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *SocketCredentials) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
 var File_spec_state_socket_proto protoreflect.FileDescriptor
 
 const file_spec_state_socket_proto_rawDesc = "" +
 	"\n" +
-	"\x17spec/state/socket.proto\x12\tmig.state\"\xe3\x04\n" +
+	"\x17spec/state/socket.proto\x12\tmig.state\"\xfd\x04\n" +
 	"\x06Socket\x12\x16\n" +
 	"\x06family\x18\x01 \x01(\rR\x06family\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\rR\x04type\x12\x1a\n" +
@@ -884,7 +1083,8 @@ const file_spec_state_socket_proto_rawDesc = "" +
 	"peekOffset\x125\n" +
 	"\n" +
 	"membership\x18\x14 \x03(\v2\x15.mig.state.MembershipR\n" +
-	"membership\"r\n" +
+	"membership\x12\x18\n" +
+	"\apending\x18\x15 \x03(\x04R\apending\"r\n" +
 	"\n" +
 	"Membership\x12\x1c\n" +
 	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x14\n" +
@@ -937,7 +1137,19 @@ const file_spec_state_socket_proto_rawDesc = "" +
 	"\vdescription\x18\x01 \x01(\x04R\vdescription\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\fR\x06stream\x12\x18\n" +
 	"\amessage\x18\x03 \x03(\fR\amessage\x12\x16\n" +
-	"\x06sender\x18\x04 \x03(\fR\x06sender*\xe4\x01\n" +
+	"\x06sender\x18\x04 \x03(\fR\x06sender\"f\n" +
+	"\x0eSocketMessages\x12 \n" +
+	"\vdescription\x18\x01 \x01(\x04R\vdescription\x122\n" +
+	"\amessage\x18\x02 \x03(\v2\x18.mig.state.SocketMessageR\amessage\"\x91\x01\n" +
+	"\rSocketMessage\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x16\n" +
+	"\x06sender\x18\x02 \x01(\fR\x06sender\x12\x14\n" +
+	"\x05right\x18\x03 \x03(\x04R\x05right\x12>\n" +
+	"\vcredentials\x18\x04 \x01(\v2\x1c.mig.state.SocketCredentialsR\vcredentials\"I\n" +
+	"\x11SocketCredentials\x12\x10\n" +
+	"\x03pid\x18\x01 \x01(\rR\x03pid\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x03 \x01(\rR\x03gid*\xe4\x01\n" +
 	"\vSocketState\x12\x1c\n" +
 	"\x18SOCKET_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SOCKET_STATE_OPEN\x10\x01\x12\x1a\n" +
@@ -961,29 +1173,34 @@ func file_spec_state_socket_proto_rawDescGZIP() []byte {
 }
 
 var file_spec_state_socket_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_spec_state_socket_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_spec_state_socket_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_spec_state_socket_proto_goTypes = []any{
-	(SocketState)(0),      // 0: mig.state.SocketState
-	(*Socket)(nil),        // 1: mig.state.Socket
-	(*Membership)(nil),    // 2: mig.state.Membership
-	(*TcpConnection)(nil), // 3: mig.state.TcpConnection
-	(*TcpWindow)(nil),     // 4: mig.state.TcpWindow
-	(*SocketOption)(nil),  // 5: mig.state.SocketOption
-	(*SocketFile)(nil),    // 6: mig.state.SocketFile
-	(*SocketQueue)(nil),   // 7: mig.state.SocketQueue
+	(SocketState)(0),          // 0: mig.state.SocketState
+	(*Socket)(nil),            // 1: mig.state.Socket
+	(*Membership)(nil),        // 2: mig.state.Membership
+	(*TcpConnection)(nil),     // 3: mig.state.TcpConnection
+	(*TcpWindow)(nil),         // 4: mig.state.TcpWindow
+	(*SocketOption)(nil),      // 5: mig.state.SocketOption
+	(*SocketFile)(nil),        // 6: mig.state.SocketFile
+	(*SocketQueue)(nil),       // 7: mig.state.SocketQueue
+	(*SocketMessages)(nil),    // 8: mig.state.SocketMessages
+	(*SocketMessage)(nil),     // 9: mig.state.SocketMessage
+	(*SocketCredentials)(nil), // 10: mig.state.SocketCredentials
 }
 var file_spec_state_socket_proto_depIdxs = []int32{
-	0, // 0: mig.state.Socket.state:type_name -> mig.state.SocketState
-	5, // 1: mig.state.Socket.option:type_name -> mig.state.SocketOption
-	6, // 2: mig.state.Socket.file:type_name -> mig.state.SocketFile
-	3, // 3: mig.state.Socket.tcp:type_name -> mig.state.TcpConnection
-	2, // 4: mig.state.Socket.membership:type_name -> mig.state.Membership
-	4, // 5: mig.state.TcpConnection.window:type_name -> mig.state.TcpWindow
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	0,  // 0: mig.state.Socket.state:type_name -> mig.state.SocketState
+	5,  // 1: mig.state.Socket.option:type_name -> mig.state.SocketOption
+	6,  // 2: mig.state.Socket.file:type_name -> mig.state.SocketFile
+	3,  // 3: mig.state.Socket.tcp:type_name -> mig.state.TcpConnection
+	2,  // 4: mig.state.Socket.membership:type_name -> mig.state.Membership
+	4,  // 5: mig.state.TcpConnection.window:type_name -> mig.state.TcpWindow
+	9,  // 6: mig.state.SocketMessages.message:type_name -> mig.state.SocketMessage
+	10, // 7: mig.state.SocketMessage.credentials:type_name -> mig.state.SocketCredentials
+	8,  // [8:8] is the sub-list for method output_type
+	8,  // [8:8] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_spec_state_socket_proto_init() }
@@ -997,7 +1214,7 @@ func file_spec_state_socket_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_socket_proto_rawDesc), len(file_spec_state_socket_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

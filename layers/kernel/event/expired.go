@@ -26,11 +26,11 @@ func count(p *target.Process, d *target.Descriptor) error {
 		if t == nil || nanoseconds(t.Interval) == 0 || nanoseconds(t.Value) > 0 || t.Ticks == 0 {
 			return nil
 		}
-		if err := getTime(p, d.FD); err != nil {
+		if err := getTime(p, d); err != nil {
 			return err
 		}
 		var err error
-		if d.Info, err = p.Proc.FDInfo(d.FD); err != nil {
+		if d.Info, err = procfs.Host().Process(d.Holder).FDInfo(d.FD); err != nil {
 			return err
 		}
 	}
@@ -38,8 +38,8 @@ func count(p *target.Process, d *target.Descriptor) error {
 	return nil
 }
 
-func getTime(p *target.Process, fd int) error {
-	own, err := p.OpenDescriptor(fd)
+func getTime(p *target.Process, d *target.Descriptor) error {
+	own, err := p.Open(d)
 	if err != nil {
 		return err
 	}

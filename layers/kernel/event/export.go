@@ -80,7 +80,7 @@ func (s *Subsystem) targets(p *target.Process, d *target.Descriptor, msg *state.
 	for _, t := range d.Info.Epoll {
 		nth := seen[t.FD]
 		seen[t.FD]++
-		desc, err := s.watched(p, d.FD, t, nth)
+		desc, err := s.watched(p, d, t, nth)
 		if err != nil {
 			return err
 		}
@@ -100,19 +100,19 @@ func (s *Subsystem) targets(p *target.Process, d *target.Descriptor, msg *state.
 // watched returns the description of a registration, 0 if there is none: first
 // by the number itself, then by every descriptor of a file with that inode, in
 // the process and in the others.
-func (s *Subsystem) watched(p *target.Process, epfd int, t procfs.EpollTarget, nth int) (uint64, error) {
-	if desc, err := s.watchedIn(p, p, epfd, t, nth, true); err != nil || desc != 0 {
+func (s *Subsystem) watched(p *target.Process, poll *target.Descriptor, t procfs.EpollTarget, nth int) (uint64, error) {
+	if desc, err := s.watchedIn(p, poll, t, nth, true); err != nil || desc != 0 {
 		return desc, err
 	}
 	for _, q := range s.env.Source.Processes() {
-		if desc, err := s.watchedIn(q, p, epfd, t, nth, false); err != nil || desc != 0 {
+		if desc, err := s.watchedIn(q, poll, t, nth, false); err != nil || desc != 0 {
 			return desc, err
 		}
 	}
 	return 0, nil
 }
 
-func (s *Subsystem) watchedIn(q, p *target.Process, epfd int, t procfs.EpollTarget, nth int, exact bool) (uint64, error) {
+func (s *Subsystem) watchedIn(q *target.Process, poll *target.Descriptor, t procfs.EpollTarget, nth int, exact bool) (uint64, error) {
 	list, err := q.Descriptors()
 	if err != nil {
 		return 0, err
@@ -122,7 +122,7 @@ func (s *Subsystem) watchedIn(q, p *target.Process, epfd int, t procfs.EpollTarg
 		if exact && c.FD != t.FD || c.Stat.Ino != t.Ino || c.Flags&unix.O_PATH != 0 {
 			continue
 		}
-		same, err := q.WatchedBy(c.FD, p, epfd, t.FD, nth)
+		same, err := c.WatchedBy(poll, t.FD, nth)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EBADF) {
 			continue
 		}

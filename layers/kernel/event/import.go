@@ -33,9 +33,11 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 		err = s.build()
 	case step.Process == record.Shared:
 	case step.Stage == record.StageJoin:
-		err = s.register(step.Process)
+		if err = s.register(step.Process); err == nil {
+			err = s.startTimers(step.Process, true)
+		}
 	case step.Stage == record.StageSettle:
-		err = s.startTimers(step.Process)
+		err = s.startTimers(step.Process, false)
 	}
 	if err != nil {
 		return record.Progress{}, fmt.Errorf("event: %w", err)

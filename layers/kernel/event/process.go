@@ -72,7 +72,7 @@ func (s *Subsystem) describeEnded(p *target.Process, d *target.Descriptor, msg *
 	}
 	msg.Ended = s.ended[d.Stat.Ino]
 	s.mu.Unlock()
-	own, err := p.OpenDescriptor(d.FD)
+	own, err := p.Open(d)
 	if err != nil {
 		return err
 	}

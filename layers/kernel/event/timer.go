@@ -18,15 +18,17 @@ import (
 // include/uapi/linux/timerfd.h (CONFIG_CHECKPOINT_RESTORE).
 const tfdSetTicks = 0x40085400
 
-// startTimers starts the process's timerfds.
-func (s *Subsystem) startTimers(id record.ProcessID) error {
+// startTimers starts the process's timerfds: those that it has only for a while,
+// before the others.
+func (s *Subsystem) startTimers(id record.ProcessID, transit bool) error {
 	t, err := s.task(id)
 	if err != nil {
 		return err
 	}
 	p := t.Plan()
 	for _, desc := range s.mine(id) {
-		if m, ok := s.in[desc].(*state.EventTimer); ok {
+		// What was in transit is there no longer when the others are started.
+		if m, ok := s.in[desc].(*state.EventTimer); ok && len(t.Table.Slots(desc)) > 0 && t.Table.InTransit(desc) == transit {
 			start(p, t.Table.Slots(desc)[0].FD, m)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -137,6 +138,7 @@ func pushThreads(ctx context.Context, p *target.Process, l *looker, threads []in
 
 // pushTable sends the table in parts.
 func pushTable(ctx context.Context, id record.ProcessID, list []target.Descriptor, out record.Sink) error {
+	list = slices.DeleteFunc(slices.Clone(list), func(d target.Descriptor) bool { return d.InFlight })
 	posix, err := posixLocks(list)
 	if err != nil {
 		return err

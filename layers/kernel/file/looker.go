@@ -42,9 +42,7 @@ func (l *looker) mount(id int) *procfs.Mount {
 }
 
 // fdPath is the magic link of a descriptor.
-func (l *looker) fdPath(d *target.Descriptor) string {
-	return l.proc.Path(fmt.Sprintf("fd/%d", d.FD))
-}
+func (l *looker) fdPath(d *target.Descriptor) string { return d.Path() }
 
 func (l *looker) fsType(d *target.Descriptor) int64 {
 	var st unix.Statfs_t

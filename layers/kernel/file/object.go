@@ -28,7 +28,7 @@ func (s *Subsystem) exportObject(ctx context.Context, p *target.Process, d *targ
 	if err != nil || !first {
 		return id, err
 	}
-	path := p.Proc.Path(fmt.Sprintf("fd/%d", d.FD))
+	path := d.Path()
 	if msg.Memfd {
 		if msg.Seals, err = target.Seals(path); err != nil {
 			return 0, err

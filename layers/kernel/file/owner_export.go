@@ -43,7 +43,7 @@ func (s *Subsystem) exportOwner(ctx context.Context, p *target.Process, d *targe
 
 // owner asks the kernel, which answers in this process's pid namespace.
 func (s *Subsystem) owner(p *target.Process, d *target.Descriptor) (*state.FileOwner, error) {
-	fd, err := p.OpenDescriptor(d.FD)
+	fd, err := p.Open(d)
 	if err != nil {
 		return nil, err
 	}

@@ -46,13 +46,14 @@ func (s *Subsystem) receiveOwner(r *record.Record) error {
 	return nil
 }
 
-// takeOwners are the descriptions of a process whose owners nobody has set yet.
-func (s *Subsystem) takeOwners(t *target.Task) map[int]*state.FileOwner {
+// takeOwners are the descriptions of a process whose owners nobody has set yet:
+// those in transit, or the others.
+func (s *Subsystem) takeOwners(t *target.Task, transit bool) map[int]*state.FileOwner {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out map[int]*state.FileOwner
 	for desc, msg := range s.in.owners {
-		if slots := t.Table.Slots(desc); len(slots) > 0 {
+		if slots := t.Table.Slots(desc); len(slots) > 0 && t.Table.InTransit(desc) == transit {
 			if out == nil {
 				out = map[int]*state.FileOwner{}
 			}
@@ -65,8 +66,8 @@ func (s *Subsystem) takeOwners(t *target.Task) map[int]*state.FileOwner {
 
 // setOwners sets them when all processes and threads are there. The kernel
 // remembers who does it, and checks a signal against that.
-func (s *Subsystem) setOwners(t *target.Task) error {
-	for fd, m := range s.takeOwners(t) {
+func (s *Subsystem) setOwners(t *target.Task, transit bool) error {
+	for fd, m := range s.takeOwners(t, transit) {
 		p := t.Plan()
 		if m.Id != 0 {
 			p.AsUser(m.Uid, 0)

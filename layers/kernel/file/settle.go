@@ -22,6 +22,9 @@ func (s *Subsystem) settle(id record.ProcessID) error {
 		return err
 	}
 	tab := s.in.tables[id]
+	if err := s.setOwners(t, true); err != nil {
+		return fmt.Errorf("process %d: %w", id, err)
+	}
 	if err := t.CloseOwn(); err != nil {
 		return err
 	}
@@ -31,7 +34,7 @@ func (s *Subsystem) settle(id record.ProcessID) error {
 	if err := setLocks(t, tab.posix); err != nil {
 		return fmt.Errorf("process %d: %w", id, err)
 	}
-	if err := s.setOwners(t); err != nil {
+	if err := s.setOwners(t, false); err != nil {
 		return fmt.Errorf("process %d: %w", id, err)
 	}
 	for tid, w := range tab.threads {

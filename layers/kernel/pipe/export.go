@@ -58,7 +58,7 @@ func (s *Subsystem) export(ctx context.Context, id uint64, g *group, out record.
 	if e == nil {
 		e = g.writer()
 	}
-	f, err := e.proc.OpenDescriptor(e.d.FD)
+	f, err := e.proc.Open(e.d)
 	if err != nil {
 		return err
 	}

@@ -80,7 +80,7 @@ func (s *Subsystem) suspects(ctx context.Context) (map[inode]record.Finding, err
 // peek opens the pipe once more for a moment, by the link of a descriptor: the
 // process itself is not touched.
 func (s *Subsystem) peek(g *group, e end) (*refusal, error) {
-	path := s.env.Source.FDPath(e.pid, e.d.FD)
+	path := e.d.Path()
 	fd, err := unix.Open(path, e.d.Flags&unix.O_ACCMODE|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENXIO) {
 		return nil, nil // closed meanwhile

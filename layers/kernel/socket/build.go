@@ -32,7 +32,7 @@ func (b *builder) single(desc uint64, a *arrival) error {
 	if err := p.Run(); err != nil {
 		return err
 	}
-	if err := b.address(fd, m); err != nil {
+	if err := b.address(fd, a); err != nil {
 		return err
 	}
 	if err := a.receiveAgain(b.task, fd); err != nil {
@@ -122,8 +122,9 @@ func setInt(p *target.Plan, fd, name, value int) {
 	p.Call(tracer.Syscall(unix.SYS_SETSOCKOPT, uint64(fd), unix.SOL_SOCKET, uint64(name), p.Put(int32Bytes(value)), 4))
 }
 
-// address binds, listens and connects.
-func (b *builder) address(fd int, m *state.Socket) error {
+// address binds, listens and connects. Unix sockets connect later: finishUnix.
+func (b *builder) address(fd int, a *arrival) error {
+	m := a.msg
 	p := b.task.Plan()
 	var err error
 	var exact, any = -1, -1
@@ -131,7 +132,7 @@ func (b *builder) address(fd int, m *state.Socket) error {
 	switch {
 	case len(m.Local) == 0:
 	case m.File != nil:
-		err = b.bindFile(p, fd, m)
+		err = b.bindFile(p, fd, a)
 	case len(m.Remote) > 0 && m.Family != unix.AF_UNIX:
 		// A connected UDP socket may have got its address from the route: where
 		// this host does not have it, the route chooses again.
@@ -149,7 +150,7 @@ func (b *builder) address(fd int, m *state.Socket) error {
 		p.Call(tracer.Syscall(unix.SYS_LISTEN, uint64(fd), uint64(m.Backlog)))
 		p.AsRoot()
 	}
-	if len(m.Remote) > 0 {
+	if len(m.Remote) > 0 && m.Family != unix.AF_UNIX {
 		addr := sockaddr(m.Family, m.Remote)
 		p.Call(tracer.Syscall(unix.SYS_CONNECT, uint64(fd), p.Put(addr), uint64(len(addr))))
 	}

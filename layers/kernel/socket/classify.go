@@ -38,6 +38,12 @@ type network struct {
 	policy  string          // see OptionTCP
 	groups  *memberships    // nil until somebody asks
 	tcp     *tcpTable
+	// waiting are the listeners to which unix sockets have connected, by the
+	// inodes of those, while nobody has accepted.
+	waiting map[uint32]*unixSocket
+	// blind: descriptors of the container are on their way in its sockets, and
+	// nobody has looked at them yet (pre-flight).
+	blind bool
 }
 
 // look reads the namespace of a process.
@@ -46,6 +52,12 @@ func look(t procfs.Task, policy string, ours map[uint64]bool, tcp *tcpTable) (*n
 	err := target.InNamespace(t.Path("ns/net"), func() (err error) { n.unix, err = listUnix(); return err })
 	if err != nil {
 		return nil, err
+	}
+	n.waiting = map[uint32]*unixSocket{}
+	for _, u := range n.unix {
+		for _, client := range u.pending {
+			n.waiting[client] = u
+		}
 	}
 	list, err := t.NetlinkSockets()
 	if err != nil {
@@ -59,9 +71,9 @@ func look(t procfs.Task, policy string, ours map[uint64]bool, tcp *tcpTable) (*n
 
 // protocol is the kernel's name of a socket's protocol (struct proto.name), read
 // through the link of its descriptor: nothing is asked of the process.
-func protocol(t procfs.Task, fd int) (string, error) {
+func protocol(d *target.Descriptor) (string, error) {
 	buf := make([]byte, 64)
-	n, err := unix.Getxattr(t.Path(fmt.Sprintf("fd/%d", fd)), "system.sockprotoname", buf)
+	n, err := unix.Getxattr(d.Path(), "system.sockprotoname", buf)
 	if err != nil {
 		return "", fmt.Errorf("name of its protocol: %w", err)
 	}
@@ -71,7 +83,7 @@ func protocol(t procfs.Task, fd int) (string, error) {
 // classify says how a socket is restored, or returns a *refusal. The pre-flight
 // and the export decide by it alone.
 func (n *network) classify(t procfs.Task, d *target.Descriptor) (state.SocketState, error) {
-	name, err := protocol(t, d.FD)
+	name, err := protocol(d)
 	if err != nil {
 		return 0, err
 	}
@@ -92,7 +104,7 @@ func (n *network) classify(t procfs.Task, d *target.Descriptor) (state.SocketSta
 }
 
 func (n *network) classifyTCP(t procfs.Task, d *target.Descriptor) (state.SocketState, error) {
-	c, err := connectionOf(t.Pid(), d.FD)
+	c, err := connectionOf(d.Holder, d.FD)
 	switch {
 	case err != nil:
 		return 0, err
@@ -148,7 +160,7 @@ func (n *network) classifyNetlink(t procfs.Task, d *target.Descriptor) (state.So
 	if !ok {
 		// The kernel lists those only that have an address.
 		var err error
-		if s, err = unboundNetlink(t.Pid(), d.FD); err != nil {
+		if s, err = unboundNetlink(d.Holder, d.FD); err != nil {
 			return 0, err
 		}
 	}
@@ -197,51 +209,79 @@ func (n *network) classifyUnix(d *target.Descriptor, what string) (state.SocketS
 	if len(u.name) > 0 {
 		what += " " + printable(u.name)
 	}
-	if d.Info.SCMFds > 0 {
-		return 0, &refusal{what, "descriptors are on their way in its queue (SCM_RIGHTS)", again + ", when the program has received them"}
-	}
 	switch {
-	case u.state == stateListen && u.received > 0:
-		return 0, &refusal{what, fmt.Sprintf("%d connections wait to be accepted", u.received), again}
 	case u.state == stateListen:
-		return state.SocketState_SOCKET_STATE_LISTENING, nil
+		return state.SocketState_SOCKET_STATE_LISTENING, n.checkPending(u, what)
 	case !u.hasPeer:
-		return n.unread(u, what, state.SocketState_SOCKET_STATE_OPEN)
+		return state.SocketState_SOCKET_STATE_OPEN, nil
 	case u.typ == unix.SOCK_DGRAM:
 		return n.classifyDatagram(u, what)
+	case u.peer == 0 && n.waiting[u.inode] != nil:
+		return state.SocketState_SOCKET_STATE_CONNECTING, n.checkWaiting(d, n.waiting[u.inode], what)
 	case u.peer == 0 && u.shutdown == 3:
 		return state.SocketState_SOCKET_STATE_PAIR, nil // the other end is closed
 	case u.peer == 0:
 		return 0, &refusal{what, "its connection waits to be accepted", again}
-	case !n.ours[uint64(u.peer)]:
+	case !n.has(u.peer):
 		return 0, &refusal{what, "it is connected to a process outside of the container", "end the connection before the checkpoint"}
 	}
 	return state.SocketState_SOCKET_STATE_PAIR, nil
+}
+
+// has: the container has the socket, or may have it on its way somewhere.
+func (n *network) has(inode uint32) bool { return n.ours[uint64(inode)] || n.blind }
+
+// checkPending: connections that nobody has accepted are made anew, in their
+// order, by those who made them.
+func (n *network) checkPending(u *unixSocket, what string) error {
+	if int(u.received) > len(u.pending) {
+		return &refusal{what, fmt.Sprintf("%d connections wait to be accepted, and the kernel tells of %d", u.received, len(u.pending)), again}
+	}
+	for _, client := range u.pending {
+		switch {
+		case client == 0:
+			return &refusal{what, "a connection waits to be accepted that its client has closed: what was sent by it nobody can see before", again}
+		case !n.has(client):
+			return &refusal{what, "a connection from outside of the container waits to be accepted", again}
+		}
+	}
+	return nil
+}
+
+// checkWaiting: nobody but who accepts a connection can see what was sent by it.
+func (n *network) checkWaiting(d *target.Descriptor, listener *unixSocket, what string) error {
+	if !n.has(listener.inode) {
+		return &refusal{what, "it waits to be accepted by a process outside of the container", again}
+	}
+	return borrow(d.Holder, d.FD, func(own int) error {
+		unread, err := unix.IoctlGetInt(own, unix.SIOCOUTQ)
+		if err != nil {
+			return fmt.Errorf("ioctl(SIOCOUTQ): %w", err)
+		}
+		if unread > 0 {
+			return &refusal{what, "its connection waits to be accepted, and what was sent by it nobody can see before", again}
+		}
+		return nil
+	})
 }
 
 // classifyDatagram: two that send to each other and have no names are a pair;
-// a name can be connected to again. Who sent what waits in another's queue is
-// not known to anybody but the kernel.
+// a name can be connected to again.
 func (n *network) classifyDatagram(u *unixSocket, what string) (state.SocketState, error) {
 	peer := n.unix[u.peer]
 	switch {
+	case u.peer == 0 && len(u.name) > 0:
+		return state.SocketState_SOCKET_STATE_OPEN, nil // its peer is closed
 	case u.peer == 0:
 		return state.SocketState_SOCKET_STATE_PAIR, nil
 	case peer != nil && len(peer.name) > 0:
-		return n.unread(u, what, state.SocketState_SOCKET_STATE_CONNECTED)
+		return state.SocketState_SOCKET_STATE_CONNECTED, nil
 	case peer == nil || peer.peer != u.inode || len(u.name) > 0:
 		return 0, &refusal{what, "it sends to a socket without a name that does not send back", "close it before the checkpoint"}
-	case !n.ours[uint64(u.peer)]:
+	case !n.has(u.peer):
 		return 0, &refusal{what, "it is connected to a process outside of the container", "end the connection before the checkpoint"}
 	}
 	return state.SocketState_SOCKET_STATE_PAIR, nil
-}
-
-func (n *network) unread(u *unixSocket, what string, s state.SocketState) (state.SocketState, error) {
-	if u.received > 0 {
-		return 0, &refusal{what, "it has datagrams that were not read, whose senders cannot be found", "try again when the program has read them"}
-	}
-	return s, nil
 }
 
 // printable shows a unix socket's name: abstract ones begin with @.

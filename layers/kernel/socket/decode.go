@@ -98,10 +98,13 @@ func checkState(m *state.Socket) error {
 	case state.SocketState_SOCKET_STATE_CONNECTION:
 		ok = isTCP && len(m.Local) > 0 && len(m.Remote) > 0
 	case state.SocketState_SOCKET_STATE_CONNECTING:
-		ok = isTCP && len(m.Remote) > 0
+		ok = isTCP && len(m.Remote) > 0 || isUnix && m.Type != unix.SOCK_DGRAM && m.Peer != 0
 	}
 	if !ok {
 		return fmt.Errorf("a socket of family %d, type %d cannot be %s", m.Family, m.Type, m.State)
+	}
+	if len(m.Pending) > 0 && (!isUnix || m.State != state.SocketState_SOCKET_STATE_LISTENING || uint64(len(m.Pending)) > uint64(m.Backlog)+1 || m.File.GetUnlinked()) {
+		return fmt.Errorf("%d connections wait for a socket that is %s", len(m.Pending), m.State)
 	}
 	if len(m.Group) > 0 && m.Family != unix.AF_NETLINK || len(m.Group) > 512 {
 		return fmt.Errorf("%d groups for family %d", len(m.Group), m.Family)
@@ -211,6 +214,60 @@ func mayHold(m *state.Socket, kind uint32) bool {
 	return m.State == state.SocketState_SOCKET_STATE_CONNECTION || kind == KindQueue && (m.State == state.SocketState_SOCKET_STATE_PAIR || isUDP(m))
 }
 
+// mayReceive: messages may wait in a unix socket.
+func mayReceive(m *state.Socket) bool {
+	return m.Family == unix.AF_UNIX && (m.State == state.SocketState_SOCKET_STATE_PAIR || isNamedDatagram(m))
+}
+
+// isNamedDatagram: others send to the unix socket by its name.
+func isNamedDatagram(m *state.Socket) bool {
+	return m.Family == unix.AF_UNIX && m.Type == unix.SOCK_DGRAM && len(m.Local) > 0 &&
+		(m.State == state.SocketState_SOCKET_STATE_OPEN || m.State == state.SocketState_SOCKET_STATE_CONNECTED)
+}
+
+const (
+	// maxRights is SCM_MAX_FD of include/net/scm.h.
+	maxRights = 253
+	// maxPid is PID_MAX_LIMIT.
+	maxPid = 4 << 20
+	// maxName is the size of sun_path.
+	maxName = 108
+)
+
+// decodeMessages reads a part of what is unread with what came with it.
+func decodeMessages(r *record.Record, of func(uint64) *arrival) (*arrival, []*state.SocketMessage, error) {
+	q := &state.SocketMessages{}
+	if err := proto.Unmarshal(r.Payload, q); err != nil {
+		return nil, nil, err
+	}
+	a := of(q.Description)
+	if a == nil || r.Entity>>queueShift != q.Description || !mayReceive(a.msg) || len(a.stream)+len(a.messages) > 0 {
+		return nil, nil, fmt.Errorf("messages of description %d, which is nothing that holds any", q.Description)
+	}
+	if len(a.unread)+len(q.Message) > maxDatagrams {
+		return nil, nil, fmt.Errorf("description %d: more than %d messages", q.Description, maxDatagrams)
+	}
+	for _, m := range q.Message {
+		if err := checkMessage(a.msg, m); err != nil {
+			return nil, nil, fmt.Errorf("description %d: %w", q.Description, err)
+		}
+	}
+	return a, q.Message, nil
+}
+
+func checkMessage(s *state.Socket, m *state.SocketMessage) error {
+	if len(m.Right) > maxRights || len(m.Sender) > maxName || len(m.Sender) > 0 && !isNamedDatagram(s) ||
+		len(m.Data) == 0 && s.Type == unix.SOCK_STREAM || m.Credentials.GetPid() > maxPid {
+		return fmt.Errorf("message of %d bytes with %d descriptors from process %d, %q", len(m.Data), len(m.Right), m.Credentials.GetPid(), m.Sender)
+	}
+	for _, right := range m.Right {
+		if right == 0 {
+			return errors.New("descriptions are numbered from 1")
+		}
+	}
+	return nil
+}
+
 // isUDP: a socket of UDP over IPv4 or IPv6.
 func isUDP(m *state.Socket) bool {
 	return m.Type == unix.SOCK_DGRAM && m.Protocol == unix.IPPROTO_UDP && (m.Family == unix.AF_INET || m.Family == unix.AF_INET6)
@@ -223,7 +280,7 @@ func decodeQueue(r *record.Record, of func(uint64) *arrival) (*arrival, *state.S
 		return nil, nil, err
 	}
 	a := of(q.Description)
-	if a == nil || r.Entity>>queueShift != q.Description || !a.ended && !mayHold(a.msg, r.Kind) {
+	if a == nil || r.Entity>>queueShift != q.Description || !a.ended && !mayHold(a.msg, r.Kind) || len(a.unread) > 0 {
 		return nil, nil, fmt.Errorf("data of description %d, which is nothing that holds data of kind %d", q.Description, r.Kind)
 	}
 	if len(q.Sender) > 0 != isUDP(a.msg) || isUDP(a.msg) && len(q.Sender) != len(q.Message) {

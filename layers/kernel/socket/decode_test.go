@@ -206,3 +206,84 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// named is a datagram socket that others send to.
+func named() *state.Socket {
+	return &state.Socket{Family: unix.AF_UNIX, Type: unix.SOCK_DGRAM, State: state.SocketState_SOCKET_STATE_OPEN, Local: []byte("\x00name")}
+}
+
+func TestHostileMessagesAreRefused(t *testing.T) {
+	sockets := map[uint64]*arrival{1: {msg: half()}, 2: {msg: named()}, 3: {msg: datagram()}, 4: {msg: half(), stream: []byte("x")}}
+	of := func(id uint64) *arrival { return sockets[id] }
+	good := &state.SocketMessage{Data: []byte("x"), Right: []uint64{7}, Credentials: &state.SocketCredentials{Pid: 1}}
+	part := func(id uint64, m ...*state.SocketMessage) *record.Record {
+		return encode(t, KindMessages, id<<queueShift, &state.SocketMessages{Description: id, Message: m})
+	}
+	for _, id := range []uint64{1, 2} {
+		if _, list, err := decodeMessages(part(id, good), of); err != nil || len(list) != 1 {
+			t.Errorf("a message as the export describes it: %v, %v", list, err)
+		}
+	}
+	many := make([]*state.SocketMessage, maxDatagrams+1)
+	for i := range many {
+		many[i] = good
+	}
+	for name, r := range map[string]*record.Record{
+		"no socket":                part(9, good),
+		"not a unix socket":        part(3, good),
+		"a stream besides":         part(4, good),
+		"nothing in a stream":      part(1, &state.SocketMessage{Right: []uint64{7}}),
+		"sender of a stream":       part(1, &state.SocketMessage{Data: []byte("x"), Sender: []byte("n")}),
+		"long name":                part(2, &state.SocketMessage{Sender: make([]byte, 109)}),
+		"description 0":            part(2, &state.SocketMessage{Right: []uint64{0}}),
+		"too many descriptors":     part(2, &state.SocketMessage{Right: make([]uint64, maxRights+1)}),
+		"process":                  part(2, &state.SocketMessage{Credentials: &state.SocketCredentials{Pid: maxPid + 1}}),
+		"too many messages":        part(2, many...),
+		"entity of another socket": encode(t, KindMessages, 2<<queueShift, &state.SocketMessages{Description: 1}),
+	} {
+		if _, _, err := decodeMessages(r, of); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestHostilePendingConnectionsAreRefused(t *testing.T) {
+	l := named()
+	l.Type, l.State, l.Backlog, l.Pending = unix.SOCK_STREAM, state.SocketState_SOCKET_STATE_LISTENING, 1, []uint64{4, 5}
+	c := half()
+	c.State, c.Peer = state.SocketState_SOCKET_STATE_CONNECTING, 1
+	for _, m := range []*state.Socket{l, c} {
+		if _, err := decodeSocket(encode(t, KindSocket, 1, m)); err != nil {
+			t.Errorf("as the export describes it: %v: %v", m, err)
+		}
+	}
+	l.Pending = append(l.Pending, 6)
+	tcp := listener()
+	tcp.Pending = []uint64{4}
+	alone, packet := half(), named()
+	alone.State = state.SocketState_SOCKET_STATE_CONNECTING
+	packet.State, packet.Peer = state.SocketState_SOCKET_STATE_CONNECTING, 1
+	for name, m := range map[string]*state.Socket{"more than the backlog": l, "of TCP": tcp, "to nobody": alone, "datagrams": packet} {
+		if _, err := decodeSocket(encode(t, KindSocket, 1, m)); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func FuzzDecodeMessages(f *testing.F) {
+	f.Add(uint64(1), encode(f, KindMessages, 1, &state.SocketMessages{Description: 1, Message: []*state.SocketMessage{{Data: []byte("x"), Right: []uint64{3}}}}).Payload)
+	f.Add(uint64(2), encode(f, KindMessages, 2, &state.SocketMessages{Description: 2, Message: []*state.SocketMessage{{Sender: []byte("/a"), Credentials: &state.SocketCredentials{Pid: 9}}}}).Payload)
+	f.Fuzz(func(t *testing.T, id uint64, payload []byte) {
+		sockets := map[uint64]*arrival{1: {msg: half()}, 2: {msg: named()}}
+		r := &record.Record{Header: record.Header{Kind: KindMessages, Entity: id << queueShift}, Payload: payload}
+		a, list, err := decodeMessages(r, func(id uint64) *arrival { return sockets[id] })
+		if err != nil {
+			return
+		}
+		for _, m := range list {
+			if len(m.Right) > maxRights || len(m.Sender) > 0 && a != sockets[2] || m.Credentials.GetPid() > maxPid {
+				t.Fatalf("message %v", m)
+			}
+		}
+	})
+}

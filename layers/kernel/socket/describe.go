@@ -240,6 +240,9 @@ func (g *getter) unixState(msg *state.Socket) error {
 	}
 	var err error
 	msg.File, err = g.file(u, strings.TrimRight(string(msg.Local), "\x00"))
+	if err == nil && msg.File.Unlinked && len(u.pending) > 0 {
+		return &refusal{"unix socket " + printable(u.name), "connections wait to be accepted, and its name, by which they would be made anew, leads to it no longer", again}
+	}
 	return err
 }
 

@@ -24,6 +24,9 @@ type unixSocket struct {
 	// received is what waits to be read: bytes of a stream, connections of a
 	// listener. backlog is a listener's limit.
 	received, backlog uint32
+	// pending are the inodes of the sockets whose connections to a listener nobody
+	// has accepted, 0 for one that is closed, in order.
+	pending []uint32
 }
 
 // Socket states of include/net/tcp_states.h.
@@ -47,11 +50,13 @@ const (
 	showName         = 1 << 0
 	showVFS          = 1 << 1
 	showPeer         = 1 << 2
+	showPending      = 1 << 3
 	showQueue        = 1 << 4
 
 	attrName     = 0
 	attrVFS      = 1
 	attrPeer     = 2
+	attrPending  = 3
 	attrQueue    = 4
 	attrShutdown = 6
 )
@@ -72,7 +77,7 @@ func listUnix() (map[uint32]*unixSocket, error) {
 	le.PutUint16(req[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
 	req[16] = unix.AF_UNIX
 	le.PutUint32(req[20:], ^uint32(0)) // every state
-	le.PutUint32(req[28:], showName|showVFS|showPeer|showQueue)
+	le.PutUint32(req[28:], showName|showVFS|showPeer|showPending|showQueue)
 	if err := unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, os.NewSyscallError("sendto(NETLINK_SOCK_DIAG)", err)
 	}
@@ -144,6 +149,10 @@ func parseUnix(b []byte) (*unixSocket, error) {
 			u.file = le.Uint32(v)
 		case kind == attrPeer && len(v) >= 4:
 			u.hasPeer, u.peer = true, le.Uint32(v)
+		case kind == attrPending:
+			for ; len(v) >= 4; v = v[4:] {
+				u.pending = append(u.pending, le.Uint32(v))
+			}
 		case kind == attrQueue && len(v) >= 8:
 			u.received, u.backlog = le.Uint32(v), le.Uint32(v[4:])
 		case kind == attrShutdown && len(v) >= 1:

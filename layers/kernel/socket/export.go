@@ -127,7 +127,7 @@ func (x *exporter) export(ctx context.Context, p *target.Process, d *target.Desc
 	if err != nil {
 		return err
 	}
-	f, err := p.OpenDescriptor(d.FD)
+	f, err := p.Open(d)
 	if err != nil {
 		return err
 	}
@@ -139,17 +139,13 @@ func (x *exporter) export(ctx context.Context, p *target.Process, d *target.Desc
 		return err
 	}
 	var parts []*state.SocketQueue
+	var messages []*state.SocketMessages
 	if msg.Family == unix.AF_UNIX {
-		if u := n.unix[uint32(d.Link.Inode)]; u.peer != 0 && msg.State == state.SocketState_SOCKET_STATE_PAIR {
-			msg.Peer = x.descriptions[uint64(u.peer)]
-		}
-		if msg.State == state.SocketState_SOCKET_STATE_PAIR {
-			if parts, err = peek(g.fd, int(msg.Type)); err != nil {
+		x.peers(n.unix[uint32(d.Link.Inode)], n, msg)
+		if mayReceive(msg) {
+			if parts, messages, err = x.unreadUnix(p, d, g.fd, msg); err != nil {
 				return err
 			}
-		}
-		if len(parts) > 0 && g.flag(unix.SO_PASSCRED) {
-			return &refusal{"unix socket", "it has unread messages that carry credentials", "try again when the program has read them"}
 		}
 	}
 	if isUDP(msg) {
@@ -168,7 +164,40 @@ func (x *exporter) export(ctx context.Context, p *target.Process, d *target.Desc
 	if err := x.pushQueue(ctx, KindQueue, d.Description, parts); err != nil {
 		return err
 	}
+	if err := x.pushMessages(ctx, d.Description, messages); err != nil {
+		return err
+	}
 	return x.pushQueue(ctx, KindSendQueue, d.Description, sent)
+}
+
+// peers names the other ends of a unix socket.
+func (x *exporter) peers(u *unixSocket, n *network, msg *state.Socket) {
+	switch msg.State {
+	case state.SocketState_SOCKET_STATE_PAIR, state.SocketState_SOCKET_STATE_CONNECTED:
+		if u.peer != 0 {
+			msg.Peer = x.descriptions[uint64(u.peer)]
+		}
+	case state.SocketState_SOCKET_STATE_CONNECTING:
+		msg.Peer = x.descriptions[uint64(n.waiting[u.inode].inode)]
+	case state.SocketState_SOCKET_STATE_LISTENING:
+		for _, client := range u.pending {
+			msg.Pending = append(msg.Pending, x.descriptions[uint64(client)])
+		}
+	}
+}
+
+// pushMessages pushes the parts of a queue of messages.
+func (x *exporter) pushMessages(ctx context.Context, description uint64, parts []*state.SocketMessages) error {
+	for i, part := range parts {
+		part.Description = description
+		if err := x.push(ctx, record.Header{Kind: KindMessages, Entity: description<<queueShift | uint64(i)}, part); err != nil {
+			return err
+		}
+		for _, m := range part.Message {
+			x.bytes.Add(uint64(len(m.Data)))
+		}
+	}
+	return nil
 }
 
 // pushQueue pushes the parts of a queue.

@@ -8,13 +8,16 @@ import (
 	"maps"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/io-mig/mig/layers/kernel/netdrop"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/state"
 )
 
-// Restart imports: sockets are made in the stage build.
+// Restart imports: sockets are made in the stage build. What needs every
+// description, or every name, comes in the stage join.
 func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Record) (record.Progress, error) {
 	var err error
 	switch {
@@ -22,6 +25,8 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 		err = s.receive(in)
 	case step.Stage == record.StageBuild && step.Process == record.Shared:
 		err = s.build()
+	case step.Stage == record.StageJoin && step.Process == record.Shared:
+		err = s.finishUnix()
 	}
 	if err != nil {
 		return record.Progress{}, fmt.Errorf("socket: %w", err)
@@ -45,7 +50,7 @@ func (s *Subsystem) receive(r *record.Record) error {
 		if s.in[r.Entity] != nil {
 			return fmt.Errorf("%s: the socket exists already", r.Header)
 		}
-		a := &arrival{msg: m}
+		a := &arrival{msg: m, feeder: -1}
 		if err := s.outsideOf(a); err != nil {
 			return fmt.Errorf("%s: %w", r.Header, err)
 		}
@@ -74,7 +79,29 @@ func (s *Subsystem) receive(r *record.Record) error {
 		s.bytes.Add(uint64(n))
 		return nil
 	}
+	if r.Kind == KindMessages {
+		return s.receiveMessages(r)
+	}
 	return fmt.Errorf("%s: kind %d is not known", r.Header, r.Kind)
+}
+
+func (s *Subsystem) receiveMessages(r *record.Record) error {
+	a, list, err := decodeMessages(r, func(id uint64) *arrival { return s.in[id] })
+	if err != nil {
+		return fmt.Errorf("%s: %w", r.Header, err)
+	}
+	for _, m := range list {
+		n := held(m)
+		if s.held += n; s.held > maxHeld {
+			return fmt.Errorf("sockets hold more than %d unread bytes", maxHeld)
+		}
+		s.bytes.Add(uint64(n))
+		for _, right := range m.Right {
+			s.env.Frame.Transit(right)
+		}
+	}
+	a.unread = append(a.unread, list...)
+	return nil
 }
 
 // build makes the sockets, each in the first process that has it. Pairs with
@@ -137,6 +164,9 @@ func (s *Subsystem) buildOne(b *builder, desc uint64, a *arrival) error {
 	case state.SocketState_SOCKET_STATE_CONNECTION:
 		return s.buildConnection(b, desc, a)
 	case state.SocketState_SOCKET_STATE_CONNECTING:
+		if a.msg.Family == unix.AF_UNIX {
+			return b.single(desc, a)
+		}
 		c, err := b.connectLater(desc, a.msg)
 		if err == nil {
 			s.connecting = append(s.connecting, c)

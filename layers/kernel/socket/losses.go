@@ -19,14 +19,14 @@ func (n *network) losses(t procfs.Task, d *target.Descriptor, how state.SocketSt
 	warn := func(what, why, remedy string) []record.Finding {
 		return []record.Finding{{Pid: t.Pid(), FD: d.FD, Subsystem: Name, What: what, Why: why, Remedy: remedy, Warning: true}}
 	}
-	name, err := protocol(t, d.FD)
+	name, err := protocol(d)
 	if err != nil {
 		return nil, err
 	}
 	switch name {
 	case "UDP", "UDPv6", "RAW", "RAWv6", "PING", "PINGv6":
 		unread := false
-		err := borrow(t.Pid(), d.FD, func(own int) error {
+		err := borrow(d.Holder, d.FD, func(own int) error {
 			unread = readable(own) && (name[0] != 'U' || !injectable(own))
 			return nil
 		})
@@ -43,7 +43,7 @@ func (n *network) losses(t procfs.Task, d *target.Descriptor, how state.SocketSt
 // lossesTCP: with the policy to close, connections that nobody has accepted are
 // reset.
 func (n *network) lossesTCP(t procfs.Task, d *target.Descriptor, warn func(what, why, remedy string) []record.Finding) ([]record.Finding, error) {
-	c, err := connectionOf(t.Pid(), d.FD)
+	c, err := connectionOf(d.Holder, d.FD)
 	if err != nil || c.state != stateListen {
 		return nil, err
 	}

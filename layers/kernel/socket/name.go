@@ -12,14 +12,14 @@ import (
 
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/kernel/tracer"
-	"github.com/io-mig/mig/spec/state"
 )
 
 // bindFile binds a name in the file system. The file of the checkpoint is
 // there, but leads to no socket: it is replaced by one with the same owner and
 // permissions, as a server does that starts again. Anything else in its place
 // is left alone.
-func (b *builder) bindFile(p *target.Plan, fd int, m *state.Socket) error {
+func (b *builder) bindFile(p *target.Plan, fd int, a *arrival) error {
+	m := a.msg
 	name := strings.TrimRight(string(m.Local), "\x00")
 	path := name
 	if m.File.Directory != "" {
@@ -35,7 +35,7 @@ func (b *builder) bindFile(p *target.Plan, fd int, m *state.Socket) error {
 	}
 	at := p.PutString(name)
 	if m.File.Unlinked {
-		b.bindWithoutFile(p, fd, m, at, name, there)
+		b.bindWithoutFile(p, fd, a, at, name, there)
 		return nil
 	}
 	if there && st.Mode&unix.S_IFMT != unix.S_IFSOCK {
@@ -56,14 +56,21 @@ func (b *builder) bindFile(p *target.Plan, fd int, m *state.Socket) error {
 }
 
 // bindWithoutFile binds a name that leads to the socket no longer. What has
-// the name by now is put aside for the moment.
-func (b *builder) bindWithoutFile(p *target.Plan, fd int, m *state.Socket, at uint64, name string, there bool) {
+// the name by now is put aside for the moment. One that has messages to receive
+// keeps a path until it has them.
+func (b *builder) bindWithoutFile(p *target.Plan, fd int, a *arrival, at uint64, name string, there bool) {
+	m := a.msg
 	aside := p.PutString(name + ".mig-aside")
 	if there {
 		p.Call(tracer.Syscall(unix.SYS_RENAME, at, aside))
 	}
 	p.Call(bind(p, fd, m.Family, m.Local))
-	p.Call(tracer.Syscall(unix.SYS_UNLINK, at))
+	if len(a.unread) > 0 {
+		a.hidden = name + ".mig-unread"
+		p.Call(tracer.Syscall(unix.SYS_RENAME, at, p.PutString(a.hidden)))
+	} else {
+		p.Call(tracer.Syscall(unix.SYS_UNLINK, at))
+	}
 	if there {
 		p.Call(tracer.Syscall(unix.SYS_RENAME, aside, at))
 	}

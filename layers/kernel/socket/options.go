@@ -42,6 +42,8 @@ const (
 	soBufLock    = 72
 	soPeekOff    = 42
 	soGetFilter  = 26
+	soPassPidfd  = 76 // Linux 6.5
+	soPassRights = 83 // Linux 6.16
 	solNetlink   = 270
 	listMembers  = 9
 	addMember    = 1
@@ -70,6 +72,8 @@ var table = []option{
 	{unix.SOL_SOCKET, unix.SO_DONTROUTE, number, ofInet, false},
 	{unix.SOL_SOCKET, unix.SO_PASSCRED, number, ofUnix | ofNetlink, false},
 	{unix.SOL_SOCKET, unix.SO_PASSSEC, number, ofUnix, false},
+	{unix.SOL_SOCKET, soPassPidfd, number, ofUnix, false},
+	{unix.SOL_SOCKET, soPassRights, number, ofUnix, false},
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMP, number, ofInet | ofUnix, false},
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, number, ofInet | ofUnix, false},
 	{unix.SOL_SOCKET, unix.SO_RXQ_OVFL, number, ofUDP, false},

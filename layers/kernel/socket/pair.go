@@ -42,12 +42,20 @@ func (b *builder) pair(desc uint64, a, other *arrival) error {
 		}
 	}
 	p = b.task.Plan()
-	if other == nil {
+	// What is delivered later needs both directions until then.
+	later := len(a.unread) > 0 || other != nil && len(other.unread) > 0
+	switch {
+	case other == nil && later:
+		a.feeder = its
+		b.task.Table.Keep(its)
+	case other == nil:
 		p.Close(its)
-	} else if err := b.end(p, a.msg.Peer, its, other.msg); err != nil {
-		return err
+	default:
+		if err := b.end(p, a.msg.Peer, its, other.msg, later); err != nil {
+			return err
+		}
 	}
-	if err := b.end(p, desc, mine, a.msg); err != nil {
+	if err := b.end(p, desc, mine, a.msg, later); err != nil {
 		return err
 	}
 	return p.Run()
@@ -80,8 +88,8 @@ func (b *builder) twoEnds(m *state.Socket, other *arrival) (x, y int, err error)
 	return x, y, p.Run()
 }
 
-// end finishes one end and places it.
-func (b *builder) end(p *target.Plan, desc uint64, fd int, m *state.Socket) error {
+// end finishes one end and places it. open: neither direction is closed yet.
+func (b *builder) end(p *target.Plan, desc uint64, fd int, m *state.Socket, open bool) error {
 	sized := false
 	for _, o := range m.Option {
 		setOption(p, fd, o)
@@ -92,10 +100,10 @@ func (b *builder) end(p *target.Plan, desc uint64, fd int, m *state.Socket) erro
 	}
 	attachFilter(p, fd, m)
 	const receiving, sending = 1, 2
-	if m.Shutdown&receiving != 0 {
+	if m.Shutdown&receiving != 0 && !open {
 		p.Quiet(tracer.Syscall(unix.SYS_SHUTDOWN, uint64(fd), unix.SHUT_RD))
 	}
-	if m.Shutdown&sending != 0 {
+	if m.Shutdown&sending != 0 && !open {
 		p.Quiet(tracer.Syscall(unix.SYS_SHUTDOWN, uint64(fd), unix.SHUT_WR))
 	}
 	b.finish(p, fd, m)

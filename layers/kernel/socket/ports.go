@@ -43,7 +43,7 @@ func (s *Subsystem) listPorts() (*ports, error) {
 		for i := range list {
 			if d := &list[i]; d.Owner() == target.OwnerSocket && !seen[d.Link.Inode] {
 				seen[d.Link.Inode] = true
-				if err := p.add(procfs.Host().Process(pid), d.FD); err != nil && !procfs.IsGone(err) && !isOther(err) {
+				if err := p.add(pid, d); err != nil && !procfs.IsGone(err) && !isOther(err) {
 					return nil, err
 				}
 			}
@@ -52,21 +52,21 @@ func (s *Subsystem) listPorts() (*ports, error) {
 	return p, nil
 }
 
-func (p *ports) add(t procfs.Task, fd int) error {
-	name, err := protocol(t, fd)
+func (p *ports) add(pid int, d *target.Descriptor) error {
+	name, err := protocol(d)
 	if err != nil {
 		return err
 	}
 	switch name {
 	case "TCP", "TCPv6":
-		c, err := connectionOf(t.Pid(), fd)
+		c, err := connectionOf(pid, d.FD)
 		if err != nil || c.state != stateListen {
 			return err
 		}
 		p.silence.Listeners = append(p.silence.Listeners, c.local.Port())
-		p.listeners = append(p.listeners, listening{t.Pid(), fd, c.local.Port()})
+		p.listeners = append(p.listeners, listening{pid, d.FD, c.local.Port()})
 	case "UDP", "UDPv6":
-		return borrow(t.Pid(), fd, func(own int) error {
+		return borrow(pid, d.FD, func(own int) error {
 			a, err := unix.Getsockname(own)
 			if port := addrPort(a).Port(); err == nil && port != 0 {
 				p.silence.Datagrams = append(p.silence.Datagrams, port)

@@ -27,7 +27,7 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
 	lists := map[int][]target.Descriptor{}
-	ours, tcp := map[uint64]bool{}, newTCPTable()
+	ours, tcp, blind := map[uint64]bool{}, newTCPTable(), false
 	for _, pid := range pids {
 		list, err := s.env.Source.Look(pid)
 		if err != nil {
@@ -37,6 +37,7 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 			if d.Owner() == target.OwnerSocket {
 				lists[pid] = append(lists[pid], d)
 				ours[d.Link.Inode] = true
+				blind = blind || d.Info.SCMFds > 0
 			}
 		}
 		if err := tcp.add(procfs.Host().Process(pid), lists[pid]); err != nil && !procfs.IsGone(err) {
@@ -48,7 +49,7 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 		if len(lists[pid]) == 0 {
 			continue
 		}
-		found, err := inspect(ctx, pid, lists[pid], ours, tcp, tcpPolicy, s.env.Source.Agent)
+		found, err := inspect(ctx, pid, lists[pid], ours, tcp, tcpPolicy, s.env.Source.Agent, blind)
 		if procfs.IsGone(err) {
 			continue
 		}
@@ -60,8 +61,8 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 	return out, nil
 }
 
-// inspect looks at one process's sockets.
-func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[uint64]bool, tcp *tcpTable, policy string, hasAgent bool) ([]record.Finding, error) {
+// inspect looks at one process's sockets. blind: see network.
+func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[uint64]bool, tcp *tcpTable, policy string, hasAgent, blind bool) ([]record.Finding, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -70,6 +71,7 @@ func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[ui
 	if err != nil {
 		return nil, err
 	}
+	n.blind = blind
 	var out []record.Finding
 	for i := range list {
 		d := &list[i]

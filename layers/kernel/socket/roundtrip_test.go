@@ -71,6 +71,14 @@ func TestListeners(t *testing.T) {
 	generations(t, kerneltest.Program{Source: "testdata/listeners.c", Args: []string{dir}})
 }
 
+// TestFlight: what is in flight, received and sent again by each generation.
+func TestFlight(t *testing.T) {
+	for _, uid := range []int{0, 1000} {
+		p := kerneltest.Program{Source: "testdata/flight.c", UID: uid, GID: uid, Generations: 3, LeaveRunning: true}
+		kerneltest.RoundTrip(t, p, with(nil)...)
+	}
+}
+
 func TestDatagrams(t *testing.T) { generations(t, kerneltest.Program{Source: "testdata/datagrams.c"}) }
 
 // TestNames: connections that came about by a name, of a file or an abstract one,
@@ -97,8 +105,7 @@ func TestInternet(t *testing.T) {
 
 func TestRefusedByName(t *testing.T) {
 	for kind, why := range map[string]string{
-		"packet": "PACKET", "pending": "wait to be accepted",
-		"flight": "on their way", "urgent": "out of band", "queued": "not read", "backlog": "wait to be accepted",
+		"packet": "PACKET", "pending": "its client has closed", "urgent": "out of band", "backlog": "wait to be accepted",
 	} {
 		t.Run(kind, func(t *testing.T) {
 			c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/refused.c", Args: []string{kind}})

@@ -25,6 +25,9 @@
 //   - Datagrams that wait in a UDP socket are received again (udp.go); those in
 //     one that shares its port or is bound to a device, and those in raw sockets,
 //     are dropped with a warning, as a network may drop them.
+//   - What is unread in a unix socket is sent again, with descriptors and
+//     credentials that are on their way, when every description exists: see
+//     messages.go, deliver.go. Connections that nobody has accepted are made anew.
 //   - Unix connections keep the name of their listener; where the name cannot be
 //     bound again they do without it.
 //
@@ -58,6 +61,7 @@ const (
 	KindSocket    = 1
 	KindQueue     = 2
 	KindSendQueue = 3
+	KindMessages  = 4
 )
 
 // OptionTCP is the policy for TCP connections to the outside. An export refuses
@@ -98,8 +102,15 @@ type arrival struct {
 	messages [][]byte
 	senders  [][]byte // of the messages of a UDP socket
 	send     []byte   // of a TCP connection: see KindSendQueue
-	ended    bool     // a connection that the policy ends
-	builtBy  record.ProcessID
+	// unread is what is to be delivered with what came with it (deliver.go).
+	unread []*state.SocketMessage
+	// feeder is the other end, which is closed when all is delivered, as a
+	// descriptor of the process that made the socket; -1: there is none.
+	feeder int
+	// hidden is the path that a name without a file has until then.
+	hidden  string
+	ended   bool // a connection that the policy ends
+	builtBy record.ProcessID
 }
 
 // New makes the subsystem for one event.

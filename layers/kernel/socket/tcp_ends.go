@@ -46,10 +46,10 @@ func (n *tcpTable) add(t procfs.Task, list []target.Descriptor) error {
 			continue
 		}
 		n.seen[d.Link.Inode] = true
-		if name, err := protocol(t, d.FD); err != nil || name != "TCP" && name != "TCPv6" {
+		if name, err := protocol(d); err != nil || name != "TCP" && name != "TCPv6" {
 			continue // whoever has to know what it is asks again
 		}
-		c, err := connectionOf(t.Pid(), d.FD)
+		c, err := connectionOf(d.Holder, d.FD)
 		if procfs.IsGone(err) || isOther(err) {
 			continue
 		}

@@ -24,7 +24,7 @@ import (
 type connected struct {
 	description uint64
 	process     *target.Process
-	fd          int
+	descriptor  *target.Descriptor
 	own         *target.Duplicate // until the event ends
 	ends        ends
 	outside     bool // the other end is
@@ -53,7 +53,7 @@ func (x *exporter) findConnections(procs []*target.Process) error {
 }
 
 func (x *exporter) findConnection(p *target.Process, d *target.Descriptor) error {
-	name, err := protocol(p.Proc, d.FD)
+	name, err := protocol(d)
 	if err != nil || name != "TCP" && name != "TCPv6" {
 		return err
 	}
@@ -65,11 +65,11 @@ func (x *exporter) findConnection(p *target.Process, d *target.Descriptor) error
 	if err != nil || how != state.SocketState_SOCKET_STATE_CONNECTION {
 		return err
 	}
-	c, err := connectionOf(p.Pid, d.FD)
+	c, err := connectionOf(d.Holder, d.FD)
 	if err != nil {
 		return err
 	}
-	own, err := p.OpenDescriptor(d.FD)
+	own, err := p.Open(d)
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func (x *exporter) findConnection(p *target.Process, d *target.Descriptor) error
 		return errors.Join(err, own.Close())
 	}
 	x.connections[d.Description] = &connected{
-		outside: at == outside, description: d.Description, process: p, fd: d.FD, own: own, net: -1, ends: ends{c.local, c.remote},
+		outside: at == outside, description: d.Description, process: p, descriptor: d, own: own, net: -1, ends: ends{c.local, c.remote},
 	}
 	x.byEnds[ends{c.local, c.remote}] = d.Description
 	return nil
@@ -140,7 +140,7 @@ func (x *exporter) mark() error {
 	begun := time.Now()
 	for _, c := range x.connections {
 		if err := tcprepair.Mark(int(c.own.Fd()), c.outside); err != nil {
-			return fmt.Errorf("pid %d: fd %d: TCP connection %s to %s: %w", c.process.Pid, c.fd, c.ends.local, c.ends.remote, err)
+			return fmt.Errorf("pid %d: fd %d: TCP connection %s to %s: %w", c.process.Pid, c.descriptor.FD, c.ends.local, c.ends.remote, err)
 		}
 	}
 	x.hold.hear(outside, begun)
@@ -165,7 +165,7 @@ func (x *exporter) unmark(which func(*connected) bool) error {
 		if !which(c) {
 			continue
 		}
-		own, err := c.process.OpenDescriptor(c.fd)
+		own, err := c.process.Open(c.descriptor)
 		if errors.Is(err, unix.ESRCH) {
 			continue
 		}
@@ -183,7 +183,7 @@ func (x *exporter) readOnce() error {
 	for _, c := range x.connections {
 		var err error
 		if c.read, err = readTCP(int(c.own.Fd())); err != nil {
-			return fmt.Errorf("pid %d: fd %d: TCP connection %s to %s: %w", c.process.Pid, c.fd, c.ends.local, c.ends.remote, err)
+			return fmt.Errorf("pid %d: fd %d: TCP connection %s to %s: %w", c.process.Pid, c.descriptor.FD, c.ends.local, c.ends.remote, err)
 		}
 		c.read.msg.Outside = c.outside
 	}
@@ -244,7 +244,7 @@ func (c *connected) silence() error {
 	if c.net, err = unix.Open(c.process.Proc.Path("ns/net"), unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("network namespace of pid %d: %w", c.process.Pid, err)
 	}
-	own, err := c.process.OpenDescriptor(c.fd)
+	own, err := c.process.Open(c.descriptor)
 	if err != nil {
 		return err
 	}

@@ -14,8 +14,12 @@ import (
 
 // Descriptor is one entry of a source process's descriptor table.
 type Descriptor struct {
-	// FD is its number.
-	FD int
+	// FD is its number in the table of Holder, a process by its pid: the process
+	// itself, or the engine for a description that is on its way to somebody in
+	// the queue of a unix socket (InFlight) and has no number in the container.
+	FD       int
+	Holder   int
+	InFlight bool
 	// CloseOnExec is the descriptor's own flag, Flags are those of the open
 	// file description (O_* as open(2) has them, O_CLOEXEC removed).
 	CloseOnExec bool
@@ -37,8 +41,15 @@ type Descriptor struct {
 	Stat unix.Stat_t
 }
 
-// Descriptors lists the process's descriptor table in ascending order. The
-// process must be stopped; the list is made once and kept until it runs again.
+// Path is the descriptor's magic link in /proc.
+func (d *Descriptor) Path() string {
+	return procfs.Host().Process(d.Holder).Path(fmt.Sprintf("fd/%d", d.FD))
+}
+
+// Descriptors lists the process's descriptor table in ascending order, and
+// behind it what is on its way in the queues of its sockets and was not seen
+// before. The process must be stopped; the list is made once and kept until it
+// runs again.
 func (p *Process) Descriptors() ([]Descriptor, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -58,6 +69,9 @@ func (p *Process) Descriptors() ([]Descriptor, error) {
 		out = append(out, d)
 	}
 	if err := p.askCloseOnExec(out); err != nil {
+		return nil, err
+	}
+	if out, err = p.addInFlight(out); err != nil {
 		return nil, err
 	}
 	p.descriptors = out
@@ -108,7 +122,7 @@ func (p *Process) descriptor(fd int) (Descriptor, error) {
 
 // look reads what /proc tells about one descriptor.
 func (s *Source) look(t procfs.Task, fd int) (Descriptor, error) {
-	d := Descriptor{FD: fd, Stdio: -1}
+	d := Descriptor{FD: fd, Holder: t.Pid(), Stdio: -1}
 	var err error
 	if d.Link, err = t.FDLink(fd); err != nil {
 		return d, err
@@ -116,7 +130,7 @@ func (s *Source) look(t procfs.Task, fd int) (Descriptor, error) {
 	if d.Info, err = t.FDInfo(fd); err != nil {
 		return d, err
 	}
-	if err = unix.Stat(t.Path(fmt.Sprintf("fd/%d", fd)), &d.Stat); err != nil {
+	if err = unix.Stat(d.Path(), &d.Stat); err != nil {
 		return d, fmt.Errorf("stat: %w", err)
 	}
 	d.CloseOnExec = d.Info.Flags&unix.O_CLOEXEC != 0
@@ -144,6 +158,18 @@ func (p *Process) OpenDescriptor(fd int) (*Duplicate, error) {
 	n, err := unix.PidfdGetfd(p.pidfd, fd, 0)
 	if err != nil {
 		return nil, fmt.Errorf("take descriptor %d of pid %d: %w", fd, p.Pid, err)
+	}
+	return &Duplicate{n}, nil
+}
+
+// Open is OpenDescriptor for one of Descriptors, wherever it is.
+func (p *Process) Open(d *Descriptor) (*Duplicate, error) {
+	if !d.InFlight {
+		return p.OpenDescriptor(d.FD)
+	}
+	n, err := unix.FcntlInt(uintptr(d.FD), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate a descriptor that is on its way: %w", err)
 	}
 	return &Duplicate{n}, nil
 }

@@ -57,7 +57,8 @@ type Frame struct {
 	growing sync.Mutex
 	later   func(id record.ProcessID) error
 	forked  func(parent, child *Task)
-	freePid int // the last one that ForkFree found
+	transit map[uint64]bool // see Transit
+	freePid int             // the last one that ForkFree found
 	// objects are the files whose content travels, by their ids.
 	objects map[uint64]*Object
 	// segments are the sizes of the System V shared memory that was made.
@@ -392,6 +393,7 @@ func (t *Task) PutString(s string) (uint64, error) {
 // closes everything else that the frame had. It is called once, when the whole
 // table is known (Table.Want) and before the first descriptor is placed.
 func (t *Task) MoveStdio() error {
+	t.placeTransit()
 	if err := t.widenTable(); err != nil {
 		return err
 	}
@@ -426,6 +428,9 @@ func (t *Task) MoveStdio() error {
 // descriptor of the image is in its place.
 func (t *Task) CloseOwn() error {
 	p := t.Plan()
+	if err := t.closeTransit(p); err != nil {
+		return err
+	}
 	own := append(sortedKeys(t.Table.parked), t.Stdio[0], t.Stdio[1], t.Stdio[2], t.socket)
 	for _, fd := range own {
 		if fd >= 0 && t.Table.used[fd] {

@@ -24,6 +24,11 @@ func Lstat(pid int, path string, st *unix.Stat_t) error {
 	return nil
 }
 
+// OpenPath is openIn with O_PATH, without following a symbolic link at the end.
+func OpenPath(pid int, path string) (int, error) {
+	return openIn(pid, path, unix.O_PATH|unix.O_NOFOLLOW)
+}
+
 // openIn opens a path as process pid would, inside of its root. The caller
 // closes the descriptor.
 func openIn(pid int, path string, flags uint64) (int, error) {

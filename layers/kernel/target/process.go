@@ -52,6 +52,7 @@ type Process struct {
 	mu          sync.Mutex
 	attaching   *tracer.Tracer // while attach is under way
 	descriptors []Descriptor
+	inFlight    []int // see addInFlight
 	answers     map[*Question][]Answer
 	thaw        func() error // given to Attach: see Source.attachFrozen
 	closers     []io.Closer  // see OnRelease
@@ -262,6 +263,7 @@ func (p *Process) reap() error {
 func (p *Process) forget() error {
 	p.mu.Lock()
 	p.descriptors = nil
+	p.closeInFlight()
 	p.mu.Unlock()
 	t := p.tracer
 	if t == nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 
@@ -31,6 +32,67 @@ func (f *Frame) Wanted(desc uint64) bool {
 		}
 	}
 	return false
+}
+
+// Transit has a description made that no process is to have in the end: it is on
+// its way to one in the queue of a socket. Until CloseOwn the first process has
+// it, and OpenDescription finds it like any other. It is called before MoveStdio.
+func (f *Frame) Transit(desc uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.transit == nil {
+		f.transit = map[uint64]bool{}
+	}
+	f.transit[desc] = true
+}
+
+// placeTransit gives what is in transit numbers in the first process, behind all
+// that it has.
+func (t *Task) placeTransit() {
+	if t.ID != FirstTask {
+		return
+	}
+	next := frameSocket + 1
+	for fd := range t.Table.wanted {
+		next = max(next, fd+1)
+	}
+	for _, desc := range slices.Sorted(maps.Keys(t.frame.transit)) {
+		if t.frame.Wanted(desc) {
+			continue // a process has it besides
+		}
+		t.Table.Want(desc, Slot{FD: next, CloseOnExec: true})
+		if t.Table.transit == nil {
+			t.Table.transit = map[uint64]bool{}
+		}
+		t.Table.transit[desc] = true
+		next++
+	}
+}
+
+// closeTransit closes what is on its way by now.
+func (t *Task) closeTransit(p *Plan) error {
+	for _, desc := range slices.Sorted(maps.Keys(t.Table.transit)) {
+		fd := t.Table.slots[desc][0].FD
+		if !t.Table.used[fd] {
+			return fmt.Errorf("process %d: nobody carries description %d, which is on its way in a socket: the image is incomplete", t.ID, desc)
+		}
+		p.Close(fd)
+		delete(t.Table.slots, desc)
+		delete(t.Table.made, desc)
+		delete(t.Table.wanted, fd)
+	}
+	t.Table.transit = nil
+	return nil
+}
+
+// OpenDescription duplicates a description that was made in any process into the
+// engine. The caller closes it.
+func (f *Frame) OpenDescription(desc uint64) (*Duplicate, error) {
+	at, ok := f.madeIn()[desc]
+	if !ok {
+		return nil, fmt.Errorf("no process has description %d", desc)
+	}
+	return at.task.Duplicate(at.fd)
 }
 
 // parkable bounds the descriptions that are only kept for others in t, and

@@ -47,13 +47,13 @@ func RootPath(pid int, path string) string { return fmt.Sprintf("/proc/%d/root%s
 // kcmpEpollTarget is KCMP_EPOLL_TFD of include/uapi/linux/kcmp.h.
 const kcmpEpollTarget = 7
 
-// WatchedBy reports whether descriptor fd of this process is the file that the
-// epoll instance at descriptor epfd of process by has registered under number
-// tfd; nth counts the registrations with that number in the order of fdinfo.
-// A registration that has ended meanwhile is an error that wraps ENOENT.
-func (p *Process) WatchedBy(fd int, by *Process, epfd, tfd, nth int) (bool, error) {
-	slot := struct{ epfd, tfd, offset uint32 }{uint32(epfd), uint32(tfd), uint32(nth)}
-	n, _, e := unix.Syscall6(unix.SYS_KCMP, uintptr(p.Pid), uintptr(by.Pid), kcmpEpollTarget, uintptr(fd), uintptr(unsafe.Pointer(&slot)), 0)
+// WatchedBy reports whether the descriptor is the file that an epoll instance
+// has registered under number tfd; nth counts the registrations with that number
+// in the order of fdinfo. A registration that has ended meanwhile is an error
+// that wraps ENOENT.
+func (d *Descriptor) WatchedBy(poll *Descriptor, tfd, nth int) (bool, error) {
+	slot := struct{ epfd, tfd, offset uint32 }{uint32(poll.FD), uint32(tfd), uint32(nth)}
+	n, _, e := unix.Syscall6(unix.SYS_KCMP, uintptr(d.Holder), uintptr(poll.Holder), kcmpEpollTarget, uintptr(d.FD), uintptr(unsafe.Pointer(&slot)), 0)
 	if e != 0 {
 		return false, os.NewSyscallError("kcmp(KCMP_EPOLL_TFD)", e)
 	}
@@ -95,12 +95,6 @@ func sharesDirectories(pid, parent int) (bool, error) {
 		return false, nil // the parent has ended
 	}
 	return same, err
-}
-
-// FDPath is the link of a descriptor in /proc: opening it makes a description
-// of its own.
-func (s *Source) FDPath(pid, fd int) string {
-	return s.proc.Process(pid).Path(fmt.Sprintf("fd/%d", fd))
 }
 
 // Survey asks fn about every process while they run and collects what it finds.

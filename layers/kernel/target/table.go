@@ -34,6 +34,8 @@ type Table struct {
 	made map[uint64]int
 	// parked are those that are here for other processes only.
 	parked map[int]bool
+	// transit are descriptions that no process has: see Frame.Transit.
+	transit map[uint64]bool
 	// carried are descriptors that MoveStdio moves out of the way.
 	carried []*int
 }
@@ -61,6 +63,9 @@ func (t *Table) Made(desc uint64) (fd int, ok bool) {
 	fd, ok = t.made[desc]
 	return fd, ok
 }
+
+// InTransit: the process has desc only until CloseOwn.
+func (t *Table) InTransit(desc uint64) bool { return t.transit[desc] }
 
 // Slots are the descriptors wanted for desc.
 func (t *Table) Slots(desc uint64) []Slot { return t.slots[desc] }

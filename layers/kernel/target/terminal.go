@@ -78,7 +78,7 @@ func (t *Terminal) end(master bool) *TerminalEnd {
 // Open duplicates the end into the engine, see Process.OpenDescriptor.
 func (e *TerminalEnd) Open() (*Duplicate, error) {
 	if e.Process != nil {
-		return e.Process.OpenDescriptor(e.Descriptor.FD)
+		return e.Process.Open(e.Descriptor)
 	}
 	return duplicate(e.Pid, e.Descriptor.FD)
 }

@@ -100,6 +100,30 @@ func (t *Task) ForkFree() (*Task, error) {
 	return nil, fmt.Errorf("no process id from %d on is free", pid-freeTries)
 }
 
+// HostPid finds a process or thread of the frame by its number in the container,
+// also one that has ended and was not waited for; 0: there is none.
+func (f *Frame) HostPid(pid int) (int, error) {
+	for _, t := range f.Tasks() {
+		if t.Traced != nil && t.Traced.NSPid == pid {
+			return t.Pid, nil
+		}
+		if th := t.Threads[pid]; th != nil {
+			return th.Tid, nil
+		}
+		children, err := t.Proc.Thread(t.Pid).Children()
+		if err != nil {
+			return 0, err
+		}
+		for _, child := range children {
+			st, err := procfs.Host().Process(child).Status()
+			if err == nil && len(st.NSpid) > 1 && st.NSpid[len(st.NSpid)-1] == pid {
+				return child, nil
+			}
+		}
+	}
+	return 0, nil
+}
+
 // firstFree is behind the ids that nearly every container has.
 const firstFree = 300
 
