@@ -136,17 +136,6 @@ func (r *round) size() uint64 {
 	return st.Vm.RSSAnon + st.Vm.Swap
 }
 
-// fresh reads a list of mappings of a running process. While it is read the
-// process may change its mappings so that the list contradicts itself.
-func fresh[T any](read func() ([]T, error)) (out []T, err error) {
-	for range 20 {
-		if out, err = read(); err == nil || procfs.IsGone(err) {
-			return out, err
-		}
-	}
-	return nil, err
-}
-
 // readSmaps costs time in proportion to the memory: it is done where the
 // mappings have changed, or where always is set.
 func (r *round) readSmaps(always bool) (err error) {
@@ -156,14 +145,14 @@ func (r *round) readSmaps(always bool) (err error) {
 	if r.a.locked, err = lockedBytes(r.p); err != nil {
 		return err
 	}
-	r.a.smaps, err = fresh(r.p.Proc.Smaps)
+	r.a.smaps, err = procfs.Consistent(r.p.Proc.Smaps)
 	return err
 }
 
 // refresh reads smaps again at the end of the last round if the mappings have
 // changed meanwhile, so that it need not be done when the process is stopped.
 func (r *round) refresh() error {
-	maps, err := fresh(r.p.Proc.Maps)
+	maps, err := procfs.Consistent(r.p.Proc.Maps)
 	if err != nil || sameMappings(maps, r.a.smaps) {
 		return err
 	}

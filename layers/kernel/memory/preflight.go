@@ -24,7 +24,7 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 }
 
 func (s *Subsystem) preflightProcess(p procfs.Task) ([]record.Finding, error) {
-	smaps, err := fresh(p.Smaps)
+	smaps, err := procfs.Consistent(p.Smaps)
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ import (
 // changed in between would be registered in part, which splits it, and what the
 // program may do with one mapping (mremap(2)) it may not do with two.
 func (r *round) track(ctx context.Context) error {
-	maps, err := fresh(r.p.Proc.Maps)
+	maps, err := procfs.Consistent(r.p.Proc.Maps)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ func (m *mappings) look() {
 	}
 	seen := map[string]bool{}
 	for _, pid := range pids {
-		maps, err := procfs.Host().Process(pid).Maps()
+		maps, err := procfs.Consistent(procfs.Host().Process(pid).Maps)
 		if err != nil && !procfs.IsGone(err) {
 			m.err = err
 			return
