@@ -22,6 +22,7 @@ import (
 	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/layers/request/policy"
+	"github.com/io-mig/mig/shim/cni"
 	"github.com/io-mig/mig/shim/depart"
 	"github.com/io-mig/mig/shim/host"
 	"github.com/io-mig/mig/spec/network"
@@ -36,6 +37,7 @@ type migrateOptions struct {
 	json, all                     bool
 	parallel                      int
 	copied, shared                []string
+	mapIP                         string
 }
 
 func migrateCommand() *cobra.Command {
@@ -85,6 +87,8 @@ With --all every container of the namespace is moved.`,
 	f.StringSliceVar(&o.shared, "shared-volume", nil, "mount point whose content the other host has, may be repeated")
 	f.StringVar(&o.tcp, "tcp", "", "TCP connections to the outside: keep, close or refuse (the annotation io.mig/tcp, or refuse)")
 	f.StringToStringVar(&o.Policies, "policy", nil, "NAME=VALUE as in the annotation io.mig/NAME, for this move, may be repeated")
+	f.StringVar(&o.mapIP, "map-ip", "", "OLD=NEW[,OLD=NEW]: addresses that change")
+	f.StringVar(&o.CNI.Bin, "cni-bin-dir", cni.DefaultBinDir, "directory of this host's CNI plug-ins")
 	f.BoolVar(&o.Keep, "keep", false, "leave the ended container here")
 	f.StringVar(&o.LogURI, "log-uri", "", "where the container's output goes on the other host, for example file:///var/log/web")
 	f.StringVar(&o.TLS, "tls", "/etc/mig/tls", "directory of this host's certificate")
@@ -156,6 +160,9 @@ func (o *migrateOptions) complete() error {
 		if len(paths) > 0 {
 			o.Policies = policy.Add(o.Policies, map[string]string{name: strings.Join(paths, ",")})
 		}
+	}
+	if o.mapIP != "" {
+		o.Policies = policy.Add(o.Policies, map[string]string{policy.MapIP: o.mapIP})
 	}
 	if o.tcp != "" {
 		o.Policies = policy.Add(o.Policies, map[string]string{policy.TCP: o.tcp})

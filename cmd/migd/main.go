@@ -20,6 +20,7 @@ import (
 	"github.com/io-mig/mig/layers/request"
 	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/identity"
+	"github.com/io-mig/mig/shim/cni"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -30,6 +31,7 @@ type config struct {
 	insecure, debug                                   bool
 	namespaces                                        []string
 	snapshotters                                      map[string]string
+	cni                                               cni.Dirs
 }
 
 // run is the program as a function; it returns the exit status.
@@ -73,6 +75,9 @@ died has left of one is finished or removed at the next start.`,
 	f.StringVar(&o.requests, "requests", request.DefaultDir, "directory of mig's state")
 	f.StringSliceVar(&o.namespaces, "namespace", nil, "containerd's namespace that containers may come to, may be repeated (all)")
 	f.StringToStringVar(&o.snapshotters, "snapshotter", nil, "FROM=TO: use another snapshotter than the source's, may be repeated")
+	f.StringVar(&o.cni.Conf, "cni-conf-dir", cni.DefaultConfDir, "directory of the configurations of CNI networks")
+	f.StringVar(&o.cni.Bin, "cni-bin-dir", cni.DefaultBinDir, "directory of CNI plug-ins")
+	f.DurationVar(&o.cni.Timeout, "cni-timeout", cni.DefaultTimeout, "how long CNI plug-ins may take for one network")
 	f.BoolVar(&o.debug, "debug", false, "log more")
 	return c
 }

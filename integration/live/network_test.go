@@ -3,9 +3,13 @@
 package live
 
 import (
+	"context"
 	"fmt"
+	"os"
 	"os/exec"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,7 +32,14 @@ func (w *world) bridged() {
 func (w *world) serve(h *host, id string, args ...string) {
 	w.t.Helper()
 	all := append([]string{"run", "--detach", "--null-io", "--snapshotter", h.d.Snapshotter, "--runtime", "io.mig.v1"}, args...)
-	h.d.Must(w.t, append(all, image.Redis.Name, id, "redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--unixsocket", "/run/redis.sock")...)
+	all = append(all, image.Redis.Name, id, "redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--unixsocket", "/run/redis.sock")
+	// On the host, since ctr itself has plug-ins run.
+	ctr := h.d.CtrCommand(w.t.Context(), all...)
+	cmd := h.Command(w.t.Context(), ctr.Path, ctr.Args[1:]...)
+	cmd.Dir = ctr.Dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		w.t.Fatalf("%v: %v: %s", ctr.Args, err, out)
+	}
 	w.t.Cleanup(func() {
 		w.alpha.d.Remove(id)
 		w.beta.d.Remove(id)
@@ -115,4 +126,214 @@ func (w *world) noInterface(h *host, name string) {
 	waitFor(w.t, 10*time.Second, name+" has gone from "+h.Name, func() bool {
 		return exec.Command("nsenter", append(h.Enter()[1:], "ip", "link", "show", name)...).Run() != nil
 	})
+}
+
+// cni gives hosts a CNI network "fleet" on their bridges, with directories of
+// their own for configurations, plug-ins and leases.
+func (w *world) cni() {
+	w.t.Helper()
+	for _, h := range []*host{w.alpha, w.beta} {
+		err := h.Run(`for d in /etc/cni /opt/cni /var/lib/cni; do mkdir -p $d; mount -t tmpfs tmpfs $d; done
+mkdir -p /etc/cni/net.d /opt/cni/bin; cp /usr/lib/cni/* /opt/cni/bin/
+cat >/etc/cni/net.d/10-fleet.conflist <<'X'
+{"cniVersion":"0.4.0","name":"fleet","plugins":[{"type":"bridge","bridge":"br0","ipam":{"type":"host-local",
+ "ranges":[[{"subnet":"10.77.0.0/24","rangeStart":"10.77.0.100","rangeEnd":"10.77.0.120"}]],"routes":[{"dst":"0.0.0.0/0","gw":"10.77.0.1"}]}}]}
+X`)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// leases are the addresses that CNI has given away on a host.
+func (h *host) leases() string {
+	var out strings.Builder
+	cmd := h.Command(context.Background(), "sh", "-c", "ls /var/lib/cni/networks/fleet 2>/dev/null | grep '^10' || true; ls /var/lib/cni/results 2>/dev/null || true")
+	cmd.Stdout = &out
+	_ = cmd.Run()
+	return strings.TrimSpace(out.String())
+}
+
+// veths counts the ports of containers on a host's bridge.
+func (h *host) veths(t *testing.T) int {
+	t.Helper()
+	out, err := h.Command(t.Context(), "sh", "-c", "ip -o link show type veth | grep -vc ' eth0@' || true").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestCNIMoves: a container that ctr has had CNI connect is connected by the other
+// host's CNI, with the same address, and nothing is left where it was.
+func TestCNIMoves(t *testing.T) {
+	if _, err := os.Stat("/usr/lib/cni/bridge"); err != nil {
+		t.Skip("hack/deps.sh installs the CNI plug-ins: ", err)
+	}
+	w := newWorld(t, daemon.V24, image.Redis)
+	w.bridged()
+	w.cni()
+	const id, ip = "cni", "10.77.0.100"
+	w.serve(w.alpha, id, "--cni")
+	w.reached(ip)
+	w.answers(ip, "SET", "key", "value")
+	const show = "ip -o link show eth0 | sed 's/.*ether//; s/ brd.*//'; ip -o -4 addr show dev eth0; ip route"
+	was := w.alpha.inNetwork(t, id, show)
+	from, to := w.alpha, w.beta
+	for range 2 {
+		w.mustMove(from, id, to.IP)
+		if got := w.answers(ip, "GET", "key"); got != "value" {
+			t.Fatalf("on %s it says %q", to.Name, got)
+		}
+		if is := to.inNetwork(t, id, show); is != was {
+			t.Errorf("on %s:\n%s\nwas:\n%s", to.Name, is, was)
+		}
+		w.one(id, to, from)
+		if l := from.leases(); l != "" {
+			t.Errorf("%s still has %s", from.Name, l)
+		}
+		if l := to.leases(); !strings.Contains(l, ip) {
+			t.Errorf("%s has %s", to.Name, l)
+		}
+		if n := from.veths(t); n != 0 {
+			t.Errorf("%s has %d interfaces of containers", from.Name, n)
+		}
+		from, to = to, from
+	}
+	t.Run("the address is taken", func(t *testing.T) {
+		if err := to.Run("mkdir -p /var/lib/cni/networks/fleet && echo somebody >/var/lib/cni/networks/fleet/" + ip); err != nil {
+			t.Fatal(err)
+		}
+		w.refused(from, "10.77.0.100", id, to.IP)
+		w.undisturbed(t, id, ip, from, to)
+		if err := to.Run("rm /var/lib/cni/networks/fleet/" + ip); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("the plug-in fails", func(t *testing.T) {
+		if err := to.Run(`cat >/opt/cni/bin/bridge <<'X'
+#!/bin/sh
+echo '{"cniVersion":"0.4.0","code":99,"msg":"out of cable"}'
+exit 1
+X`); err != nil {
+			t.Fatal(err)
+		}
+		w.refused(from, "out of cable", id, to.IP)
+		w.undisturbed(t, id, ip, from, to)
+	})
+	t.Run("the plug-in hangs", func(t *testing.T) {
+		if err := to.migd.stop(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		to.migd = w.startMigd(to, "--cni-timeout", "2s")
+		if err := to.Run("printf '#!/bin/sh\nexec sleep 1000\n' >/opt/cni/bin/bridge"); err != nil {
+			t.Fatal(err)
+		}
+		w.refused(from, "its plug-ins took longer than 2s", id, to.IP)
+		w.undisturbed(t, id, ip, from, to)
+	})
+	t.Run("the plug-in is missing", func(t *testing.T) {
+		if err := to.Run("rm /opt/cni/bin/bridge"); err != nil {
+			t.Fatal(err)
+		}
+		w.refused(from, "there is no plug-in bridge", id, to.IP)
+		w.undisturbed(t, id, ip, from, to)
+	})
+	t.Run("the network is not configured", func(t *testing.T) {
+		if err := to.Run("rm /etc/cni/net.d/*"); err != nil {
+			t.Fatal(err)
+		}
+		w.refused(from, "interface eth0 of the CNI network fleet", id, to.IP)
+		w.undisturbed(t, id, ip, from, to)
+	})
+}
+
+// undisturbed checks that a container goes on and that nothing of its network is
+// on the other host.
+func (w *world) undisturbed(t *testing.T, id, ip string, on, off *host) {
+	t.Helper()
+	if got := w.answers(ip, "GET", "key"); got != "value" {
+		t.Errorf("on %s it says %q", on.Name, got)
+	}
+	waitFor(t, 10*time.Second, "no interface is left on "+off.Name, func() bool { return off.veths(t) == 0 })
+	if l := off.leases(); l != "" && !strings.HasPrefix(l, ip) {
+		t.Errorf("%s has %s", off.Name, l)
+	}
+}
+
+// TestMapIP: the copy has another address, on which the server listens that was
+// bound to the old one; a connection that would have to change is refused by name.
+func TestMapIP(t *testing.T) {
+	w := newWorld(t, daemon.V24, image.Redis)
+	w.bridged()
+	const id, ip, other = "mapped", "10.77.0.51", "10.77.0.52"
+	w.serve(w.alpha, id)
+	w.wire(w.alpha, id, ip)
+	w.reached(ip)
+	w.answers(ip, "SET", "key", "value")
+	// From here on it listens on the one address only, and on the loopback.
+	w.answers(ip, "CONFIG", "SET", "bind", ip+" 127.0.0.1")
+	client := w.client.Command(t.Context(), "redis-cli", "-h", ip, "SUBSCRIBE", "news")
+	if err := client.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, 10*time.Second, "a client is connected", func() bool { return strings.Contains(w.answers(ip, "CLIENT", "LIST"), "cmd=subscribe") })
+	w.refused(w.alpha, "is to change (map-ip)", id, w.beta.IP, "--map-ip", ip+"="+other, "--tcp", "keep")
+	if err := client.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = client.Wait()
+	waitFor(t, 10*time.Second, "it has gone", func() bool { return !strings.Contains(w.answers(ip, "CLIENT", "LIST"), "cmd=subscribe") })
+	w.mustMove(w.alpha, id, w.beta.IP, "--map-ip", ip+"="+other)
+	if got := w.answers(other, "GET", "key"); got != "value" {
+		t.Errorf("at its new address it says %q", got)
+	}
+	if out := w.beta.inNetwork(t, id, "ip addr; ip route show table all"); strings.Contains(out, ip+"/") || strings.Contains(out, ip+" ") {
+		t.Errorf("the old address is still there:\n%s", out)
+	}
+}
+
+// TestNetworkIsLookedFor: what the other host's network cannot give is named
+// before anything is touched.
+func TestNetworkIsLookedFor(t *testing.T) {
+	w := newWorld(t, daemon.V24, image.Redis)
+	if err := w.alpha.Bridge(); err != nil {
+		t.Fatal(err)
+	}
+	const id, ip = "looked", "10.77.0.53"
+	w.serve(w.alpha, id)
+	w.wire(w.alpha, id, ip)
+	w.reached(ip)
+	w.answers(ip, "SET", "key", "value")
+	w.refused(w.alpha, "there is no bridge br0 on this host", id, w.beta.IP)
+	if err := w.beta.Bridge(); err != nil {
+		t.Fatal(err)
+	}
+	// A third host has the address, too, which nobody has noticed yet.
+	if err := w.client.Run("ip addr add " + ip + "/32 dev lo"); err != nil {
+		t.Fatal(err)
+	}
+	w.refused(w.alpha, "address "+ip+" of interface eth0", id, w.beta.IP)
+	if err := w.client.Run("ip addr del " + ip + "/32 dev lo"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.beta.Run("ip addr add " + ip + "/32 dev lo"); err != nil {
+		t.Fatal(err)
+	}
+	w.refused(w.alpha, "this host has it itself", id, w.beta.IP)
+	if err := w.beta.Run("ip addr del " + ip + "/32 dev lo"); err != nil {
+		t.Fatal(err)
+	}
+	w.undisturbed(t, id, ip, w.alpha, w.beta)
+	w.alpha.inNetwork(t, id, "ip tuntap add tap0 mode tap; ip link set tap0 up")
+	w.refused(w.alpha, "interfaces of kind tun are not made again", id, w.beta.IP)
+	w.alpha.inNetwork(t, id, "ip link del tap0")
+	w.mustMove(w.alpha, id, w.beta.IP)
+	if got := w.answers(ip, "GET", "key"); got != "value" {
+		t.Errorf("it says %q", got)
+	}
 }

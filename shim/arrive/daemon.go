@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/io-mig/mig/layers/request/peer"
+	"github.com/io-mig/mig/shim/cni"
 	"github.com/io-mig/mig/shim/host"
 	"github.com/io-mig/mig/spec/image"
 	"github.com/io-mig/mig/spec/network"
@@ -69,6 +70,8 @@ type Options struct {
 	Mismatches func(*image.Manifest) error
 	// Network names why this host cannot give a container its network.
 	Network func(r *network.Request, policies map[string]string) ([]peer.Mismatch, error)
+	// CNI is where this host's networks are configured.
+	CNI cni.Dirs
 	// Media that this host's engine can read from.
 	Media    []string
 	Observer Observer

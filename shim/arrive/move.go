@@ -14,7 +14,9 @@ import (
 
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/layers/request/peer"
+	"github.com/io-mig/mig/layers/request/policy"
 	"github.com/io-mig/mig/shim/host"
+	"github.com/io-mig/mig/spec/network"
 	"github.com/io-mig/mig/spec/wire"
 )
 
@@ -73,6 +75,9 @@ func (m *move) Consider(ctx context.Context, o *peer.Offer) (*peer.Answer, error
 		return nil, fmt.Errorf("network of container %s: %w", o.Container.ID, err)
 	}
 	a.Mismatches = append(a.Mismatches, found...)
+	for _, p := range d.opts.CNI.Consider(o.Container.Network) {
+		a.Mismatches = append(a.Mismatches, peer.Mismatch{What: p.What, Why: p.Why, Remedy: p.Remedy})
+	}
 	d.reserve(m, host.Needs(o, a.Wanted, false))
 	return a, nil
 }
@@ -122,7 +127,22 @@ func (m *move) Prepare(ctx context.Context) (*peer.Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := m.connect(ctx); err != nil {
+		return nil, err
+	}
 	return &peer.Prepared{Pid: m.copy.Pid()}, nil
+}
+
+// connect has CNI connect the frame, as containerd's clients have a created task
+// connected before it starts.
+func (m *move) connect(ctx context.Context) error {
+	c := &m.offer.Container
+	mapping, err := network.ParseMapping(c.Policies[policy.MapIP])
+	if err != nil {
+		return err
+	}
+	path := fmt.Sprintf("/proc/%d/ns/net", m.copy.Pid())
+	return m.d.opts.CNI.Connect(ctx, m.offer.Namespace, c.ID, path, c.Network, mapping)
 }
 
 // reportEvery is how often the source hears of the progress, and how often
@@ -200,13 +220,17 @@ func (m *move) Undo(reason error) error {
 	// What was copied is of use to the next attempt if this one was cut off while
 	// it copied.
 	keep := !m.prepared && (errors.Is(reason, peer.ErrAborted) || errors.Is(reason, peer.ErrEnding))
+	var disconnected error
+	if m.prepared {
+		disconnected = m.d.opts.CNI.Disconnect(context.Background(), m.offer.Namespace, m.offer.Container.ID)
+	}
 	err := m.d.opts.Host.Discard(context.Background(), m.offer.Namespace, m.offer.Container.ID, m.offer.Token, keep)
 	if err == nil { // otherwise the container may still have them mounted
 		for _, dir := range m.volumes {
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}
-	return err
+	return errors.Join(err, disconnected)
 }
 
 func (m *move) leaveAcceptor() {

@@ -54,6 +54,11 @@ func (d *Daemon) resolve(ctx context.Context, u host.Unfinished) error {
 		return d.opts.Host.Finish(ctx, u.Namespace, u.Container, u.Token)
 	}
 	log.Info("a move that was left unfinished is removed")
+	if u.Container != "" {
+		if err := d.opts.CNI.Disconnect(ctx, u.Namespace, u.Container); err != nil {
+			log.Error("a move that was left unfinished", "error", err)
+		}
+	}
 	return d.opts.Host.Discard(ctx, u.Namespace, u.Container, u.Token, false)
 }
 

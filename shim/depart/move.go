@@ -16,6 +16,7 @@ import (
 	"github.com/io-mig/mig/layers/request/peer"
 	"github.com/io-mig/mig/layers/request/policy"
 	"github.com/io-mig/mig/shim/host"
+	"github.com/io-mig/mig/spec/network"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/wire"
 )
@@ -132,6 +133,9 @@ func (m *mover) preflight(ctx context.Context) error {
 		return fmt.Errorf("container %s is paused, and its copy would run: resume it first", m.o.Container)
 	}
 	m.source.Container.Streams.LogURI = m.o.LogURI
+	if err := m.cni(); err != nil {
+		return err
+	}
 	m.source.Container.Policies = m.o.Policies
 	if err := m.base(ctx); err != nil {
 		return err
@@ -159,6 +163,19 @@ func (m *mover) preflight(ctx context.Context) error {
 		m.report.Findings = refused
 		return &control.PreflightError{Findings: refused}
 	}
+	return nil
+}
+
+// cni names the interfaces that CNI has made, unless somebody has.
+func (m *mover) cni() error {
+	if m.o.Policies[policy.CNI] != "" || m.source.Spec.Annotations["io.mig/"+policy.CNI] != "" || m.source.Spec.Hooks != nil {
+		return nil // programs of the container's own connect it (nerdctl)
+	}
+	networks, err := m.o.CNI.Networks(m.o.Namespace, m.o.Container)
+	if err != nil || len(networks) == 0 {
+		return err
+	}
+	m.o.Policies = policy.Add(m.o.Policies, map[string]string{policy.CNI: network.EncodeCNI(networks)})
 	return nil
 }
 
@@ -273,5 +290,8 @@ func (m *mover) cleanUp(ctx context.Context) error {
 		return fmt.Errorf("container %s runs on %s, but what it left here could not be removed (remove it by hand): %w", m.o.Container, m.report.Destination, err)
 	}
 	m.report.Removed = true
+	if err := m.o.CNI.Disconnect(ctx, m.o.Namespace, m.o.Container); err != nil {
+		m.report.Warnings = append(m.report.Warnings, err.Error())
+	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/policy"
+	"github.com/io-mig/mig/shim/cni"
 	"github.com/io-mig/mig/shim/host"
 	"github.com/io-mig/mig/spec/image"
 	"github.com/io-mig/mig/spec/network"
@@ -74,6 +75,8 @@ type Options struct {
 	Check func(ctx context.Context, bundle, namespace, id string, to address.Move) ([]record.Finding, error)
 	// Network is what a container's copy needs of the other host's network.
 	Network func(bundle, namespace, id string, to address.Move) (*network.Request, error)
+	// CNI is where this host's plug-ins lie.
+	CNI cni.Dirs
 	// Describe is what the engine's stream will be.
 	Describe func(container string) (*image.Manifest, error)
 	// Observe is told of every change. It may be nil.

@@ -32,6 +32,49 @@ const (
 // addresses: OLD=NEW, several separated by commas.
 const OptionMap = "map-ip"
 
+// OptionCNI is the policy (annotation io.mig/cni) that names interfaces which CNI
+// plug-ins have made, and their networks: INTERFACE=NETWORK, several separated by
+// commas. A move finds out by itself where libcni keeps records.
+const OptionCNI = "cni"
+
+// ParseCNI reads OptionCNI: networks by interfaces.
+func ParseCNI(s string) (map[string]string, error) {
+	m := map[string]string{}
+	if s == "" {
+		return m, nil
+	}
+	for part := range strings.SplitSeq(s, ",") {
+		name, net, ok := strings.Cut(part, "=")
+		if !ok || !ValidName(name) || !validNetwork(net) || m[name] != "" {
+			return nil, fmt.Errorf("%s: %.80q is not INTERFACE=NETWORK", OptionCNI, part)
+		}
+		m[name] = net
+	}
+	return m, nil
+}
+
+// EncodeCNI is ParseCNI's inverse.
+func EncodeCNI(m map[string]string) string {
+	var parts []string
+	for name, net := range m {
+		parts = append(parts, name+"="+net)
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ",")
+}
+
+// validNetwork tells whether CNI takes a name for a network (utils.go of its
+// library: letters, digits, and some more behind the first).
+func validNetwork(s string) bool {
+	for i, r := range s {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		if !letter && (i == 0 || !strings.ContainsRune("_.-", r)) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= maxNetwork
+}
+
 // OptionRequest is the annotation, without its prefix, by which a destination's
 // daemon hands a Request to the engine.
 const OptionRequest = "incoming-network"
@@ -41,6 +84,9 @@ const (
 	Veth    = "veth"
 	Macvlan = "macvlan"
 	Dummy   = "dummy"
+	// CNI is an interface of any kind that CNI plug-ins make; its To is the name of
+	// the network.
+	CNI = "cni"
 )
 
 // Request is what a container's namespace gets.
@@ -70,6 +116,7 @@ type Interface struct {
 const (
 	maxInterfaces = 64
 	maxAddresses  = 1024 // of an interface
+	maxNetwork    = 128  // of a name of a CNI network
 	maxName       = 15   // IFNAMSIZ of if.h, without the zero
 	// MaxEncoded bounds a request as text, in bytes.
 	MaxEncoded = 256 << 10
@@ -94,7 +141,11 @@ func (r *Request) Valid() error {
 }
 
 func (n *Interface) valid() error {
-	if !ValidName(n.Name) || n.To != "" && !ValidName(n.To) || n.Outer != "" && !ValidName(n.Outer) {
+	to := ValidName
+	if n.Kind == CNI {
+		to = validNetwork
+	}
+	if !ValidName(n.Name) || n.To != "" && !to(n.To) || n.Outer != "" && !ValidName(n.Outer) {
 		return fmt.Errorf("interfaces %.20q, %.20q, %.20q: one of them is no name of an interface", n.Name, n.To, n.Outer)
 	}
 	if len(n.Addresses) > maxAddresses {

@@ -21,6 +21,7 @@ const (
 	KindMacvlan  = "macvlan"
 	KindDummy    = "dummy"
 	KindLoopback = "loopback" // every namespace has its own: it is not made
+	KindCNI      = "cni"      // whatever a CNI plug-in makes
 )
 
 // Link is an interface.

@@ -16,9 +16,10 @@ import (
 type Silence struct {
 	n     *netfilter
 	names []string
+	table string
 }
 
-// silenceTable is the table's name.
+// silenceTable begins the tables' names.
 const silenceTable = "mig-silence"
 
 // Of nf_tables.h and netfilter.h.
@@ -39,10 +40,10 @@ func NewSilence(ns *os.File, names []string) (*Silence, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Silence{n, names}
+	s := &Silence{n, names, fmt.Sprintf("%s-%s", silenceTable, names[0])}
 	list := []Change{{
 		Kind: unix.NFT_MSG_NEWTABLE, Family: familyNetdev, flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL,
-		Attributes: put(putString(nil, unix.NFTA_TABLE_NAME, silenceTable), unix.NFTA_TABLE_FLAGS, binary.BigEndian.AppendUint32(nil, tableOwned)),
+		Attributes: put(putString(nil, unix.NFTA_TABLE_NAME, s.table), unix.NFTA_TABLE_FLAGS, binary.BigEndian.AppendUint32(nil, tableOwned)),
 	}}
 	for _, c := range s.chains(verdictAccept) {
 		c.flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
@@ -74,19 +75,19 @@ const (
 func (s *Silence) chains(policy uint32) (list []Change) {
 	for i, name := range s.names {
 		for _, hook := range []uint32{ingress, egress} {
-			list = append(list, chain(fmt.Sprintf("%d-%d", i, hook), name, hook, policy))
+			list = append(list, s.chain(fmt.Sprintf("%d-%d", i, hook), name, hook, policy))
 		}
 	}
 	return list
 }
 
 // chain is one at a hook of an interface.
-func chain(name, device string, hook, policy uint32) Change {
+func (s *Silence) chain(name, device string, hook, policy uint32) Change {
 	priority := int32(firstPriority)
 	h := put(nil, unix.NFTA_HOOK_HOOKNUM, binary.BigEndian.AppendUint32(nil, hook))
 	h = put(h, unix.NFTA_HOOK_PRIORITY, binary.BigEndian.AppendUint32(nil, uint32(priority)))
 	h = putString(h, hookDevice, device)
-	b := putString(nil, unix.NFTA_CHAIN_TABLE, silenceTable)
+	b := putString(nil, unix.NFTA_CHAIN_TABLE, s.table)
 	b = putString(b, unix.NFTA_CHAIN_NAME, name)
 	b = put(b, unix.NFTA_CHAIN_HOOK|unix.NLA_F_NESTED, h)
 	b = put(b, unix.NFTA_CHAIN_POLICY, binary.BigEndian.AppendUint32(nil, policy))
@@ -99,7 +100,7 @@ func (s *Silence) Lift() error {
 	if s == nil || s.n == nil {
 		return nil
 	}
-	err := s.n.batch([]Change{{Kind: unix.NFT_MSG_DELTABLE, Family: familyNetdev, Attributes: putString(nil, unix.NFTA_TABLE_NAME, silenceTable)}})
+	err := s.n.batch([]Change{{Kind: unix.NFT_MSG_DELTABLE, Family: familyNetdev, Attributes: putString(nil, unix.NFTA_TABLE_NAME, s.table)}})
 	cerr := s.n.close()
 	s.n = nil
 	if err == nil {

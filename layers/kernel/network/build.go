@@ -37,7 +37,8 @@ type builder struct {
 	last *state.Network
 	// settings that the last image with any had.
 	settings []*state.NetworkSetting
-	silence  *netns.Silence // of macvlans
+	// silence is of macvlans, and of what CNI has made, by interface.
+	silence  map[string]*netns.Silence
 	lost     []string
 	announce *netns.Announcer
 }
@@ -49,6 +50,8 @@ type made struct {
 	// on the host.
 	outer, bridge int
 	to            string
+	// adopted: CNI has made it, and sees to its end.
+	adopted bool
 }
 
 func newBuilder(ns *os.File, r *network.Request, m network.Mapping) (*builder, error) {
@@ -80,6 +83,9 @@ func (b *builder) build(n *state.Network) error {
 	b.last = proto.CloneOf(n)
 	numbers, adopted, err := b.links(n)
 	if err != nil {
+		return err
+	}
+	if err := b.asAsked(n); err != nil {
 		return err
 	}
 	if err := b.set(preliminary(n.Link, b.settings)); err != nil {
@@ -138,6 +144,11 @@ func (b *builder) links(n *state.Network) (numbers map[uint32]uint32, adopted ma
 	numbers, adopted = map[uint32]uint32{}, map[uint32]bool{}
 	for _, m := range n.Link {
 		l, ok := there[m.Name]
+		if ok && m.Kind == netns.KindCNI {
+			if err := b.adopt(m, l); err != nil {
+				return nil, nil, err
+			}
+		}
 		if !ok {
 			if l, ok, err = b.create(m); err != nil {
 				return nil, nil, err
@@ -148,7 +159,7 @@ func (b *builder) links(n *state.Network) (numbers map[uint32]uint32, adopted ma
 			continue
 		}
 		numbers[m.Index] = uint32(l.Index)
-		if b.made[m.Name] == nil && !l.Loopback() {
+		if (b.made[m.Name] == nil || b.made[m.Name].adopted) && !l.Loopback() {
 			adopted[uint32(l.Index)] = true
 		}
 	}
@@ -158,6 +169,9 @@ func (b *builder) links(n *state.Network) (numbers map[uint32]uint32, adopted ma
 // remove takes away interfaces that the source has no longer.
 func (b *builder) remove(n *state.Network) error {
 	for name, m := range b.made {
+		if m.adopted {
+			continue
+		}
 		still := false
 		for _, l := range n.Link {
 			still = still || l.Name == name
@@ -209,6 +223,8 @@ func (b *builder) create(m *state.NetworkLink) (l netns.Link, ok bool, err error
 		err = b.makeMacvlan(&l, g, x)
 	case netns.KindDummy:
 		err = again(&l, func() error { return b.host.MakeDummy(b.ns, &l) })
+	case netns.KindCNI:
+		err = fmt.Errorf("no CNI plug-in has made interface %s", m.Name)
 	default:
 		err = fmt.Errorf("interface %s is of the kind %s", m.Name, m.Kind)
 	}
@@ -286,21 +302,55 @@ func (b *builder) makeMacvlan(l *netns.Link, g network.Interface, x *made) error
 	if err := again(l, func() error { return b.host.MakeMacvlan(b.ns, l, parent.Index) }); err != nil {
 		return err
 	}
-	// It is down: nothing has passed before.
-	if b.silence != nil {
-		return errors.New("several macvlans of one container are not made again")
+	return b.silent(l.Name) // it is down: nothing has passed before
+}
+
+// silent silences an interface until the commit.
+func (b *builder) silent(name string) error {
+	if b.silence[name] != nil {
+		return nil
 	}
-	if b.silence, err = netns.NewSilence(b.ns, []string{l.Name}); err != nil {
+	s, err := netns.NewSilence(b.ns, []string{name})
+	if err != nil {
 		return err
 	}
-	return b.silence.Begin()
+	if b.silence == nil {
+		b.silence = map[string]*netns.Silence{}
+	}
+	b.silence[name] = s
+	return s.Begin()
+}
+
+// adopt takes an interface that CNI has made for the container: it is silent until
+// the commit, has the hardware address that neighbours know, and the addresses
+// that were asked for.
+func (b *builder) adopt(m *state.NetworkLink, l netns.Link) error {
+	if b.made[m.Name] != nil {
+		return nil
+	}
+	if b.request == nil {
+		return nil // an image's, which has nothing to say of it
+	}
+	if g := b.request.Find(m.Name); g == nil || g.Kind != m.Kind {
+		return fmt.Errorf("the image has an interface %s of a CNI network, which the request does not give", m.Name)
+	}
+	if err := b.silent(m.Name); err != nil {
+		return err
+	}
+	if !bytes.Equal(l.Address, m.Address) && len(m.Address) > 0 {
+		if err := b.in.SetAddress(l.Index, m.Address); err != nil {
+			b.lose("hardware address of interface " + m.Name)
+		}
+	}
+	b.made[m.Name] = &made{link: l, to: m.To, adopted: true}
+	return nil
 }
 
 // raise gives interfaces their flags.
 func (b *builder) raise(n *state.Network, numbers map[uint32]uint32) error {
 	for _, m := range n.Link {
 		index, ok := numbers[m.Index]
-		if !ok || b.made[m.Name] == nil && m.Kind != netns.KindLoopback {
+		if !ok || (b.made[m.Name] == nil || b.made[m.Name].adopted) && m.Kind != netns.KindLoopback {
 			continue
 		}
 		l := fromMessage(m)
@@ -422,6 +472,34 @@ func (b *builder) allowed(body []byte) error {
 	return nil
 }
 
+// asAsked compares the addresses of interfaces that CNI has made with those of the
+// container, to which its sockets are bound.
+func (b *builder) asAsked(n *state.Network) error {
+	have, err := b.in.List(netns.Addresses)
+	if err != nil {
+		return err
+	}
+	has := map[netip.Addr]bool{}
+	var all []string
+	for _, body := range have {
+		if a, err := netns.ParseAddress(body); err == nil {
+			has[a.Prefix.Addr()] = true
+			all = append(all, a.Prefix.String())
+		}
+	}
+	for _, m := range n.Link {
+		if x := b.made[m.Name]; x == nil || !x.adopted {
+			continue
+		}
+		for _, p := range b.request.Find(m.Name).Addresses {
+			if a := b.mapping.Of(p.Addr()); !has[a] && !a.IsLinkLocalUnicast() {
+				return fmt.Errorf("the CNI network %s has not given interface %s the address %s: there are %v", m.To, m.Name, a, all)
+			}
+		}
+	}
+	return nil
+}
+
 // patience is how long IPv6 may take to use an address that needs no detection.
 const patience = 2 * time.Second
 
@@ -512,8 +590,10 @@ func (b *builder) announcements(n *state.Network, numbers map[uint32]uint32) err
 // tie connects the namespace and tells its neighbours. From here on the container
 // lives here: what fails is told and ends nothing.
 func (b *builder) tie() error {
-	if err := b.silence.Lift(); err != nil {
-		slog.Error("end the silence of the container's network", "error", err)
+	for name, s := range b.silence {
+		if err := s.Lift(); err != nil {
+			slog.Error("end the silence of the container's network", "interface", name, "error", err)
+		}
 	}
 	for name, m := range b.made {
 		if m.bridge == 0 {
@@ -547,6 +627,9 @@ func (b *builder) repeat() {
 func (b *builder) undo() error {
 	var errs []error
 	for name, m := range b.made {
+		if m.adopted {
+			continue
+		}
 		if err := b.in.Delete(m.link.Index); err != nil {
 			errs = append(errs, fmt.Errorf("remove interface %s of a copy that was given up: %w", name, err))
 		}

@@ -45,7 +45,7 @@ func Consider(r *network.Request, m network.Mapping) ([]Mismatch, error) {
 		}
 		if bad != nil {
 			found = append(found, *bad)
-		} else if n.To != "" {
+		} else if n.To != "" && n.Kind != network.CNI {
 			tied[n.To] = append(tied[n.To], n)
 		}
 	}
@@ -67,7 +67,7 @@ func Consider(r *network.Request, m network.Mapping) ([]Mismatch, error) {
 func considerTie(host *netns.Handle, n *network.Interface) (*Mismatch, error) {
 	what := "interface " + n.Name
 	switch n.Kind {
-	case network.Dummy:
+	case network.Dummy, network.CNI: // package shim/cni looks for its networks
 		return nil, nil
 	case network.Veth:
 		_, err := bridgeOf(host, n.To)

@@ -85,7 +85,7 @@ func decode(b []byte) (*state.Network, error) {
 func checkLinks(list []*state.NetworkLink) error {
 	names, numbers := map[string]bool{}, map[uint32]bool{}
 	for _, l := range list {
-		if !network.ValidName(l.Name) || l.To != "" && !network.ValidName(l.To) || l.Outer != "" && !network.ValidName(l.Outer) {
+		if !network.ValidName(l.Name) || l.Kind != netns.KindCNI && l.To != "" && !network.ValidName(l.To) || l.Outer != "" && !network.ValidName(l.Outer) {
 			return fmt.Errorf("interface %.20q (%.20q, %.20q): no names of interfaces", l.Name, l.To, l.Outer)
 		}
 		if l.Index == 0 || l.Index > math.MaxInt32 || names[l.Name] || numbers[l.Index] {
@@ -96,7 +96,7 @@ func checkLinks(list []*state.NetworkLink) error {
 			return fmt.Errorf("interface %s: an alias of %d and an address of %d bytes", l.Name, len(l.Alias), len(l.Address))
 		}
 		switch l.Kind {
-		case netns.KindLoopback, netns.KindVeth, netns.KindMacvlan, netns.KindDummy:
+		case netns.KindLoopback, netns.KindVeth, netns.KindMacvlan, netns.KindDummy, netns.KindCNI:
 		default:
 			return fmt.Errorf("interface %s is of the kind %.20q, which is not made", l.Name, l.Kind)
 		}

@@ -12,12 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/kernel/netns"
+	"github.com/io-mig/mig/spec/network"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/state"
 )
 
 // exports: the container has a namespace of its own that goes along.
 func (s *Subsystem) exports() bool { return s.env.Source.OwnNet && !s.leaves() }
+
+// cni are the interfaces that CNI plug-ins have made: Preflight has looked at the
+// option.
+func (s *Subsystem) cni() map[string]string {
+	m, _ := network.ParseCNI(s.env.Options[network.OptionCNI])
+	return m
+}
 
 // changeable: processes of the container can change settings of /proc/sys/net.
 func (s *Subsystem) changeable() bool {
@@ -47,7 +55,7 @@ func (s *Subsystem) Command(_ context.Context, c record.Command) (record.Command
 	if err := s.watchFrom(ns); err != nil {
 		return record.Command{}, fmt.Errorf("network: %w", err)
 	}
-	n, err := readNamespace(ns, true)
+	n, err := readNamespace(ns, true, s.cni())
 	if err != nil {
 		return record.Command{}, fmt.Errorf("network: %w", err)
 	}
@@ -128,7 +136,7 @@ func (s *Subsystem) read() (*state.Network, error) {
 		return nil, err
 	}
 	defer ns.Close()
-	return readNamespace(ns, !s.asked.Load())
+	return readNamespace(ns, !s.asked.Load(), s.cni())
 }
 
 // partSize is the payload of one record, in bytes.

@@ -157,7 +157,7 @@ func TestNamespaceIsMadeAgain(t *testing.T) {
 		if err := b.tie(); err != nil {
 			return err
 		}
-		is, err := readNamespace(to, true)
+		is, err := readNamespace(to, true, nil)
 		if err != nil {
 			return err
 		}
@@ -194,7 +194,7 @@ func settledRead(ns *os.File) (*state.Network, error) {
 	if err := b.settle(); err != nil {
 		return nil, err
 	}
-	return readNamespace(ns, true)
+	return readNamespace(ns, true, nil)
 }
 
 // through is what an image makes of it.
@@ -320,7 +320,7 @@ func TestForgedNetwork(t *testing.T) {
 			}
 			if want == "" {
 				_ = b.tie()
-				if back, err := readNamespace(to, false); err != nil || back.Link[1].To != "br0" {
+				if back, err := readNamespace(to, false, nil); err != nil || back.Link[1].To != "br0" {
 					t.Errorf("tied to %v, %v", back, err)
 				}
 			}

@@ -16,6 +16,9 @@ func (s *Subsystem) Preflight(context.Context) ([]record.Finding, error) {
 	if _, err := network.ParseMapping(s.env.Options[network.OptionMap]); err != nil {
 		return []record.Finding{s.finding(network.OptionMap, err.Error(), "OLD=NEW[,OLD=NEW]", false)}, nil
 	}
+	if _, err := network.ParseCNI(s.env.Options[network.OptionCNI]); err != nil {
+		return []record.Finding{s.finding(network.OptionCNI, err.Error(), "INTERFACE=NETWORK[,INTERFACE=NETWORK]", false)}, nil
+	}
 	switch {
 	case s.leaves():
 		return nil, nil
@@ -29,7 +32,7 @@ func (s *Subsystem) Preflight(context.Context) ([]record.Finding, error) {
 		return nil, fmt.Errorf("network: %w", err)
 	}
 	defer ns.Close()
-	links, err := readLinks(ns)
+	links, err := readLinks(ns, s.cni())
 	if err != nil {
 		return nil, fmt.Errorf("network: %w", err)
 	}

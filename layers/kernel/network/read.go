@@ -16,8 +16,8 @@ import (
 )
 
 // readNamespace reads everything; settings only if asked for.
-func readNamespace(ns *os.File, settings bool) (*state.Network, error) {
-	links, err := readLinks(ns)
+func readNamespace(ns *os.File, settings bool, cni map[string]string) (*state.Network, error) {
+	links, err := readLinks(ns, cni)
 	if err != nil {
 		return nil, err
 	}
@@ -133,8 +133,8 @@ func fromMessage(m *state.NetworkLink) netns.Link {
 }
 
 // readLinks lists the interfaces of a namespace, and finds out what they are tied
-// to on the caller's.
-func readLinks(ns *os.File) ([]link, error) {
+// to on the caller's. Those of CNI are tied to their network.
+func readLinks(ns *os.File, cni map[string]string) ([]link, error) {
 	in, err := netns.Open(ns)
 	if err != nil {
 		return nil, err
@@ -163,6 +163,10 @@ func readLinks(ns *os.File) ([]link, error) {
 	out := make([]link, len(list))
 	for i, l := range list {
 		out[i] = link{Link: l, idle: !l.Up() && !has[l.Index]}
+		if net := cni[l.Name]; net != "" {
+			out[i].Kind, out[i].to = netns.KindCNI, net
+			continue
+		}
 		if err := t.find(&out[i]); err != nil {
 			return nil, err
 		}
@@ -266,7 +270,11 @@ func Describe(pid int, own bool, options map[string]string) (*network.Request, e
 	if options[network.Option] == network.Leave {
 		return nil, nil
 	}
-	links, err := readLinks(ns)
+	cni, err := network.ParseCNI(options[network.OptionCNI])
+	if err != nil {
+		return nil, err
+	}
+	links, err := readLinks(ns, cni)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/agent"
+	addresses "github.com/io-mig/mig/spec/network"
 	"github.com/io-mig/mig/spec/record"
 )
 
@@ -43,6 +44,9 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 		if err := tcp.add(procfs.Host().Process(pid), lists[pid]); err != nil && !procfs.IsGone(err) {
 			return nil, fmt.Errorf("socket: pid %d: %w", pid, err)
 		}
+	}
+	if tcp.mapping, err = addresses.ParseMapping(s.env.Options[addresses.OptionMap]); err != nil {
+		return nil, nil // subsystem network refuses it
 	}
 	var out []record.Finding
 	for _, pid := range pids {

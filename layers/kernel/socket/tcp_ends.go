@@ -10,6 +10,7 @@ import (
 
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
+	addresses "github.com/io-mig/mig/spec/network"
 	"github.com/io-mig/mig/spec/state"
 )
 
@@ -26,6 +27,8 @@ type tcpTable struct {
 	ends map[ends]bool
 	// pending counts by port what waits to be accepted by the listeners.
 	pending map[uint16]int
+	// mapping are the addresses that change.
+	mapping addresses.Mapping
 }
 
 func newTCPTable() *tcpTable {
@@ -149,7 +152,7 @@ func (n *network) classifyConnection(t procfs.Task, c *connection) (state.Socket
 	case err != nil:
 		return 0, err
 	case at == inside || at == closed:
-		return state.SocketState_SOCKET_STATE_CONNECTION, nil
+		return state.SocketState_SOCKET_STATE_CONNECTION, n.keepsAddress(c.local, c.remote)
 	case at == waiting && c.state == stateEstablished && !c.sending:
 		return state.SocketState_SOCKET_STATE_CONNECTING, nil
 	case n.policy == TCPClose:
@@ -160,7 +163,11 @@ func (n *network) classifyConnection(t procfs.Task, c *connection) (state.Socket
 		return 0, &refusal{what, "its other end was closed by its program, and what that had written is still on its way", soon}
 	}
 	if n.policy == TCPKeep {
-		return state.SocketState_SOCKET_STATE_CONNECTION, canKeep(what)
+		err := canKeep(what)
+		if err == nil {
+			err = n.keepsAddress(c.local, c.remote)
+		}
+		return state.SocketState_SOCKET_STATE_CONNECTION, err
 	}
 	return 0, &refusal{
 		what, "its other end is outside of the container",

@@ -27,12 +27,13 @@ const (
 	Exec          = "exec"
 	Network       = network.Option
 	MapIP         = network.OptionMap
+	CNI           = network.OptionCNI
 	// What an application with an agent is given: the shim obeys.
 	AgentTimeout = "agent-timeout"
 	AgentForce   = "agent-force"
 )
 
-var known = []string{CopyVolume, SharedVolume, VolumeContent, RootfsBase, Tmpfs, TCP, Exec, Network, MapIP, AgentTimeout, AgentForce}
+var known = []string{CopyVolume, SharedVolume, VolumeContent, RootfsBase, Tmpfs, TCP, Exec, Network, MapIP, CNI, AgentTimeout, AgentForce}
 
 // maxValue bounds a policy's value, in bytes.
 const maxValue = 4096
