@@ -319,6 +319,26 @@ func TestSeccomp(t *testing.T) {
 	}
 }
 
+// TestSeccompRestart: a program whose filter does not expect the call by which the
+// kernel continues one with a time-out lives through stops in the middle of it.
+func TestSeccompRestart(t *testing.T) {
+	g := launch(t, "strict", "poll")
+	tr := newTracer(t)
+	for i := range 20 {
+		g.waitState('S')
+		p := attach(t, tr, g.pid)
+		if i%2 == 0 {
+			must(t, p.Run(p.Leader(), []Call{getpid}))
+		}
+		must(t, p.Detach())
+	}
+	_, err := g.in.Write([]byte("x"))
+	must(t, err)
+	if s := g.line(); s != "OK" {
+		t.Fatal(s)
+	}
+}
+
 // TestDeadLeader: threads that have outlived their leader are stopped and make
 // calls, and are found in the order of their ids; as often as one likes.
 func TestDeadLeader(t *testing.T) {

@@ -53,11 +53,20 @@ func (th *Thread) Filters(skip int) (out []Filter, err error) {
 	return out, err
 }
 
-// ptraceFilter reads the nth filter.
-func ptraceFilter(tid, n int) (Filter, error) {
+// ptraceFilterSize is how many instructions the nth filter has.
+func ptraceFilterSize(tid, n int) (int, error) {
 	size, _, e := unix.RawSyscall6(unix.SYS_PTRACE, ptraceSeccompGetFilter, uintptr(tid), uintptr(n), 0, 0, 0)
 	if e != 0 {
-		return Filter{}, e
+		return 0, e
+	}
+	return int(size), nil
+}
+
+// ptraceFilter reads the nth filter.
+func ptraceFilter(tid, n int) (Filter, error) {
+	size, err := ptraceFilterSize(tid, n)
+	if err != nil {
+		return Filter{}, err
 	}
 	if size == 0 || size > MaxFilter {
 		return Filter{}, fmt.Errorf("it has %d instructions: %w", size, unix.EMSGSIZE)

@@ -199,18 +199,23 @@ func (p *Process) finish(th *Thread) error {
 }
 
 // hideStop undoes an EINTR that our stop alone caused. Calls that return a
-// restart code are left to the kernel, which still has their restart block.
+// restart code are left to the kernel, which still has their restart block,
+// unless the thread's filters forbid that: then a time-out starts anew.
 // It happens as soon as the thread has stopped, in case the tracer dies, and
 // is decided again at the end: by then a signal may have come whose handler
 // the program expects to end the call.
 func (p *Process) hideStop(th *Thread, r amd64.Registers) (amd64.Registers, bool) {
-	if p.frame || !r.InSyscall() || int64(r.Rax) != interrupted {
+	if p.frame || !r.InSyscall() {
+		return r, false
+	}
+	blocked := int64(r.Rax) == restartBlock && p.hatesRestart(th, &r)
+	if int64(r.Rax) != interrupted && !blocked {
 		return r, false
 	}
 	h, err := th.handler(false)
 	if err != nil || h != NoHandler {
 		return r, false
 	}
-	fixed, kind := Restart(r, NoHandler, nil)
+	fixed, kind := Restart(r, NoHandler, p.before(&r))
 	return fixed, kind != RestartNone
 }

@@ -81,6 +81,8 @@ type Process struct {
 	// seccomp: the leader is under a filter or in strict mode.
 	seccomp bool
 	guard   *guard // for threads under filters
+	// restartHaters: what hatesRestart has found, by the sizes of filters.
+	restartHaters map[string]bool
 }
 
 // Thread is one stopped thread of a Process.

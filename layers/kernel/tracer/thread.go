@@ -188,15 +188,21 @@ func (th *Thread) resume(h PendingHandler) (amd64.Registers, RestartKind, error)
 		return th.regs, 0, err
 	}
 	r := rseqAbort(th.regs, th.rseqCS)
-	var before []byte
-	if r.InSyscall() && r.OrigRax == unix.SYS_RESTART_SYSCALL {
-		before = make([]byte, gadgetMaxLen)
-		if th.p.Read(r.Rip-uint64(gadgetMaxLen), before) != nil {
-			before = nil
-		}
-	}
-	r, kind := Restart(r, h, before)
+	r, kind := Restart(r, h, th.p.before(&r))
 	return r, kind, nil
+}
+
+// before are the bytes before the call of a thread that continues one, where it
+// takes them to know which.
+func (p *Process) before(r *amd64.Registers) []byte {
+	if !r.InSyscall() || r.OrigRax != unix.SYS_RESTART_SYSCALL {
+		return nil
+	}
+	b := make([]byte, gadgetMaxLen)
+	if p.Read(r.Rip-uint64(gadgetMaxLen), b) != nil {
+		return nil
+	}
+	return b
 }
 
 // loadRseq reads the critical section the thread is in. It must happen
