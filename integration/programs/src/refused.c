@@ -6,6 +6,8 @@
 #include <linux/io_uring.h>
 #include <linux/perf_event.h>
 #include <linux/userfaultfd.h>
+#include <pthread.h>
+#include <sched.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 
@@ -56,4 +58,82 @@ REFUSED(refused_inotify, ANYONE, "inotify", "files that the program watches")
 	char event[512];
 	CHECK(mkdir("/tmp/watched", 0700) == 0);
 	CHECK(read(fd, event, sizeof event) > 0);
+}
+
+/* Processes that share what a fork does not. */
+static int told[2];
+
+static int waits_in_pipe(void *unused)
+{
+	char c;
+	while (read(told[0], &c, 1) == 1 && c != 'e')
+		;
+	_exit(unused != NULL);
+}
+
+static void shares(int flags)
+{
+	static char stack[64 << 10] __attribute__((aligned(16)));
+	CHECK(pipe(told) == 0);
+	pid_t child = SYS(clone(waits_in_pipe, stack + sizeof stack, flags | SIGCHLD, NULL));
+	ready();
+	CHECK(write(told[1], "e", 1) == 1);
+	CHECK(child_exits(child) == 0);
+}
+
+REFUSED(refused_shared_memory, ANYONE, "it shares its memory with process", "a child in its parent's memory") { shares(CLONE_VM); }
+REFUSED(refused_shared_descriptors, ANYONE, "it shares its descriptor table with process", "a child with its parent's descriptors") { shares(CLONE_FILES); }
+REFUSED(refused_shared_handlers, ANYONE, "it shares its signal handlers with process", "a child with its parent's memory and handlers") { shares(CLONE_VM | CLONE_SIGHAND); }
+
+REFUSED(refused_shared_directories, ANYONE, "it shares its working directory, root and umask with process", "a grandchild with its grandparent's directories")
+{
+	CHECK(pipe(told) == 0);
+	static char stack[64 << 10] __attribute__((aligned(16)));
+	pid_t child = SYS(syscall(SYS_clone, CLONE_FS | SIGCHLD, 0, 0, 0, 0));
+	if (child == 0) {
+		pid_t grandchild = SYS(clone(waits_in_pipe, stack + sizeof stack, CLONE_FS | SIGCHLD, NULL));
+		CHECK(unshare(CLONE_FS) == 0);
+		_exit(child_exits(grandchild));
+	}
+	ready();
+	CHECK(write(told[1], "e", 1) == 1);
+	CHECK(child_exits(child) == 0);
+}
+
+REFUSED(refused_vfork, ANYONE, "waits in vfork(2)", "a thread's vfork child that neither executes a program nor ends")
+{
+	CHECK(pipe(told) == 0);
+	pid_t child = SYS(fork());
+	if (child == 0) {
+		static char stack[64 << 10] __attribute__((aligned(16)));
+		_exit(child_exits(SYS(clone(waits_in_pipe, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, NULL))));
+	}
+	struct timespec three = {3, 0};
+	nanosleep(&three, NULL); /* what has just begun is waited for */
+	ready();
+	CHECK(write(told[1], "e", 1) == 1);
+	CHECK(child_exits(child) == 0);
+}
+
+static struct board *parted;
+
+static void *own_descriptors(void *unused)
+{
+	char c;
+	CHECK(unshare(CLONE_FILES) == 0);
+	board_post(parted, 0);
+	CHECK(read(told[0], &c, 1) == 1);
+	return unused;
+}
+
+REFUSED(refused_own_descriptors, ANYONE, "it has a descriptor table of its own", "a thread that has left its process's descriptors")
+{
+	pthread_t thread;
+	parted = board_new();
+	CHECK(pipe(told) == 0);
+	CHECK(pthread_create(&thread, NULL, own_descriptors, NULL) == 0);
+	board_await(parted, 0, 1);
+	ready();
+	CHECK(write(told[1], "e", 1) == 1);
+	CHECK(pthread_join(thread, NULL) == 0);
 }

@@ -5,6 +5,7 @@
 #include "programs.h"
 
 #include <pthread.h>
+#include <spawn.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 
@@ -187,4 +188,33 @@ PROGRAM(storm_epoll, ANYONE, "descriptors that are watched and forgotten")
 		close(fd);
 		go_on(&rounds);
 	}
+}
+
+static volatile int spawning = 1;
+
+static void *spawns(void *unused)
+{
+	char *arguments[] = {"/proc/self/exe", "--list", NULL}, *none[] = {NULL};
+	posix_spawn_file_actions_t quiet;
+	CHECK(posix_spawn_file_actions_init(&quiet) == 0);
+	CHECK(posix_spawn_file_actions_addopen(&quiet, 1, "/dev/null", O_WRONLY, 0) == 0);
+	while (spawning) {
+		pid_t child;
+		CHECK(posix_spawn(&child, "/proc/self/exe", &quiet, NULL, arguments, none) == 0);
+		CHECK(child_exits(child) == 0);
+	}
+	return unused;
+}
+
+PROGRAM(storm_spawn, ANYONE, "threads that start programs by vfork, one of them nearly always in the middle of it")
+{
+	pthread_t threads[3];
+	for (int i = 0; i < 3; i++)
+		CHECK(pthread_create(&threads[i], NULL, spawns, NULL) == 0);
+	announce();
+	while (!asked)
+		usleep(1000);
+	spawning = 0;
+	for (int i = 0; i < 3; i++)
+		CHECK(pthread_join(threads[i], NULL) == 0);
 }

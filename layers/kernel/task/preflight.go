@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -141,6 +142,9 @@ func (s sharing) add(pid int) error {
 			}
 		}
 		if with != 0 && lasting(pid, with, res) {
+			if res == target.ResourceVM && waitedFor(pid) {
+				return &refusal{fmt.Sprintf("process %d", pid), "its parent waits in vfork(2) for it to execute a program or to end, and neither happens: until then it runs in the memory of its parent, which cannot be stopped", "wait for it, or end it"}
+			}
 			return &refusal{fmt.Sprintf("process %d", pid), fmt.Sprintf("it shares its %s with process %d, which this version does not carry", what, with), ""}
 		}
 	}
@@ -148,10 +152,11 @@ func (s sharing) add(pid int) error {
 }
 
 // transient: the process is ending and has nothing any more that it could
-// share, or it may be a vfork child, which shares its memory alone and whose
-// parent does not run meanwhile and shows state D.
+// share, or it is a vfork child, which shares its memory alone, and has not been
+// one for long.
 func transient(pid int, res target.Resource) bool {
-	st, err := procfs.Host().Process(pid).Status()
+	t := procfs.Host().Process(pid)
+	st, err := t.Status()
 	if err != nil || !st.HasMM || st.State == 'X' || st.State == 'Z' {
 		return true
 	}
@@ -159,7 +164,37 @@ func transient(pid int, res target.Resource) bool {
 		return false
 	}
 	parent, err := procfs.Host().Process(target.Living(st.PPid)).Status()
-	return err != nil || parent.State == 'D' || !parent.HasMM
+	return err != nil || !parent.HasMM || waitedFor(pid) && age(t) < vforkPatience
+}
+
+// vforkPatience is after how long a vfork child is none that is about to execute a
+// program.
+const vforkPatience = 2 * time.Second
+
+// waitedFor: a thread of the process's parent waits in the kernel, as it does in
+// vfork(2), and shows state D then.
+func waitedFor(pid int) bool {
+	st, err := procfs.Host().Process(pid).Status()
+	if err != nil {
+		return false
+	}
+	parent := procfs.Host().Process(st.PPid)
+	tids, err := parent.Threads()
+	return err == nil && slices.ContainsFunc(tids, func(tid int) bool {
+		st, err := parent.Thread(tid).Stat()
+		return err == nil && st.State == 'D'
+	})
+}
+
+// age is how long a process has been there.
+func age(t procfs.Task) time.Duration {
+	const userHZ = 100 // clock ticks of /proc in a second, on every architecture of ours
+	var now unix.Timespec
+	st, err := t.Stat()
+	if err != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
+		return 0
+	}
+	return time.Duration(now.Nano()) - time.Duration(st.StartTime)*(time.Second/userHZ)
 }
 
 // lasting: what two processes share they do not share for a moment only.
