@@ -33,7 +33,7 @@ func (o *migrateOptions) drain(ctx context.Context, out, progress io.Writer) err
 		return err
 	}
 	d := &drained{Destination: o.Destination, Moves: make([]*depart.Report, len(ids))}
-	o.Bandwidth /= uint64(o.parallel) // 0 stays no limit
+	o.Bandwidth = portion(o.Bandwidth, min(o.parallel, len(ids)))
 	var mu sync.Mutex
 	tell := func(r *depart.Report, err error) {
 		mu.Lock()
@@ -102,4 +102,12 @@ func (d *drained) table() string {
 	}
 	_ = w.Flush() // a strings.Builder takes everything
 	return b.String()
+}
+
+// portion is what each of n moves at a time may have of a bandwidth; 0 is no limit.
+func portion(bandwidth uint64, n int) uint64 {
+	if bandwidth == 0 || n < 1 {
+		return bandwidth
+	}
+	return max(1, bandwidth/uint64(n))
 }

@@ -308,7 +308,7 @@ func (r *round) sendPages(ctx context.Context, pm *pagemap) (uint64, error) {
 	if err := pushDropped(ctx, r.p.ID, r.a.filled.subtract(seen.present), r.out); err != nil {
 		return 0, err
 	}
-	c := &copier{s: r.s, p: r.p, out: r.out, live: true}
+	c := &copier{s: r.s, p: r.p, out: r.out, live: true, blank: blanks(r.a.sent)}
 	if err := c.send(ctx, plan(send)); err != nil {
 		return 0, err
 	}

@@ -30,8 +30,8 @@ const (
 	KindContent = 17
 	// KindInherited: state.Inherited, entity is the first page's address.
 	KindInherited = 18
-	// KindDropped: runs of pages (see encodeRuns) that hold nothing any more,
-	// entity is the first one's address. Between the rounds of a process that is
+	// KindDropped: runs of pages (see encodeRuns) that hold nothing any more, or
+	// zeroes, entity is the first one's address. Between the rounds of a process that is
 	// copied ahead there is one, empty if need be.
 	KindDropped = 32
 	// KindLeft: runs of pages that come when the copy runs, entity is the first

@@ -3,6 +3,7 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -26,10 +27,14 @@ type copier struct {
 	live bool
 	// gently: others may share pages with it: see readRuns.
 	gently bool
+	// blank are the addresses at which a page that the destination lacks reads as
+	// zeroes: those of anonymous memory.
+	blank pageSet
 
 	mu     sync.Mutex
 	missed pageSet // in ascending order after send
 	gone   []run
+	zeroes []run // blank pages that were not sent since they are zeroes
 }
 
 // plan cuts pages into chunks.
@@ -55,7 +60,7 @@ func (c *copier) send(ctx context.Context, chunks []chunk) error {
 	defer mem.Close()
 	c.gently = len(c.s.env.Source.Processes()) > 1
 	var taken atomic.Int64
-	g, ctx := errgroup.WithContext(ctx)
+	g, working := errgroup.WithContext(ctx)
 	for range min(c.s.workers, len(chunks)) {
 		g.Go(func() error {
 			buf := buffers.Get().(*[]byte)
@@ -65,7 +70,7 @@ func (c *copier) send(ctx context.Context, chunks []chunk) error {
 				if i >= len(chunks) {
 					return nil
 				}
-				if err := c.one(ctx, mem, &chunks[i], *buf); err != nil {
+				if err := c.one(working, mem, &chunks[i], *buf); err != nil {
 					return err
 				}
 			}
@@ -74,40 +79,109 @@ func (c *copier) send(ctx context.Context, chunks []chunk) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	slices.SortFunc(c.gone, func(a, b run) int {
-		if a.start < b.start {
-			return -1
-		}
-		return 1
-	})
-	for _, r := range c.gone {
-		c.missed = c.missed.put(r)
+	c.missed = c.missed.union(sorted(c.gone))
+	c.gone = nil
+	if len(c.zeroes) == 0 {
+		return nil
 	}
-	return nil
+	return pushDropped(ctx, c.p.ID, sorted(c.zeroes), c.out)
 }
 
-// one copies one chunk and pushes it.
+// sorted are disjoint runs as a set.
+func sorted(runs []run) (s pageSet) {
+	slices.SortFunc(runs, func(a, b run) int { return cmp.Compare(a.start, b.start) })
+	for _, r := range runs {
+		s = s.put(r)
+	}
+	return s
+}
+
+// one copies one chunk and pushes it. The pages lie in buf behind the room for
+// their index.
 func (c *copier) one(ctx context.Context, mem *os.File, ch *chunk, buf []byte) error {
-	head := ch.header()
-	err := readRuns(c.p.Pid, mem, c.gently, ch.runs, buf[head:head+int(ch.bytes)])
+	found, err := c.read(mem, ch, buf)
 	if err != nil && !c.live {
 		return err
 	}
 	if err == nil {
-		return c.push(ctx, ch, buf)
+		return c.push(ctx, ch, found, buf)
 	}
 	left := c.survivors(mem, ch)
 	for i := range left {
-		head := left[i].header()
-		if err := readRuns(c.p.Pid, mem, c.gently, left[i].runs, buf[head:head+int(left[i].bytes)]); err != nil {
+		found, err := c.read(mem, &left[i], buf)
+		if err != nil {
 			c.miss(left[i].runs...)
 			continue
 		}
-		if err := c.push(ctx, &left[i], buf); err != nil {
+		if err := c.push(ctx, &left[i], found, buf); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// reading is what a chunk was found to hold.
+type reading struct {
+	sum    record.Summer // of the record with all of it
+	zeroes pageSet       // pages that need not be sent
+}
+
+// header is that of a chunk's record.
+func (c *copier) header(ch *chunk) record.Header {
+	h := record.Header{Subsystem: Name, Process: c.p.ID, Entity: ch.runs[0].start, Kind: KindPages}
+	if ch.header() > 0 {
+		h.Kind = KindScattered
+	}
+	return h
+}
+
+// read copies a chunk's pages and looks at them while they are in the cache.
+func (c *copier) read(mem *os.File, ch *chunk, buf []byte) (reading, error) {
+	h := c.header(ch)
+	found := reading{sum: h.Summer(ch.header() + int(ch.bytes))}
+	if ch.header() > 0 {
+		encodeIndex(buf, ch.runs)
+		found.sum.Add(buf[:pageSize])
+	}
+	dst := buf[pageSize:]
+	return found, eachPiece(ch.runs, func(piece []run, n uint64) error {
+		if err := readRuns(c.p.Pid, mem, c.gently, piece, dst[:n]); err != nil {
+			return err
+		}
+		found.sum.Add(dst[:n])
+		found.zeroes = zeroPages(found.zeroes, piece, dst[:n])
+		dst = dst[n:]
+		return nil
+	})
+}
+
+// pieceBytes is what is read at once: it is in the second-level cache when it is
+// looked at.
+const pieceBytes = 256 << 10
+
+// eachPiece calls fn for parts of runs with n bytes together. fn does not keep
+// them.
+func eachPiece(runs []run, fn func(part []run, n uint64) error) error {
+	var part []run
+	n := uint64(0)
+	for _, r := range runs {
+		for r.start < r.end {
+			some := min(r.bytes(), pieceBytes-n)
+			part = append(part, run{r.start, r.start + some})
+			r.start, n = r.start+some, n+some
+			if n < pieceBytes {
+				continue
+			}
+			if err := fn(part, n); err != nil {
+				return err
+			}
+			part, n = part[:0], 0
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return fn(part, n)
 }
 
 // survivors are the pages of a chunk that can be read one by one.
@@ -133,17 +207,24 @@ func (c *copier) miss(r ...run) {
 	c.gone = append(c.gone, r...)
 }
 
-// push sends a chunk whose pages are in buf, behind the room for their index.
-func (c *copier) push(ctx context.Context, ch *chunk, buf []byte) error {
-	h := record.Header{Subsystem: Name, Process: c.p.ID, Entity: ch.runs[0].start, Kind: KindPages}
-	head := ch.header()
-	if head > 0 {
-		h.Kind = KindScattered
+// push sends a chunk whose pages are in buf.
+func (c *copier) push(ctx context.Context, ch *chunk, found reading, buf []byte) error {
+	defer c.s.bytes.Add(ch.bytes)
+	rest, zeroes := c.omit(ch, found.zeroes, buf)
+	if len(zeroes) > 0 {
+		c.mu.Lock()
+		c.zeroes = append(c.zeroes, zeroes...)
+		c.mu.Unlock()
+		if ch = rest; len(ch.runs) == 0 {
+			return nil
+		}
+	}
+	if ch.header() > 0 {
 		encodeIndex(buf, ch.runs)
 	}
-	if err := c.out.Push(ctx, &record.Record{Header: h, Payload: buf[:head+int(ch.bytes)]}); err != nil {
-		return err
+	r := &record.Record{Header: c.header(ch), Payload: buf[pageSize-ch.header() : pageSize+int(ch.bytes)]}
+	if len(zeroes) == 0 {
+		r.Summed(found.sum)
 	}
-	c.s.bytes.Add(ch.bytes)
-	return nil
+	return c.out.Push(ctx, r)
 }

@@ -27,6 +27,7 @@ const mappingsPerRecord = 512
 // export is one process on its way out.
 type export struct {
 	mappings []*state.Mapping
+	blank    pageSet // see copier
 	chunks   []chunk
 	next     int // the first chunk that was not exported yet
 	done     bool
@@ -158,7 +159,7 @@ func (s *Subsystem) exportLayout(ctx context.Context, p *target.Process, out rec
 	if err := s.nameShared(mappings); err != nil {
 		return nil, err
 	}
-	e := &export{mappings: mappings}
+	e := &export{mappings: mappings, blank: blanks(mappings)}
 	if e.chunks, err = s.pushProcess(ctx, p, a, space, mappings, out); err != nil {
 		return nil, err
 	}
@@ -290,7 +291,7 @@ func (s *Subsystem) exportPages(ctx context.Context, p *target.Process, e *expor
 		planned += e.chunks[end].bytes
 		end++
 	}
-	c := &copier{s: s, p: p, out: out}
+	c := &copier{s: s, p: p, out: out, blank: e.blank}
 	if err := c.send(ctx, e.chunks[e.next:end]); err != nil {
 		return 0, err
 	}

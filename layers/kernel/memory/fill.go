@@ -88,12 +88,16 @@ func served(mappings []*state.Mapping) []*state.Mapping {
 	always := hugeAlways()
 	var out []*state.Mapping
 	for _, m := range mappings {
-		huge := slices.Contains(m.Advice, unix.MADV_HUGEPAGE) || always && !slices.Contains(m.Advice, unix.MADV_NOHUGEPAGE)
-		if m.Backing == state.Backing_BACKING_ANONYMOUS && !huge {
+		if m.Backing == state.Backing_BACKING_ANONYMOUS && !wantsHuge(m, always) {
 			out = append(out, m)
 		}
 	}
 	return out
+}
+
+// wantsHuge: the mapping is to have huge pages. always is hugeAlways's.
+func wantsHuge(m *state.Mapping, always bool) bool {
+	return slices.Contains(m.Advice, unix.MADV_HUGEPAGE) || always && !slices.Contains(m.Advice, unix.MADV_NOHUGEPAGE)
 }
 
 // hugeAlways reads Documentation/admin-guide/mm/transhuge.rst's switch.

@@ -119,5 +119,5 @@ func (s *Subsystem) Dump(w io.Writer) error {
 	return nil
 }
 
-// buffers hold one record's payload each, an index included.
-var buffers = sync.Pool{New: func() any { b := make([]byte, chunkBytes); return &b }}
+// buffers hold one record's pages each, with room for an index before them.
+var buffers = sync.Pool{New: func() any { b := make([]byte, pageSize+chunkBytes); return &b }}

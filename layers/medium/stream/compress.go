@@ -43,9 +43,10 @@ const (
 	minPacked = 4 << 10
 	// minTimed: shorter writes say nothing about a network, in bytes.
 	minTimed = 64 << 10
-	// probeEvery is how often a record is compressed to learn what it would
-	// bring, where compression is not worth it.
-	probeEvery = 128
+	// probeEvery is how often a piece of a record is compressed to learn what it
+	// would bring, where compression is not worth it: of probeBytes.
+	probeEvery = 64
+	probeBytes = 128 << 10
 )
 
 // compressor decides record by record. It compares, for one connection, the
@@ -73,7 +74,11 @@ type compressor struct {
 // pack returns the compressed payload, or nil where it is to be sent as it is.
 // done must be called when the result is not needed any more.
 func (c *compressor) pack(payload []byte) (packed []byte, done func()) {
-	if c.policy == CompressNever || len(payload) < minPacked || !c.worth() {
+	if c.policy == CompressNever || len(payload) < minPacked {
+		return nil, func() {}
+	}
+	worth, probe := c.worth()
+	if !worth && !probe {
 		return nil, func() {}
 	}
 	c.once.Do(func() {
@@ -85,32 +90,39 @@ func (c *compressor) pack(payload []byte) (packed []byte, done func()) {
 	if buf == nil {
 		buf = new([]byte)
 	}
+	whole := payload
+	if !worth {
+		payload = payload[:min(len(payload), probeBytes)]
+	}
 	start := time.Now()
 	*buf = c.enc.EncodeAll(payload, (*buf)[:0])
 	c.learn(len(payload), len(*buf), time.Since(start))
-	if len(*buf) >= len(payload) {
+	if len(payload) < len(whole) || len(*buf) >= len(payload) {
 		c.packs.Put(buf)
 		return nil, func() {}
 	}
 	return *buf, func() { c.packs.Put(buf) }
 }
 
-// worth says whether the next record is to be compressed.
-func (c *compressor) worth() bool {
+// worth says whether the next record is to be compressed, or only some of it to
+// learn what that would bring.
+func (c *compressor) worth() (worth, probe bool) {
 	if c.policy == CompressAlways {
-		return true
+		return true, false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.since++
 	switch {
 	case c.network == 0:
-		return false
+		return false, false
+	case c.speed > 0 && 1/c.network > 1/c.speed+c.ratio/c.network:
+		return true, false
 	case c.speed == 0, c.since >= probeEvery:
 		c.since = 0
-		return true
+		return false, true
 	}
-	return 1/c.network > 1/c.speed+c.ratio/c.network
+	return false, false
 }
 
 // learn notes a compression.

@@ -28,15 +28,19 @@ func TestWorth(t *testing.T) {
 		{"nothing is known", 0, 0, 0, false},
 	} {
 		c := compressor{network: test.network, speed: test.speed, ratio: test.ratio}
-		if got := c.worth(); got != test.want {
+		if got, _ := c.worth(); got != test.want {
 			t.Errorf("%s: %v", test.name, got)
 		}
 	}
 	c := compressor{network: 2000 * mb, speed: 300 * mb, ratio: 0.3}
 	probes := 0
 	for range 10 * probeEvery {
-		if c.worth() {
+		worth, probe := c.worth()
+		if probe {
 			probes++
+		}
+		if worth {
+			t.Error("a record was compressed for a fast network")
 		}
 	}
 	if probes != 10 {
