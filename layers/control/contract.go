@@ -54,6 +54,14 @@ type ConcurrentReceiver interface {
 	Concurrent(h record.Header) bool
 }
 
+// AsideExporter is a Subsystem whose shared residual step may run beside those of
+// the subsystems before it, once early steps were made: it reads nothing that
+// they do something to, and its records may come among theirs, since they are of
+// the same kind as those that came before in early rounds.
+type AsideExporter interface {
+	Aside() bool
+}
+
 // Command travels beside the records, to the medium or to a subsystem's peer.
 type Command = record.Command
 

@@ -114,10 +114,14 @@ func (x *Exporter) residual(ctx context.Context) error {
 // stage runs one stage for every subsystem: what is shared, then the processes
 // side by side.
 func (x *Exporter) stage(ctx context.Context, st record.Stage) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	begun := x.beginAside(ctx, cancel, st)
+	defer begun.wait()
+	defer cancel(nil)
 	for _, sub := range x.opts.Subsystems {
 		fn := x.exporter(sub, x.opts.Medium)
-		step := record.Step{Stage: st, Leave: x.leave && st == record.StageResidual}
-		if err := x.steps(ctx, sub, step, fn); err != nil {
+		step := x.shared(st)
+		if err := begun.join(sub, func() error { return x.steps(ctx, sub, step, fn) }); err != nil {
 			return err
 		}
 		err := x.each(ctx, x.listed, func(ctx context.Context, id record.ProcessID) error {

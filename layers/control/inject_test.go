@@ -65,6 +65,7 @@ func play(i, workers int, hurts ...*hurt) outcome {
 	w := newWorld(ids...)
 	subs := []Subsystem{
 		&fakeSubsystem{w: w, name: "cpu", steps: 1, shared: 1},
+		&fakeSubsystem{w: w, name: "rootfs", shared: 2, aside: true},
 		&fakeSubsystem{w: w, name: "memory", steps: 3, left: 2, remaining: 64, concurrent: true},
 	}
 	o := s.make(w)
@@ -85,7 +86,7 @@ func play(i, workers int, hurts ...*hurt) outcome {
 		ready := func(ctx context.Context) error { return w.call(ctx, "ready", nil) }
 		tell := func(ctx context.Context) error { return w.call(ctx, "tell", nil) }
 		manifest := func(ctx context.Context) ([]string, error) {
-			return []string{"cpu", "memory"}, w.call(ctx, "manifest", nil)
+			return []string{"cpu", "rootfs", "memory"}, w.call(ctx, "manifest", nil)
 		}
 		out.res, out.err = Import(ctx, ImportOptions{
 			Tuning: tune, Container: w, Medium: w, Subsystems: subs, Ready: ready, Running: tell, Manifest: manifest,

@@ -22,6 +22,7 @@ type fakeSubsystem struct {
 	// shared is the same for record.Shared.
 	shared     int
 	concurrent bool
+	aside      bool
 	heals      bool   // Fault can fetch a record again
 	idle       bool   // a step that never advances nor is done
 	remaining  uint64 // after an early round, halved with each
@@ -35,6 +36,8 @@ type fakeSubsystem struct {
 func (s *fakeSubsystem) Name() string { return s.name }
 
 func (s *fakeSubsystem) Concurrent(record.Header) bool { return s.concurrent }
+
+func (s *fakeSubsystem) Aside() bool { return s.aside }
 
 // enter notes two steps of one process at the same time, unless both are
 // concurrent receives.

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"sync/atomic"
 )
 
 const (
@@ -36,7 +37,10 @@ func tuneCollector() {
 }
 
 // limitFor is the limit where so many bytes of the heap live.
-func limitFor(live int64) int64 { return max(memoryLimit, 2*live+overhead) }
+func limitFor(live int64) int64 { return max(memoryLimit, minMemory.Load(), 2*live+overhead) }
+
+// minMemory is the least limit, for an engine that wants more than memoryLimit.
+var minMemory atomic.Int64
 
 // eachCollection calls f after every collection, on the goroutine of finalizers.
 func eachCollection(f func()) {

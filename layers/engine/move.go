@@ -75,6 +75,10 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 		sw.Failing(ctx, cause)
 		out.Abandon()
 	})
+	// A source that is stopped long, for all of its memory, does not hurry.
+	if strategy.Rounds > 0 || strategy.LeaveBehind != control.LeaveNever {
+		tune.Observer = hurrying(tune.Observer, control.StateHolding, control.StateDecided)
+	}
 	tune.Observer = whenWhole(tune.Observer, control.StateCleaning, log)
 	quiesce, wake := application(j, r)
 	x = control.NewExport(control.ExportOptions{
@@ -147,7 +151,7 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	instances, times := forControl(plain, frame{fr}.traced)
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
 	tune := moveTuning(p, "destination", sw.Failing)
-	tune.Observer = whenWhole(tune.Observer, control.StateDone, log)
+	tune.Observer = whenWhole(hurrying(tune.Observer, control.StateBuilding, control.StateRunning), control.StateDone, log)
 	x = control.NewImport(control.ImportOptions{
 		Tuning: tune, Container: frame{fr}, Medium: in,
 		Subsystems: instances,

@@ -85,6 +85,12 @@ func (t *timed) Quiet(ctx context.Context) error {
 	return nil
 }
 
+// Aside asks the subsystem; one that says nothing has its turn.
+func (t *timed) Aside() bool {
+	a, ok := t.Subsystem.(control.AsideExporter)
+	return ok && a.Aside()
+}
+
 // Concurrent asks the subsystem; one that says nothing wants its records one
 // by one.
 func (t *timed) Concurrent(h record.Header) bool {

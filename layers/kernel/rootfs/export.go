@@ -65,6 +65,9 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	return pr, nil
 }
 
+// Aside: a pass reads files and mounts, and no other subsystem touches those.
+func (s *Subsystem) Aside() bool { return true }
+
 // pass sends what is new in all trees.
 func (s *Subsystem) pass(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
 	if err := s.findTrees(); err != nil {
