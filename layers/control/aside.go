@@ -20,7 +20,7 @@ func (x *Exporter) shared(st record.Stage) record.Step {
 // a move of which early rounds were made has them: a file is written in its
 // order. A failure ends the stage.
 func (x *Exporter) beginAside(ctx context.Context, fail context.CancelCauseFunc, st record.Stage) asides {
-	if st != record.StageResidual || x.opts.Switch == nil || len(x.snapshot().Rounds) == 0 || x.tune.Workers < 2 {
+	if st != record.StageResidual || x.opts.Switch == nil || !x.ahead || x.tune.Workers < 2 {
 		return nil
 	}
 	all := asides{}

@@ -24,6 +24,7 @@ func TestAside(t *testing.T) {
 	}{
 		{"a move with rounds", 2, true, 2, true},
 		{"a move without rounds", 0, true, 2, false},
+		{"post-copy", -1, true, 2, true},
 		{"an image", 2, false, 2, false},
 		{"one worker", 2, true, 1, false},
 	} {
@@ -37,6 +38,9 @@ func TestAside(t *testing.T) {
 					&fakeSubsystem{w: w, name: "rootfs", shared: 1, aside: true},
 					&fakeSubsystem{w: w, name: "memory", steps: 1},
 				},
+			}
+			if c.rounds < 0 {
+				o.Strategy = PostCopy
 			}
 			if c.moves {
 				o.Switch = commitOf(w)

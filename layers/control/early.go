@@ -15,6 +15,9 @@ import (
 // subsystems' to notice, and Hold is the look that counts.
 func (x *Exporter) early(ctx context.Context) error {
 	s := x.opts.Strategy
+	if s.Rounds == 0 && s.LeaveBehind == LeaveAlways && x.opts.Switch != nil {
+		return x.lean(ctx)
+	}
 	if s.Rounds == 0 {
 		return nil
 	}
@@ -42,9 +45,35 @@ func (x *Exporter) early(ctx context.Context) error {
 	}
 }
 
+// lean makes one round of a strategy that has none: files, for example, are not
+// left behind, and their first pass need not be made when the container stands
+// still. It does not count as a round.
+func (x *Exporter) lean(ctx context.Context) error {
+	if _, ok := x.opts.Container.(Lister); !ok {
+		return nil
+	}
+	if err := x.to(StateEarly); err != nil {
+		return err
+	}
+	_, err := x.earlySteps(ctx, record.Step{Stage: record.StageEarly, Last: true, Lean: true})
+	return err
+}
+
 // earlyRound is one step of every subsystem for what is shared and for every
 // process.
 func (x *Exporter) earlyRound(ctx context.Context, n int, last bool) (Round, error) {
+	r, err := x.earlySteps(ctx, record.Step{Stage: record.StageEarly, Round: n, Last: last})
+	if err != nil {
+		return Round{}, err
+	}
+	x.mu.Lock()
+	x.round = n + 1
+	x.result.Rounds = append(x.result.Rounds, r)
+	x.mu.Unlock()
+	return r, nil
+}
+
+func (x *Exporter) earlySteps(ctx context.Context, step record.Step) (Round, error) {
 	x.touched = true
 	ids, err := list(ctx, x.Event, "list", x.opts.Container.(Lister).List)
 	if err != nil {
@@ -52,7 +81,6 @@ func (x *Exporter) earlyRound(ctx context.Context, n int, last bool) (Round, err
 	}
 	begun, sent := time.Now(), x.snapshot().Bytes
 	var remaining counter
-	step := record.Step{Stage: record.StageEarly, Round: n, Last: last}
 	for _, sub := range x.opts.Subsystems {
 		fn := x.exporter(sub, x.opts.Medium)
 		one := func(ctx context.Context, id record.ProcessID) error {
@@ -76,10 +104,6 @@ func (x *Exporter) earlyRound(ctx context.Context, n int, last bool) (Round, err
 			return Round{}, err
 		}
 	}
-	r := Round{Bytes: x.snapshot().Bytes - sent, Remaining: remaining.sum(), Took: time.Since(begun)}
-	x.mu.Lock()
-	x.round = n + 1
-	x.result.Rounds = append(x.result.Rounds, r)
-	x.mu.Unlock()
-	return r, nil
+	x.ahead = true
+	return Round{Bytes: x.snapshot().Bytes - sent, Remaining: remaining.sum(), Took: time.Since(begun)}, nil
 }

@@ -25,6 +25,7 @@ type Exporter struct {
 	// quiesced: Quiesce was called, so Wake is due.
 	quiesced bool
 	stopped  time.Time
+	ahead    bool // early steps were made
 	leave    bool // state is left behind at the switch
 	closed   bool
 }

@@ -66,6 +66,9 @@ func (s *fakeSubsystem) Checkpoint(ctx context.Context, st record.Step, out reco
 	if st.Last {
 		name += " last"
 	}
+	if st.Lean {
+		name += " lean"
+	}
 	if err := s.w.call(ctx, name, nil); err != nil {
 		return pr, err
 	}
@@ -77,6 +80,8 @@ func (s *fakeSubsystem) Checkpoint(ctx context.Context, st record.Step, out reco
 		n = s.shared
 	}
 	switch {
+	case st.Lean:
+		n = 0
 	case st.Stage == record.StageEarly:
 		pr.Remaining = s.remaining >> (st.Round + 1)
 		n = st.Round + 1

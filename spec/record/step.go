@@ -67,6 +67,9 @@ type Step struct {
 	Round int
 	// Last is set in StageEarly for the round before the tasks are stopped.
 	Last bool
+	// Lean is set in StageEarly where what may be left behind at the switch is not
+	// to be sent ahead: only what the switch would take long for.
+	Lean bool
 	// Leave is set in StageResidual where the strategy allows to leave for
 	// StageLeft what can be sent when the copy runs already.
 	Leave bool

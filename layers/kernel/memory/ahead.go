@@ -62,7 +62,7 @@ type round struct {
 // The process may do anything meanwhile, or end.
 func (s *Subsystem) exportEarly(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
 	p := s.env.Source.Process(step.Process)
-	if p == nil || !p.Ahead || s.env.Source.Paused() {
+	if p == nil || s.env.Source.Paused() || !p.Ahead && !step.Lean {
 		return record.Progress{Done: true}, nil
 	}
 	s.mu.Lock()
@@ -77,7 +77,11 @@ func (s *Subsystem) exportEarly(ctx context.Context, step record.Step, out recor
 	}
 	s.mu.Unlock()
 	r := &round{s, p, a, out}
-	pr, err := r.run(ctx, step.Last)
+	run := r.run
+	if step.Lean {
+		run = r.describe
+	}
+	pr, err := run(ctx, step.Last)
 	if procfs.IsGone(err) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EFAULT) || errors.Is(err, errPartial) {
 		// It has ended, or executes another program. What this round has not
 		// sent is seen by the next one, or when it is stopped.
@@ -87,6 +91,12 @@ func (s *Subsystem) exportEarly(ctx context.Context, step record.Step, out recor
 		return record.Progress{}, fmt.Errorf("memory: pid %d: %w", p.Pid, err)
 	}
 	return pr, nil
+}
+
+// describe sends nothing and stops nothing: it reads what takes long to read, see
+// stoppedSmaps.
+func (r *round) describe(context.Context, bool) (record.Progress, error) {
+	return record.Progress{Done: true, Advanced: true}, r.readSmaps(true)
 }
 
 // run is the round. Without tracking it does nothing: what was sent once would
