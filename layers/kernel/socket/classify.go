@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/io-mig/mig/layers/kernel/netdrop"
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/record"
@@ -44,11 +46,17 @@ type network struct {
 	// blind: descriptors of the container are on their way in its sockets, and
 	// nobody has looked at them yet (pre-flight).
 	blind bool
+	// fresh are the options of sockets as the namespace makes them, by family, type
+	// and protocol.
+	fresh map[[3]int][][]byte
+	// silent tells whether connections can be kept silent, once it was asked.
+	silent func() error
 }
 
 // look reads the namespace of a process.
 func look(t procfs.Task, policy string, ours map[uint64]bool, tcp *tcpTable) (*network, error) {
-	n := &network{netlink: map[uint64]procfs.NetlinkSocket{}, policy: policy, ours: ours, tcp: tcp}
+	n := &network{netlink: map[uint64]procfs.NetlinkSocket{}, policy: policy, ours: ours, tcp: tcp,
+		fresh: map[[3]int][][]byte{}, silent: sync.OnceValue(netdrop.Available)}
 	err := target.InNamespace(t.Path("ns/net"), func() (err error) { n.unix, err = listUnix(); return err })
 	if err != nil {
 		return nil, err

@@ -302,14 +302,20 @@ func (g *getter) netlinkGroups() ([]uint32, error) {
 // the defaults.
 func (g *getter) options(msg *state.Socket) (out []*state.SocketOption, err error) {
 	family, typ := int(msg.Family), int(msg.Type)
-	err = target.InNamespace(g.p.Proc.Path("ns/net"), func() error {
-		fresh, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC, int(msg.Protocol))
+	kind := [3]int{family, typ, int(msg.Protocol)}
+	if g.fresh[kind] == nil {
+		err = target.InNamespace(g.p.Proc.Path("ns/net"), func() error {
+			fresh, err := unix.Socket(family, typ|unix.SOCK_CLOEXEC, int(msg.Protocol))
+			if err != nil {
+				return fmt.Errorf("make a socket to compare with: %w", err)
+			}
+			defer unix.Close(fresh)
+			g.fresh[kind], err = values(fresh, family, typ)
+			return err
+		})
 		if err != nil {
-			return fmt.Errorf("make a socket to compare with: %w", err)
+			return nil, err
 		}
-		defer unix.Close(fresh)
-		out, err = changed(g.fd, fresh, family, typ)
-		return err
-	})
-	return out, err
+	}
+	return changed(g.fd, g.fresh[kind], family, typ)
 }

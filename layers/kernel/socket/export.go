@@ -123,16 +123,17 @@ func (x *exporter) export(ctx context.Context, p *target.Process, d *target.Desc
 	if err != nil {
 		return err
 	}
-	how, err := n.classify(p.Proc, d)
-	if err != nil {
-		return err
+	c, how := x.connections[d.Description], state.SocketState_SOCKET_STATE_CONNECTION
+	if c == nil {
+		if how, err = n.classify(p.Proc, d); err != nil {
+			return err
+		}
 	}
 	f, err := p.Open(d)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	c := x.connections[d.Description]
 	g := &getter{network: n, fd: int(f.Fd()), p: p, d: d, deaf: c != nil && c.outside}
 	msg, err := g.describe(how)
 	if err != nil {

@@ -148,24 +148,36 @@ func (s *Subsystem) turnOf(a *arrival) int {
 
 func (s *Subsystem) buildIn(t *target.Task, turn int) error {
 	b := &builder{task: t, allowed: &s.env.Frame.Allowed}
+	var connections []uint64
 	for _, desc := range slices.Sorted(maps.Keys(s.in)) {
 		a := s.in[desc]
 		if s.turnOf(a) != turn || len(t.Table.Slots(desc)) == 0 || a.builtBy != 0 {
 			continue
 		}
 		a.builtBy = t.ID
+		if a.msg.State == state.SocketState_SOCKET_STATE_CONNECTION {
+			connections = append(connections, desc)
+			continue
+		}
 		if err := s.buildOne(b, desc, a); err != nil {
 			return fmt.Errorf("socket %d (%s): %w", desc, summary(a.msg), err)
 		}
 		a.stream, a.messages, a.senders, a.send = nil, nil, nil, nil
 	}
+	for part := range slices.Chunk(connections, together) {
+		if err := s.buildConnections(b, part); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
+// together is how many connections are made at once: as many calls as fit into the
+// memory for a task's calls.
+const together = 64
+
 func (s *Subsystem) buildOne(b *builder, desc uint64, a *arrival) error {
 	switch a.msg.State {
-	case state.SocketState_SOCKET_STATE_CONNECTION:
-		return s.buildConnection(b, desc, a)
 	case state.SocketState_SOCKET_STATE_CONNECTING:
 		if a.msg.Family == unix.AF_UNIX {
 			return b.single(desc, a)
@@ -189,36 +201,44 @@ func (s *Subsystem) buildOne(b *builder, desc uint64, a *arrival) error {
 	return b.pair(desc, a, other)
 }
 
-// buildConnection makes a TCP connection, and its other end if that is closed.
-func (s *Subsystem) buildConnection(b *builder, desc uint64, a *arrival) error {
+// buildConnections makes TCP connections, and their other ends if those are closed.
+func (s *Subsystem) buildConnections(b *builder, descs []uint64) error {
 	if s.limits == nil {
 		var err error
 		if s.limits, err = bufferLimits(b.task); err != nil {
 			return err
 		}
 	}
-	closed := a.msg.Tcp.ReceiveEnded && a.msg.Peer == 0 && !a.msg.Tcp.Outside
-	if err := makeWay(b.task, a.msg); err != nil {
+	list := make([]*arrival, len(descs))
+	for i, desc := range descs {
+		a := s.in[desc]
+		if other := s.in[a.msg.Peer]; a.msg.Peer != 0 && (other == nil || other.msg.Peer != desc || other == a || other.msg.State != a.msg.State) {
+			return fmt.Errorf("socket %d (%s): its other end, %d, is not in the image", desc, summary(a.msg), a.msg.Peer)
+		}
+		list[i] = a
+	}
+	if err := makeWay(b.task, list); err != nil {
 		return err
 	}
-	r, err := b.connection(desc, a)
+	all, err := b.connections(list, descs)
 	if err != nil {
 		return err
 	}
-	r.limits, r.net = s.limits, b.task.Proc.Path("ns/net")
-	r.bound = func() {
-		s.play.forget(netdrop.Connection{Source: endpoint(a.msg.Family, a.msg.Remote), Destination: endpoint(a.msg.Family, a.msg.Local)})
+	s.rising = append(s.rising, all...)
+	for i, r := range all {
+		a := list[i]
+		r.limits, r.net = s.limits, b.task.Proc.Path("ns/net")
+		r.bound = func() {
+			s.play.forget(netdrop.Connection{Source: endpoint(a.msg.Family, a.msg.Remote), Destination: endpoint(a.msg.Family, a.msg.Local)})
+		}
+		if closed := a.msg.Tcp.ReceiveEnded && a.msg.Peer == 0 && !a.msg.Tcp.Outside; closed {
+			if r.standIn, err = newStandIn(b.task, r, a); err != nil {
+				return err
+			}
+		}
+		a.stream, a.send = nil, nil
 	}
-	s.rising = append(s.rising, r)
-	other := s.in[a.msg.Peer]
-	if a.msg.Peer != 0 && (other == nil || other.msg.Peer != desc || other == a || other.msg.State != a.msg.State) {
-		return fmt.Errorf("its other end, %d, is not in the image", a.msg.Peer)
-	}
-	if !closed {
-		return nil
-	}
-	r.standIn, err = newStandIn(b.task, r, a)
-	return err
+	return nil
 }
 
 // summary names a socket in errors.

@@ -4,7 +4,6 @@ package socket
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"unsafe"
 
@@ -195,22 +194,37 @@ func get(fd, level, name, size int) ([]byte, error) {
 	return b[:min(int(n), size)], nil
 }
 
-// changed lists the options in which the socket differs from a new one.
-func changed(fd, fresh, family, typ int) ([]*state.SocketOption, error) {
-	var out []*state.SocketOption
+// values are the options of the table, nil for those that a socket of this kind does
+// not have.
+func values(fd, family, typ int) ([][]byte, error) {
+	out := make([][]byte, len(table))
 	for i := range table {
 		o := &table[i]
 		if !o.applies(family, typ) {
 			continue
 		}
-		is, err1 := get(fd, o.level, o.name, o.size)
-		was, err2 := get(fresh, o.level, o.name, o.size)
-		if err := errors.Join(err1, err2); err != nil {
+		b, err := get(fd, o.level, o.name, o.size)
+		if err != nil {
 			return nil, err
 		}
 		if o.text {
-			is, was = cut(is), cut(was)
+			b = cut(b)
 		}
+		out[i] = b
+	}
+	return out, nil
+}
+
+// changed lists the options in which the socket differs from a new one, whose values
+// are known.
+func changed(fd int, fresh [][]byte, family, typ int) ([]*state.SocketOption, error) {
+	now, err := values(fd, family, typ)
+	if err != nil {
+		return nil, err
+	}
+	var out []*state.SocketOption
+	for i, is := range now {
+		o, was := &table[i], fresh[i]
 		if is != nil && !bytes.Equal(is, was) {
 			out = append(out, &state.SocketOption{Level: uint32(o.level), Name: uint32(o.name), Value: is})
 		}

@@ -60,37 +60,65 @@ func later(o *state.SocketOption) bool {
 	return false
 }
 
-// connection makes a connection in repair mode. The task makes and binds the
-// socket, with the rights of the live spec's user; what needs CAP_NET_ADMIN is
-// done by the engine on the same socket.
-func (b *builder) connection(desc uint64, a *arrival) (r *rising, err error) {
-	fd, own, err := b.claim(a.msg, func(fd int) error { return setSequences(fd, a.sendFrom(), a.receiveFrom()) })
+// connections makes connections in repair mode. The task makes and binds the
+// sockets, with the rights of the live spec's user; what needs CAP_NET_ADMIN is
+// done by the engine on the same sockets. What the task does it does for all of them
+// together: a remote batch costs more than what is in it.
+func (b *builder) connections(list []*arrival, descs []uint64) (all []*rising, err error) {
+	defer func() {
+		if err != nil {
+			for _, r := range all {
+				err = errors.Join(err, r.own.Close())
+			}
+			all = nil
+		}
+	}()
+	messages := make([]*state.Socket, len(list))
+	for i, a := range list {
+		messages[i] = a.msg
+	}
+	fds, err := b.bare(messages...)
 	if err != nil {
 		return nil, err
 	}
-	r = &rising{own: own, msg: a.msg, what: summary(a.msg), acknowledged: a.sendFrom()}
-	if err = r.connect(); err == nil {
-		err = r.fill(a)
+	for i, a := range list {
+		own, err := b.task.Duplicate(fds[i])
+		if err != nil {
+			return all, err
+		}
+		r := &rising{own: own, msg: a.msg, what: summary(a.msg), acknowledged: a.sendFrom()}
+		all = append(all, r)
+		if _, err = tcprepair.Enter(r.fd()); err == nil {
+			err = setSequences(r.fd(), a.sendFrom(), a.receiveFrom())
+		}
+		if err != nil {
+			return all, fmt.Errorf("%s: %w", r.what, err)
+		}
 	}
-	if err == nil {
-		err = b.placeTCP(desc, fd, a.msg)
+	if err := b.bind(fds, messages); err != nil {
+		return all, err
 	}
-	if err != nil {
-		return nil, errors.Join(explain(err), own.Close())
+	for i, r := range all {
+		if err = r.connect(); err == nil {
+			err = r.fill(list[i])
+		}
+		if err != nil {
+			return all, fmt.Errorf("%s: %w", r.what, explain(err))
+		}
 	}
-	return r, nil
+	return all, b.placeTCP(descs, fds, messages)
 }
 
 // connectLater makes a socket that connects at the commit. It gets its port
 // although others have it, too: connections to different places may share one.
 func (b *builder) connectLater(desc uint64, m *state.Socket) (*connecting, error) {
-	fd, own, err := b.claim(m, func(int) error { return nil })
+	fd, own, err := b.claim(m)
 	if err != nil {
 		return nil, err
 	}
 	err = tcprepair.Leave(int(own.Fd()), reuseAddress(m), false)
 	if err == nil {
-		err = b.placeTCP(desc, fd, m)
+		err = b.placeTCP([]uint64{desc}, []int{fd}, []*state.Socket{m})
 	}
 	for _, o := range m.Option {
 		if err == nil && later(o) {
@@ -104,39 +132,48 @@ func (b *builder) connectLater(desc uint64, m *state.Socket) (*connecting, error
 }
 
 // claim makes a socket and binds it in repair mode, in which the kernel gives it
-// any port that its connection can be told by. between is called before.
-func (b *builder) claim(m *state.Socket, between func(fd int) error) (fd int, own *target.Duplicate, err error) {
-	if fd, err = b.bare(m); err != nil {
+// any port that its connection can be told by.
+func (b *builder) claim(m *state.Socket) (fd int, own *target.Duplicate, err error) {
+	fds, err := b.bare(m)
+	if err != nil {
 		return 0, nil, err
 	}
-	if own, err = b.task.Duplicate(fd); err != nil {
+	if own, err = b.task.Duplicate(fds[0]); err != nil {
 		return 0, nil, err
 	}
 	if _, err = tcprepair.Enter(int(own.Fd())); err == nil {
-		err = between(int(own.Fd()))
-	}
-	if err == nil && len(m.Local) > 0 {
-		p := b.task.Plan()
-		b.asBinder(p, m)
-		p.Call(bind(p, fd, m.Family, m.Local))
-		p.AsRoot()
-		err = explain(p.Run())
+		err = b.bind(fds, []*state.Socket{m})
 	}
 	if err != nil {
 		return 0, nil, errors.Join(err, own.Close())
 	}
-	return fd, own, nil
+	return fds[0], own, nil
 }
 
-// placeTCP sets the flags and gives the socket its numbers.
-func (b *builder) placeTCP(desc uint64, fd int, m *state.Socket) error {
+// bind gives sockets their addresses.
+func (b *builder) bind(fds []int, list []*state.Socket) error {
 	p := b.task.Plan()
-	if m.PeekOffset > 0 {
-		setInt(p, fd, soPeekOff, int(m.PeekOffset-1))
+	for i, m := range list {
+		if len(m.Local) > 0 {
+			b.asBinder(p, m)
+			p.Call(bind(p, fds[i], m.Family, m.Local))
+			p.AsRoot()
+		}
 	}
-	p.Call(tracer.Syscall(unix.SYS_FCNTL, uint64(fd), unix.F_SETFL, uint64(m.Flags&unix.O_NONBLOCK)))
-	if err := p.Place(desc, fd); err != nil {
-		return err
+	return explain(p.Run())
+}
+
+// placeTCP sets the flags and gives the sockets their numbers.
+func (b *builder) placeTCP(descs []uint64, fds []int, list []*state.Socket) error {
+	p := b.task.Plan()
+	for i, m := range list {
+		if m.PeekOffset > 0 {
+			setInt(p, fds[i], soPeekOff, int(m.PeekOffset-1))
+		}
+		p.Call(tracer.Syscall(unix.SYS_FCNTL, uint64(fds[i]), unix.F_SETFL, uint64(m.Flags&unix.O_NONBLOCK)))
+		if err := p.Place(descs[i], fds[i]); err != nil {
+			return err
+		}
 	}
 	return p.Run()
 }
@@ -145,32 +182,47 @@ func (b *builder) placeTCP(desc uint64, fd int, m *state.Socket) error {
 func (a *arrival) sendFrom() uint32    { return a.msg.Tcp.SendNext - uint32(len(a.send)) }
 func (a *arrival) receiveFrom() uint32 { return a.msg.Tcp.ReceiveNext - uint32(len(a.stream)) }
 
-// makeWay removes what is left in the network namespace of the connection that
-// is to be made: that of a container which was ended, or of a copy of it.
-func makeWay(t *target.Task, m *state.Socket) error {
-	local, remote := endpoint(m.Family, m.Local), endpoint(m.Family, m.Remote)
-	if !local.IsValid() || !remote.IsValid() {
-		return fmt.Errorf("addresses of %d and %d bytes", len(m.Local), len(m.Remote))
-	}
+// makeWay removes what is left in the network namespace of the connections that
+// are to be made: that of a container which was ended, or of a copy of it. The
+// other ends of those to the outside are not here.
+func makeWay(t *target.Task, list []*arrival) error {
 	return target.InNamespace(t.Proc.Path("ns/net"), func() error {
-		e := ends{local, remote}
-		return errors.Join(evict(e, false), evict(e.reversed(), false))
+		for _, a := range list {
+			m := a.msg
+			local, remote := endpoint(m.Family, m.Local), endpoint(m.Family, m.Remote)
+			if !local.IsValid() || !remote.IsValid() {
+				return fmt.Errorf("addresses of %d and %d bytes", len(m.Local), len(m.Remote))
+			}
+			e := ends{local, remote}
+			err := evict(e, false)
+			if !m.Tcp.Outside {
+				err = errors.Join(err, evict(e.reversed(), false))
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
-// bare makes a socket with the options that have to be there before it has an
-// address.
-func (b *builder) bare(m *state.Socket) (fd int, err error) {
+// bare makes sockets with the options that have to be there before they have an
+// address. Their numbers are nobody's.
+func (b *builder) bare(list ...*state.Socket) (fds []int, err error) {
 	p := b.task.Plan()
-	p.AsUser(m.Uid, m.Gid)
-	fd = p.Open(tracer.Syscall(unix.SYS_SOCKET, uint64(m.Family), uint64(m.Type|unix.SOCK_CLOEXEC), uint64(m.Protocol)))
-	p.AsRoot()
-	for _, o := range m.Option {
-		if !later(o) {
-			setOption(p, fd, o)
+	for _, m := range list {
+		p.AsUser(m.Uid, m.Gid)
+		fd := p.Open(tracer.Syscall(unix.SYS_SOCKET, uint64(m.Family), uint64(m.Type|unix.SOCK_CLOEXEC), uint64(m.Protocol)))
+		p.AsRoot()
+		for _, o := range m.Option {
+			if !later(o) {
+				setOption(p, fd, o)
+			}
 		}
+		fds = append(fds, p.DupAbove(fd, b.task.Table.Aside()))
+		p.Close(fd)
 	}
-	return fd, p.Run()
+	return fds, p.Run()
 }
 
 // fd of the engine's duplicate.

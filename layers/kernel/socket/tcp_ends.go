@@ -29,10 +29,12 @@ type tcpTable struct {
 	pending map[uint16]int
 	// mapping are the addresses that change.
 	mapping addresses.Mapping
+	// known are the connections by their inodes, as they were found.
+	known map[uint64]connection
 }
 
 func newTCPTable() *tcpTable {
-	return &tcpTable{seen: map[uint64]bool{}, ends: map[ends]bool{}, pending: map[uint16]int{}}
+	return &tcpTable{seen: map[uint64]bool{}, ends: map[ends]bool{}, pending: map[uint16]int{}, known: map[uint64]connection{}}
 }
 
 // listens: the container has a listener on the port.
@@ -63,6 +65,7 @@ func (n *tcpTable) add(t procfs.Task, list []target.Descriptor) error {
 		case c.state == stateListen:
 			n.pending[c.local.Port()] += int(c.pending)
 		case c.remote.IsValid():
+			n.known[d.Link.Inode] = c
 			n.ends[ends{c.local, c.remote}] = true
 		}
 	}
@@ -132,6 +135,22 @@ func ownAddress(e ends) bool {
 // classifyConnection decides what becomes of a socket that is connected or is
 // about to be.
 func (n *network) classifyConnection(t procfs.Task, c *connection) (state.SocketState, error) {
+	how, _, err := n.endsOf(t, c)
+	return how, err
+}
+
+// endsOf is classifyConnection that also tells where the other end of a connection
+// is.
+func (n *network) endsOf(t procfs.Task, c *connection) (how state.SocketState, at otherEnd, err error) {
+	at, err = n.other(t, c)
+	if err == nil {
+		how, err = n.decide(c, at)
+	}
+	return how, at, err
+}
+
+// decide is classifyConnection where the other end is known.
+func (n *network) decide(c *connection, at otherEnd) (state.SocketState, error) {
 	what := fmt.Sprintf("TCP connection %s to %s", c.local, c.remote)
 	soon := again + ", or choose " + OptionTCP + "=" + TCPClose + ": the program finds it closed"
 	if c.ulp != "" {
@@ -147,10 +166,7 @@ func (n *network) classifyConnection(t procfs.Task, c *connection) (state.Socket
 	default:
 		return 0, &refusal{what, fmt.Sprintf("it is in a state that is not carried (%d)", c.state), soon}
 	}
-	at, err := n.other(t, c)
 	switch {
-	case err != nil:
-		return 0, err
 	case at == inside || at == closed:
 		return state.SocketState_SOCKET_STATE_CONNECTION, n.keepsAddress(c.local, c.remote)
 	case at == waiting && c.state == stateEstablished && !c.sending:
@@ -163,7 +179,7 @@ func (n *network) classifyConnection(t procfs.Task, c *connection) (state.Socket
 		return 0, &refusal{what, "its other end was closed by its program, and what that had written is still on its way", soon}
 	}
 	if n.policy == TCPKeep {
-		err := canKeep(what)
+		err := n.canKeep(what)
 		if err == nil {
 			err = n.keepsAddress(c.local, c.remote)
 		}

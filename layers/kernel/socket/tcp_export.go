@@ -53,29 +53,21 @@ func (x *exporter) findConnections(procs []*target.Process) error {
 }
 
 func (x *exporter) findConnection(p *target.Process, d *target.Descriptor) error {
-	name, err := protocol(d)
-	if err != nil || name != "TCP" && name != "TCPv6" {
-		return err
+	c, ok := x.tcp.known[d.Link.Inode]
+	if !ok {
+		return nil
 	}
 	n, err := x.network(p)
 	if err != nil {
 		return err
 	}
-	how, err := n.classify(p.Proc, d)
+	how, at, err := n.endsOf(p.Proc, &c)
 	if err != nil || how != state.SocketState_SOCKET_STATE_CONNECTION {
-		return err
-	}
-	c, err := connectionOf(d.Holder, d.FD)
-	if err != nil {
 		return err
 	}
 	own, err := p.Open(d)
 	if err != nil {
 		return err
-	}
-	at, err := n.other(p.Proc, &c)
-	if err != nil {
-		return errors.Join(err, own.Close())
 	}
 	x.connections[d.Description] = &connected{
 		outside: at == outside, description: d.Description, process: p, descriptor: d, own: own, net: -1, ends: ends{c.local, c.remote},

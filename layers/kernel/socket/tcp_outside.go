@@ -28,8 +28,8 @@ import (
 // connection up, or the namespace ends.
 
 // canKeep: the kernel has what it takes.
-func canKeep(what string) error {
-	if err := netdrop.Available(); err != nil {
+func (n *network) canKeep(what string) error {
+	if err := n.silent(); err != nil {
 		return &refusal{what, fmt.Sprintf("it cannot be kept silent: %v", err), "choose " + OptionTCP + "=" + TCPClose}
 	}
 	return nil
