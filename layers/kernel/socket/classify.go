@@ -116,10 +116,23 @@ func (n *network) classifyTCP(t procfs.Task, d *target.Descriptor) (state.Socket
 	switch {
 	case err != nil:
 		return 0, err
+	case c.state == stateClose: // not connected, or ended
+		if c.ao {
+			return 0, signedRefusal("TCP socket", "TCP-AO")
+		}
+		return state.SocketState_SOCKET_STATE_OPEN, nil
+	}
+	// Connections are not asked again when the container stands still.
+	how, err := n.signature(t, &c)
+	switch {
+	case err != nil:
+		return 0, err
+	case how != "" && c.state == stateListen:
+		return 0, signedRefusal(fmt.Sprintf("TCP listener %s", c.local), how)
+	case how != "":
+		return 0, signedRefusal(fmt.Sprintf("TCP connection %s to %s", c.local, c.remote), how)
 	case c.state == stateListen:
 		return n.classifyListener(t, &c)
-	case c.state == stateClose: // not connected, or ended
-		return state.SocketState_SOCKET_STATE_OPEN, nil
 	}
 	return n.classifyConnection(t, &c)
 }

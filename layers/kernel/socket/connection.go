@@ -18,6 +18,7 @@ type connection struct {
 	local, remote netip.AddrPort
 	ulp           string // see ulpOf
 	urgent        bool   // see urgent
+	ao            bool   // see hasAO
 	sending       bool   // what was written is not all acknowledged
 }
 
@@ -41,7 +42,7 @@ func connectionOf(pid, fd int) (c connection, err error) {
 		if a, err := unix.Getpeername(own); err == nil {
 			c.remote = addrPort(a)
 		}
-		c.ulp, c.urgent = ulpOf(own), urgent(own)
+		c.ulp, c.urgent, c.ao = ulpOf(own), urgent(own), hasAO(own)
 		return nil
 	})
 	return c, err

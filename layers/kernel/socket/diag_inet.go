@@ -20,6 +20,7 @@ type inetSocket struct {
 	received uint32 // and not read, in bytes
 	port     uint16 // of this end
 	remote   netip.AddrPort
+	md5      bool   // its segments are signed
 	request  []byte // by which it was found
 }
 
@@ -32,6 +33,7 @@ func findInet(e ends) (found *inetSocket, err error) {
 	}
 	for _, family := range families {
 		b := inetRequest(family, ^uint32(0), unix.NLM_F_REQUEST)
+		b[18] = withInfo
 		be := binary.BigEndian
 		be.PutUint16(b[24:], e.local.Port())
 		be.PutUint16(b[26:], e.remote.Port())
@@ -87,6 +89,10 @@ func findConnecting(inode uint32) (found *inetSocket, err error) {
 	}
 	return nil, nil
 }
+
+// withInfo asks for INET_DIAG_INFO, behind which the kernel tells of signatures
+// (net/ipv4/inet_diag.c, inet_sk_diag_fill).
+const withInfo = 1 << (2 - 1)
 
 // inetRequest is struct nlmsghdr and struct inet_diag_req_v2.
 func inetRequest(family byte, states uint32, flags uint16) []byte {
@@ -171,7 +177,7 @@ func parseInet(b []byte, each func(*inetSocket)) (done bool, err error) {
 
 // newInetSocket reads struct inet_diag_msg: idiag_family, _state, _timer,
 // _retrans; the id (ports, addresses, interface, cookie) of 48 bytes; _expires,
-// _rqueue, _wqueue, _uid, _inode.
+// _rqueue, _wqueue, _uid, _inode; then attributes.
 func newInetSocket(b []byte) *inetSocket {
 	le := binary.LittleEndian
 	s := &inetSocket{state: b[1], port: binary.BigEndian.Uint16(b[4:]), received: le.Uint32(b[56:]), inode: le.Uint32(b[68:])}
@@ -180,5 +186,13 @@ func newInetSocket(b []byte) *inetSocket {
 		a = netip.AddrFrom4([4]byte(b[24:28]))
 	}
 	s.remote = netip.AddrPortFrom(a, binary.BigEndian.Uint16(b[6:]))
+	for b = b[72:]; len(b) >= 4; {
+		size, kind := int(le.Uint16(b)), le.Uint16(b[2:])
+		if size < 4 || size > len(b) {
+			break
+		}
+		s.md5 = s.md5 || kind == diagMD5
+		b = b[min(len(b), (size+3)&^3):]
+	}
 	return s
 }

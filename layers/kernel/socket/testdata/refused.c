@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Sockets that are refused by name. The one in question is descriptor 3.
-// usage: refused raw|packet|pending|backlog|urgent|member|member6, or what
+// usage: refused raw|packet|pending|backlog|urgent|signed|signed-listener|member|member6, or what
 // is carried with a loss: unread|named|left
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stddef.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -43,6 +44,26 @@ static void urgent(void) {
   MUST(connect(c, (void *)&a, n) == 0);
   int s = accept(l, 0, 0);
   MUST(s >= 0 && send(s, "ab!", 3, MSG_OOB) == 3);
+}
+
+static void sign(int fd) {
+  struct tcp_md5sig key = {.tcpm_keylen = 3, .tcpm_key = "key"};
+  struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  memcpy(&key.tcpm_addr, &a, sizeof a);
+  MUST(setsockopt(fd, IPPROTO_TCP, TCP_MD5SIG, &key, sizeof key) == 0);
+}
+
+// signed: a listener with a key, and a connection with one.
+static void signing(int listener, int client) {
+  struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t n = sizeof a;
+  MUST(socket(AF_INET, SOCK_STREAM, 0) == 3 && socket(AF_INET, SOCK_STREAM, 0) == 4);
+  MUST(bind(listener, (void *)&a, n) == 0);
+  sign(listener);
+  MUST(listen(listener, 1) == 0 && getsockname(listener, (void *)&a, &n) == 0);
+  sign(client);
+  MUST(connect(client, (void *)&a, n) == 0 && accept(listener, 0, 0) == 5);
+  if (client == 3) MUST(close(listener) == 0);
 }
 
 static int membership(int fd, int name) {
@@ -97,6 +118,8 @@ int main(int argc, char **argv) {
   if (!strcmp(argv[1], "pending")) pending();
   if (!strcmp(argv[1], "backlog")) backlog();
   if (!strcmp(argv[1], "urgent")) urgent();
+  if (!strcmp(argv[1], "signed-listener")) signing(3, 4);
+  if (!strcmp(argv[1], "signed")) signing(4, 3);
   if (!strcmp(argv[1], "member")) member();
   if (!strcmp(argv[1], "member6")) member6();
   if (!strcmp(argv[1], "left")) left();
