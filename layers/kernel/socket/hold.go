@@ -46,7 +46,9 @@ type hold struct {
 	mu sync.Mutex
 	// Below: guarded by mu.
 	connections map[netdrop.Connection]bool
-	deaf        time.Time // when they became so; zero: they are not
+	heard       bool      // they are known, and deaf
+	early       [][]byte  // segments for whatever connection, before that
+	earlySize   int       // of it, in bytes
 	kept        [][]byte  // all that was held
 	size        int       // of it, in bytes
 	last        time.Time // when the last packet was held
@@ -61,6 +63,10 @@ type hold struct {
 // maxKept bounds what is held, in bytes; what comes then is lost, as in any
 // network.
 const maxKept = 64 << 20
+
+// maxEarly bounds what is held before it is known which connections there are: the
+// last of it counts.
+const maxEarly = 16 << 20
 
 // Quiet is called before the container is stopped: see hold. A program that does
 // not accept its connections soon is stopped all the same.
@@ -128,8 +134,10 @@ func (s *Subsystem) startHold(silence netdrop.Silence) error {
 
 func (h *hold) in(fn func() error) error { return target.InNamespaceFD(int(h.net.Fd()), "net", fn) }
 
-// hear adds connections, which are deaf.
-func (h *hold) hear(list []netdrop.Connection, since time.Time) {
+// hear names the connections, which are deaf. What came for them before may have been
+// lost already, if somebody has silenced the devices; what was not comes twice, which
+// TCP does not mind.
+func (h *hold) hear(list []netdrop.Connection) {
 	if h == nil {
 		return
 	}
@@ -138,23 +146,53 @@ func (h *hold) hear(list []netdrop.Connection, since time.Time) {
 	for _, c := range list {
 		h.connections[c] = true
 	}
-	h.deaf = since
+	h.heard = true
+	for _, b := range h.early {
+		if head, ok := packet.Parse(b); ok && h.connected(head) {
+			h.keep(b)
+		}
+	}
+	h.early = nil
 }
 
-// wants: the packet is one that nobody here has taken.
-func (h *hold) wants(p packet.Packet) bool {
+// connected: the segment is one of a connection to the outside. mu is held.
+func (h *hold) connected(head packet.Header) bool {
+	return h.connections[netdrop.Connection{Source: head.Source, Destination: head.Destination}]
+}
+
+// sort keeps a packet if nobody here has taken it. mu is held.
+func (h *hold) sort(p packet.Packet) {
 	head, ok := packet.Parse(p.Data)
 	if !ok {
-		return false
+		return
 	}
 	to := head.Destination.Port()
 	switch {
 	case head.Protocol == unix.IPPROTO_UDP:
-		return !p.At.Before(h.since) && slices.Contains(h.silence.Datagrams, to)
-	case head.New && slices.Contains(h.silence.Listeners, to):
-		return true
+		if !p.At.Before(h.since) && slices.Contains(h.silence.Datagrams, to) {
+			h.keep(p.Data)
+		}
+	case head.New:
+		if slices.Contains(h.silence.Listeners, to) {
+			h.keep(p.Data)
+		}
+	case !h.heard:
+		for h.early = append(h.early, p.Data); h.earlySize > maxEarly; h.early = h.early[1:] {
+			h.earlySize -= len(h.early[0])
+		}
+		h.earlySize += len(p.Data)
+	case h.connected(head):
+		h.keep(p.Data)
 	}
-	return !h.deaf.IsZero() && !p.At.Before(h.deaf) && h.connections[netdrop.Connection{Source: head.Source, Destination: head.Destination}]
+}
+
+// keep holds a packet. mu is held.
+func (h *hold) keep(b []byte) {
+	if h.size+len(b) > maxKept {
+		h.lost++
+		return
+	}
+	h.kept, h.size, h.last = append(h.kept, b), h.size+len(b), time.Now()
 }
 
 // run takes what comes, until stop.
@@ -190,13 +228,7 @@ func (h *hold) take() error {
 			return err
 		}
 		h.mu.Lock()
-		switch {
-		case !h.wants(p):
-		case h.size+len(p.Data) > maxKept:
-			h.lost++
-		default:
-			h.kept, h.size, h.last = append(h.kept, p.Data), h.size+len(p.Data), time.Now()
-		}
+		h.sort(p)
 		h.mu.Unlock()
 	}
 }

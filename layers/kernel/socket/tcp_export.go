@@ -129,13 +129,12 @@ func (x *exporter) mark() error {
 	} else {
 		x.hold.unmark = unmark
 	}
-	begun := time.Now()
 	for _, c := range x.connections {
 		if err := tcprepair.Mark(int(c.own.Fd()), c.outside); err != nil {
 			return fmt.Errorf("pid %d: fd %d: TCP connection %s to %s: %w", c.process.Pid, c.descriptor.FD, c.ends.local, c.ends.remote, err)
 		}
 	}
-	x.hold.hear(outside, begun)
+	x.hold.hear(outside)
 	return nil
 }
 
