@@ -69,7 +69,7 @@ check: tools ## formatting, vet, staticcheck, import rules, licence headers
 
 .PHONY: workloads
 workloads: tools
-	@cd integration && CGO_ENABLED=0 go build -o .cache/bin/ ./cmd/counter
+	@cd integration && CGO_ENABLED=0 go build -o .cache/bin/ ./cmd/counter ./cmd/talk
 	@CGO_ENABLED=0 go build -o $(CACHE)/bin/agent-example ./agent/example
 	@gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -pthread -o $(CACHE)/bin/agent-example-c agent/example/c/example.c
 

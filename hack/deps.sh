@@ -17,7 +17,7 @@ packages='
 	busybox-static redis-server redis-tools memcached python3
 	nginx-light apache2 apache2-utils haproxy php-fpm nodejs gunicorn
 	postgresql-15 mariadb-server sqlite3 openjdk-17-jdk-headless erlang-base
-	openssh-server openssh-client tini
+	openssh-server openssh-client tini wrk
 	iproute2 nftables iptables containernetworking-plugins procps util-linux mount
 '
 

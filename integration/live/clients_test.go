@@ -13,21 +13,7 @@ import (
 
 	"github.com/io-mig/mig/integration/internal/daemon"
 	"github.com/io-mig/mig/integration/internal/image"
-	"github.com/io-mig/mig/integration/internal/itest"
 )
-
-// runPod starts a container in alpha's pod and sees to its end.
-func (w *world) runPod(i image.Image, id string, command ...string) {
-	w.t.Helper()
-	h := w.alpha
-	args := []string{"run", "--detach", "--null-io", "--snapshotter", h.d.Snapshotter, "--runtime", itest.Mig,
-		"--with-ns", "network:" + podNet, i.Name, id}
-	h.d.Must(w.t, append(args, command...)...)
-	w.t.Cleanup(func() {
-		w.alpha.d.Remove(id)
-		w.beta.d.Remove(id)
-	})
-}
 
 // listens waits until somebody answers at an address.
 func (w *world) listens(address string) {
@@ -173,7 +159,6 @@ func (w *world) answered(l *load, n int) {
 // it moves.
 func TestRedisClientsGoOn(t *testing.T) {
 	w := newWorld(t, daemon.V24, image.Redis)
-	w.pod()
 	w.runPod(image.Redis, "redis", podRedis...)
 	for _, a := range []string{podIP4 + ":6379", "[" + podIP6 + "]:6379"} {
 		w.listens(a)

@@ -152,25 +152,28 @@ type report struct {
 	Token      string
 	Moved      bool
 	Removed    bool
+	Started    time.Time
 	Bytes      uint64
 	Pages      uint64
 	ImageBytes uint64  `json:"image_bytes"`
 	DowntimeMS float64 `json:"downtime_ms"`
 	TotalMS    float64 `json:"total_ms"`
 	Warnings   []string
-	States     []struct {
+	States     []struct { // of the source's engine
 		State string
 		At    time.Time
-	}
-	PeerStates []struct {
-		State string
-		At    time.Time
-	} `json:"peer_states"`
-	Subsystems []struct {
-		Name string
-		Took float64 `json:"took"`
 	}
 	Failure *struct{ Kind, Text string }
+}
+
+// switched is when the copy ran, as the source knows.
+func (r *report) switched() time.Time {
+	for _, s := range r.States {
+		if s.State == "decided" {
+			return s.At
+		}
+	}
+	return r.Started.Add(time.Duration(r.TotalMS * float64(time.Millisecond)))
 }
 
 // migrate prepares mig migrate on a host.

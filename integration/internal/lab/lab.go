@@ -180,12 +180,6 @@ func (h *Host) Path(file string) string {
 	return filepath.Join(fmt.Sprintf("/proc/%d/root", h.Pid()), file)
 }
 
-// Plug gives a network namespace of a host, by its path there, a device eth0
-// whose cable leads to a port of the bridge. The device is down.
-func (l *Lab) Plug(h *Host, namespace, port string) error {
-	return l.bridge.run(fmt.Sprintf("ip link add %s type veth peer name eth0 netns %s && ip link set %s master br0 up", port, h.Path(namespace), port))
-}
-
 // Disconnect takes the host's cable out; Connect puts it in again.
 func (h *Host) Disconnect() error { return h.lab.bridge.run("ip link set to-" + h.Name + " down") }
 
