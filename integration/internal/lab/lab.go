@@ -171,7 +171,9 @@ func (h *Host) Run(script string) error { return h.run(script) }
 // containers have it: their interfaces can be ports of it, and are on the network
 // that joins the hosts.
 func (h *Host) Bridge() error {
-	return h.run(fmt.Sprintf("ip link add br0 type bridge && ip addr flush dev eth0 && ip link set eth0 master br0 && "+
+	// A bridge that nobody gave an address takes the lowest of its ports', another one
+	// with each container: its neighbours would not know it any more.
+	return h.run(fmt.Sprintf("ip link add br0 address $(ip -o link show eth0 | sed 's/.*ether \\([^ ]*\\).*/\\1/') type bridge && ip addr flush dev eth0 && ip link set eth0 master br0 && "+
 		"ip addr add %s/24 dev br0 && ip link set br0 up && ip route add default via 10.77.0.1", h.IP))
 }
 

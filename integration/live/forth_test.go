@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package live
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/io-mig/mig/integration/internal/image"
+)
+
+// footprint is what a host has of what a leak would make more.
+type footprint struct {
+	memory      int // kB, resident, of containerd and migd
+	descriptors int // of both
+	mounts      int
+	cgroups     int // of containers
+}
+
+// TestRedisBackAndForth: under load, again and again; no client sees an error, and
+// neither host has more of anything at the end than after the first moves.
+// MIG_BACK_AND_FORTH=200 for what make soak does.
+func TestRedisBackAndForth(t *testing.T) {
+	moves := number(t, "MIG_BACK_AND_FORTH", 6)
+	w := newPod(t, image.Redis, 6379, podRedis...)
+	stop := w.redisBenchmark()
+	l := w.ask(5, time.Millisecond, func(ctx context.Context) (net.Conn, error) { return w.dial(ctx, podIP4+":6379") }, echoes)
+	from, to := w.alpha, w.beta
+	var before map[string]footprint
+	const warm = 4 // even: the container is back on alpha
+	moves += moves % 2
+	for n := range moves + warm {
+		if n == warm {
+			w.one("server", w.alpha, w.beta)
+			before = w.footprints()
+		}
+		w.mustMove(from, "server", to.IP, "--tcp", "keep")
+		w.answered(l, 20)
+		if _, _, err := l.seen(); err != nil {
+			t.Fatalf("after %d moves: a client: %v", n+1, err)
+		}
+		from, to = to, from
+	}
+	l.end()
+	stop()
+	w.one("server", w.alpha, w.beta)
+	after := w.footprints()
+	for name, b := range before {
+		a := after[name]
+		t.Logf("%s: before %+v, after %d moves %+v", name, b, moves, a)
+		// A collected heap is not given back at once, and connections are kept for a while.
+		const slackMemory, slackDescriptors = 24 << 10, 8
+		if a.mounts > b.mounts || a.cgroups > b.cgroups || a.descriptors > b.descriptors+slackDescriptors || a.memory > b.memory+slackMemory {
+			t.Errorf("%s has more than before", name)
+		}
+	}
+}
+
+// footprints looks at both hosts.
+func (w *world) footprints() map[string]footprint {
+	w.t.Helper()
+	out := map[string]footprint{}
+	for _, h := range []*host{w.alpha, w.beta} {
+		f := footprint{mounts: len(h.Mounts("/")), cgroups: len(h.Cgroups())}
+		for _, pid := range []int{h.migd.cmd.Process.Pid, h.d.Pid()} {
+			list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			f.descriptors += len(list)
+			f.memory += resident(w.t, pid)
+		}
+		out[h.Name] = f
+	}
+	return out
+}
+
+// resident is the memory of a process, in kB.
+func resident(t *testing.T, pid int) (kb int) {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			_, _ = fmt.Sscan(rest, &kb)
+		}
+	}
+	return kb
+}
