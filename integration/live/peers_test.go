@@ -188,3 +188,71 @@ func TestCutCableKeepsConnections(t *testing.T) {
 		}
 	}
 }
+
+// TestDatagramsDuringMove: every datagram of a client's is answered, whenever it comes.
+// One that comes at the moment at which they begin to be held may be answered twice.
+func TestDatagramsDuringMove(t *testing.T) {
+	w := newPod(t, talk(t), 8080)
+	for _, address := range []string{podIP4 + ":8080", "[" + podIP6 + "]:8080"} {
+		c, err := w.dialBy(t.Context(), "udp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		asked := make(chan int)
+		stop := make(chan struct{})
+		go func() {
+			n := 0
+			defer func() { asked <- n }()
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(time.Millisecond):
+				}
+				if _, err := fmt.Fprint(c, n); err != nil {
+					t.Errorf("datagram %d: %v", n, err)
+					return
+				}
+				n++
+			}
+		}()
+		answers := make(chan int, 1<<16)
+		go func() {
+			b := make([]byte, 100)
+			for {
+				n, err := c.Read(b)
+				if err != nil {
+					return // it is closed
+				}
+				var which int
+				if _, err := fmt.Sscan(string(b[:n]), &which); err != nil {
+					t.Errorf("answer %q", b[:n])
+				}
+				answers <- which
+			}
+		}()
+		w.mustMove(w.alpha, "server", w.beta.IP)
+		w.mustMove(w.beta, "server", w.alpha.IP)
+		close(stop)
+		all := <-asked
+		got := map[int]int{}
+		for len(got) < all {
+			select {
+			case n := <-answers:
+				got[n]++
+			case <-time.After(5 * time.Second):
+				t.Fatalf("%d of %d datagrams were not answered", all-len(got), all)
+			}
+		}
+		twice := 0
+		for _, times := range got {
+			if times != 1 {
+				twice++
+			}
+		}
+		if t.Logf("%d datagrams, %d were answered twice", all, twice); twice > 10 {
+			t.Errorf("%d of %d datagrams were answered twice", twice, all)
+		}
+	}
+}

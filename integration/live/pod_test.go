@@ -38,7 +38,12 @@ func (w *world) runPod(i image.Image, id string, command ...string) {
 }
 
 // dial connects from the client's host.
-func (w *world) dial(ctx context.Context, address string) (c net.Conn, err error) {
+func (w *world) dial(ctx context.Context, address string) (net.Conn, error) {
+	return w.dialBy(ctx, "tcp", address)
+}
+
+// dialBy is dial by another protocol.
+func (w *world) dialBy(ctx context.Context, network, address string) (c net.Conn, err error) {
 	// The thread comes back and goes on: the lab's processes end with the thread that
 	// started them.
 	runtime.LockOSThread()
@@ -62,5 +67,5 @@ func (w *world) dial(ctx context.Context, address string) (c net.Conn, err error
 		}
 	}()
 	d := net.Dialer{Timeout: 10 * time.Second}
-	return d.DialContext(ctx, "tcp", address)
+	return d.DialContext(ctx, network, address)
 }

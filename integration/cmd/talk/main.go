@@ -2,7 +2,7 @@
 
 // Command talk is an HTTP server for tests of open connections. /stream/N sends N
 // bytes of a pattern that repeats itself nowhere near (package pattern); /echo is a
-// WebSocket that sends back every message; any other path gets a short answer.
+// WebSocket that sends back every message, as does UDP; any other path gets a short answer.
 package main
 
 import (
@@ -27,6 +27,7 @@ func main() {
 	if len(os.Args) != 2 {
 		log.Fatal("usage: talk ADDRESS")
 	}
+	go datagrams(os.Args[1])
 	http.HandleFunc("/stream/", stream)
 	http.HandleFunc("/echo", echo)
 	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello\n") })
@@ -38,6 +39,24 @@ func main() {
 		log.Fatal(err)
 	}
 	log.Fatal(http.Serve(l, nil))
+}
+
+// datagrams sends back what comes by UDP.
+func datagrams(address string) {
+	c, err := net.ListenPacket("udp", address)
+	if err != nil {
+		log.Fatal(err)
+	}
+	b := make([]byte, 1<<16)
+	for {
+		n, from, err := c.ReadFrom(b)
+		if err != nil {
+			log.Fatal(err)
+		}
+		if _, err := c.WriteTo(b[:n], from); err != nil {
+			log.Print(err)
+		}
+	}
 }
 
 func stream(w http.ResponseWriter, r *http.Request) {

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,8 @@ import (
 // a socket would be answered by a reset.
 type Injector struct {
 	v4, v6 int // raw sockets; -1: the kernel has no IPv6
+	// local are the namespace's addresses of IPv6.
+	local map[netip.Addr]bool
 }
 
 // NewInjector makes one for the calling thread's network namespace, of which it
@@ -31,6 +34,9 @@ func NewInjector() (*Injector, error) {
 			i.v6, err = -1, nil
 		}
 	}
+	if err == nil {
+		i.local, err = localAddresses()
+	}
 	if err != nil {
 		i.Close()
 		return nil, err
@@ -38,14 +44,36 @@ func NewInjector() (*Injector, error) {
 	return i, nil
 }
 
+// localAddresses lists those of the calling thread's network namespace.
+func localAddresses() (map[netip.Addr]bool, error) {
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("addresses of the network namespace: %w", err)
+	}
+	out := map[netip.Addr]bool{netip.IPv6Loopback(): true}
+	for _, a := range list {
+		if n, ok := a.(*net.IPNet); ok {
+			if addr, ok := netip.AddrFromSlice(n.IP); ok {
+				out[addr] = true
+			}
+		}
+	}
+	return out, nil
+}
+
 // raw makes a socket for packets with their own headers (IPPROTO_RAW of raw(7),
-// ipv6(7)), which leave by the loopback or not at all.
+// ipv6(7)). Those of IPv4 leave by the loopback or not at all; for IPv6 the route to
+// an address of this host leads to the device that has it (net/ipv6/route.c), and
+// none to a socket of the loopback.
 func raw(family int) (int, error) {
 	fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
 		return -1, fmt.Errorf("a raw socket: %w", err)
 	}
-	if err := unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "lo"); err != nil {
+	if family == unix.AF_INET {
+		err = unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "lo")
+	}
+	if err != nil {
 		return -1, errors.Join(fmt.Errorf("bind a raw socket to the loopback: %w", err), unix.Close(fd))
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 4*maxPacket); err != nil {
@@ -78,6 +106,9 @@ func (i *Injector) send(to netip.Addr, b []byte) error {
 		sa = &unix.SockaddrInet4{Addr: to.As4()}
 	} else {
 		fd, sa = i.v6, &unix.SockaddrInet6{Addr: to.As16()}
+	}
+	if to.Is6() && !i.local[to] {
+		return fmt.Errorf("a packet to %s, which is no address of this network", to)
 	}
 	if fd < 0 {
 		return fmt.Errorf("a packet to %s: %w", to, unix.EAFNOSUPPORT)

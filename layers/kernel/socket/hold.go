@@ -38,7 +38,7 @@ type hold struct {
 	peer    target.Peer
 	silence netdrop.Silence // listeners and datagrams, of which added are ours
 	added   netdrop.Silence
-	since   time.Time // when that began
+	since   time.Time // shortly before that began: what comes in between comes twice
 	// unmark undoes what was done to the connections, before they receive again. nil:
 	// nothing was.
 	unmark func() error
@@ -114,6 +114,7 @@ func (s *Subsystem) startHold(silence netdrop.Silence) error {
 	h.wake = os.NewFile(uintptr(fd), "eventfd")
 	err = h.in(func() (err error) {
 		if h.capture, err = packet.Open(); err == nil {
+			h.since = time.Now()
 			h.added, err = netdrop.Drop(silence)
 		}
 		return err
@@ -124,7 +125,6 @@ func (s *Subsystem) startHold(silence netdrop.Silence) error {
 		}
 		return errors.Join(err, h.net.Close(), h.wake.Close())
 	}
-	h.since = time.Now()
 	s.hold = h
 	go h.run()
 	s.env.Source.BeforeRun(h.giveBack)

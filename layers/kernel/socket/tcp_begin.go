@@ -67,16 +67,16 @@ func (s *Subsystem) closeRising() {
 	s.rising, s.connecting = nil, nil
 }
 
-// begin ends repair mode. Where nothing is written, the other end is asked how
-// much it has received.
+// begin ends repair mode. Where nothing is transmitted at once, the other end is asked
+// how much it has received: what is queued as transmitted may have arrived.
 func (r *rising) begin() error {
 	if r.standIn != nil {
 		if err := tcprepair.Leave(r.standIn.fd, 0, false); err != nil {
 			return err
 		}
 	}
-	idle := len(r.push)+len(r.unsent) == 0 && (r.ended || !r.msg.Tcp.SendEnded)
-	return tcprepair.Leave(r.fd(), reuseAddress(r.msg), idle && r.standIn == nil)
+	transmits := len(r.push) > 0 || r.msg.Tcp.SendEnded && !r.ended && len(r.unsent) == 0
+	return tcprepair.Leave(r.fd(), reuseAddress(r.msg), !transmits && r.standIn == nil)
 }
 
 // reuseAddress is the value of SO_REUSEADDR.
