@@ -82,6 +82,7 @@ With --all every container of the namespace is moved.`,
 	f.StringVar(&o.bandwidth, "bandwidth", "", "most bytes per second, for example 100MB (no limit)")
 	f.StringVar(&o.Compress, "compress", "auto", "auto, zstd or none")
 	f.IntVar(&o.Rounds, "rounds", 0, "most early rounds (the strategy's)")
+	f.BoolVar(&o.AutoConverge, "auto-converge", false, "slow the container down while it writes faster than its memory travels")
 	f.IntVar(&o.Streams, "streams", 0, "number of connections (chosen by the engine)")
 	f.StringSliceVar(&o.copied, "copy-volume", nil, "mount point whose content goes along, may be repeated")
 	f.StringSliceVar(&o.shared, "shared-volume", nil, "mount point whose content the other host has, may be repeated")
@@ -190,7 +191,7 @@ func (o *migrateOptions) fromAddress() error {
 		return err
 	}
 	o.Destination, o.Keep, o.Peer, o.Insecure = m.Host, true, m.Peer, m.Insecure
-	o.Rounds, o.Streams = m.Rounds, m.Streams
+	o.Rounds, o.Streams, o.AutoConverge = m.Rounds, m.Streams, m.AutoConverge
 	if o.Policies, err = policy.Decode(m.Policies); err != nil {
 		return err
 	}

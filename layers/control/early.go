@@ -4,6 +4,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -24,19 +25,36 @@ func (x *Exporter) early(ctx context.Context) error {
 	if err := x.to(StateEarly); err != nil {
 		return err
 	}
+	slowed, err := x.rounds(ctx)
+	if slowed == 0 {
+		return err
+	}
+	// A task that waits for its share of a processor would not stop soon.
+	return errors.Join(err, x.lastCall(ctx, Place{Call: "slow"}, func(ctx context.Context) error { return x.opts.Slow(ctx, 0) }))
+}
+
+// rounds makes the rounds and returns how often the workload was slowed down.
+func (x *Exporter) rounds(ctx context.Context) (slowed int, err error) {
+	s := x.opts.Strategy
 	begun := time.Now()
 	var before uint64
 	last := s.Rounds == 1
 	for n := 0; ; n++ {
 		r, err := x.earlyRound(ctx, n, last)
 		if err != nil || last {
-			return err
+			return slowed, err
 		}
 		d := s.Decide(Outlook{
-			Made: n + 1, Sent: r.Bytes, Took: r.Took, Remaining: r.Remaining, Before: before, Elapsed: time.Since(begun),
+			Made: n + 1, Sent: r.Bytes, Took: r.Took, Remaining: r.Remaining, Before: before, Elapsed: time.Since(begun), Slowed: slowed,
 		})
-		if d.Next == NextGiveUp {
-			return fmt.Errorf("after %d rounds %d bytes remain, more than the downtime of %s allows: the container writes faster than its state travels (allow more downtime, or another strategy)",
+		switch d.Next {
+		case NextSlower:
+			slowed++ // also if it fails half-way
+			if err := x.call(ctx, Place{Call: "slow"}, func(ctx context.Context) error { return x.opts.Slow(ctx, slowed) }); err != nil {
+				return slowed, err
+			}
+		case NextGiveUp:
+			return slowed, fmt.Errorf("after %d rounds %d bytes remain, more than the downtime of %s allows: the container writes faster than its state travels (allow more downtime, or another strategy)",
 				n+1, r.Remaining, s.Downtime)
 		}
 		last = d.Next == NextLast

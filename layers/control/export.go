@@ -79,6 +79,9 @@ func (x *Exporter) check() error {
 	if _, ok := x.opts.Container.(Lister); s.Rounds > 0 && !ok {
 		return &DefectError{What: "strategy " + s.Name + " needs a container that can list its running processes"}
 	}
+	if s.Slower > 0 && x.opts.Slow == nil {
+		return &DefectError{What: "nobody can slow the container down"}
+	}
 	x.leave = s.LeaveBehind == LeaveAlways
 	return nil
 }

@@ -91,6 +91,11 @@ type ExportOptions struct {
 	// go. Both nil: the container is stopped without its knowing.
 	Quiesce func(ctx context.Context) error
 	Wake    func(ctx context.Context, cause error) error
+	// Slow slows the running container down: by one step more for each time of the
+	// strategy's Slower, from 1 on. 0 lets it run as before, and is called before
+	// the tasks are stopped or the event is undone; whoever starts the event has to
+	// see to that, too, for the case that this process dies.
+	Slow func(ctx context.Context, step int) error
 	// Drain is called when what was left behind could not be pushed to the running
 	// copy: it returns when the copy has fetched all of it by itself. There is no
 	// way back, so no watchdog ends it. nil: the tasks are held.

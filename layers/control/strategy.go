@@ -25,6 +25,9 @@ type Strategy struct {
 	// LeaveBehind says whether subsystems leave for after the switch what can
 	// be sent then.
 	LeaveBehind LeavePolicy
+	// Slower is how often the workload may be slowed down where rounds do not
+	// shrink what remains (ExportOptions.Slow); 0 means never.
+	Slower int
 	// Hard refuses to stop the container when the rounds have ended and the
 	// budget is not met; otherwise it is stopped all the same.
 	Hard bool
@@ -73,6 +76,8 @@ type Outlook struct {
 	Remaining, Before uint64
 	// Elapsed since the first round began.
 	Elapsed time.Duration
+	// Slowed is how often the workload was slowed down.
+	Slowed int
 }
 
 // Next is what follows an early round.
@@ -83,6 +88,8 @@ const (
 	NextRound Next = iota + 1
 	// NextLast: one more round, then the container is stopped.
 	NextLast
+	// NextSlower: another round, with the workload slowed down once more.
+	NextSlower
 	// NextGiveUp: the budget cannot be met and is hard.
 	NextGiveUp
 )
@@ -108,6 +115,8 @@ func (s Strategy) Decide(o Outlook) Decision {
 	switch {
 	case !exhausted && !hopeless:
 		return Decision{Next: NextRound}
+	case !exhausted && o.Slowed < s.Slower:
+		return Decision{Next: NextSlower}
 	case s.LeaveBehind == LeaveIfNeeded && s.Downtime > 0:
 		return Decision{Next: NextLast, Leave: true}
 	case s.Hard && s.Downtime > 0:

@@ -13,6 +13,8 @@ func TestDecide(t *testing.T) {
 	sec, ms := time.Second, time.Millisecond
 	hard, calm, patient := PreCopy, PreCopy, PreCopy
 	hard.Hard = true
+	slower := PreCopy
+	slower.Slower = 2
 	patient.Patience = 5 * sec
 	calm.Downtime = 0
 	for _, c := range []struct {
@@ -36,6 +38,11 @@ func TestDecide(t *testing.T) {
 		{"hopeless, soft", PreCopy, Outlook{Made: 2, Sent: 100 * mb, Took: sec, Remaining: 100 * mb, Before: 100 * mb}, Decision{Next: NextLast}},
 		{"hopeless, hard", hard, Outlook{Made: 2, Sent: 100 * mb, Took: sec, Remaining: 100 * mb, Before: 100 * mb}, Decision{Next: NextGiveUp}},
 		{"hopeless, may leave", Auto, Outlook{Made: 2, Sent: 100 * mb, Took: sec, Remaining: 100 * mb, Before: 100 * mb}, Decision{Next: NextLast, Leave: true}},
+		{"hopeless, may slow it down", slower, Outlook{Made: 2, Sent: 100 * mb, Took: sec, Remaining: 100 * mb, Before: 100 * mb}, Decision{Next: NextSlower}},
+		{"hopeless, once more", slower, Outlook{Made: 4, Sent: 100 * mb, Took: sec, Remaining: 95 * mb, Before: 100 * mb, Slowed: 1}, Decision{Next: NextSlower}},
+		{"slowed down, converging", slower, Outlook{Made: 4, Sent: 100 * mb, Took: sec, Remaining: 50 * mb, Before: 100 * mb, Slowed: 1}, Decision{Next: NextRound}},
+		{"slowed down enough", slower, Outlook{Made: 6, Sent: 100 * mb, Took: sec, Remaining: 100 * mb, Before: 100 * mb, Slowed: 2}, Decision{Next: NextLast}},
+		{"no round left to see it", slower, Outlook{Made: 29, Sent: 100 * mb, Took: sec, Remaining: 100 * mb, Before: 100 * mb}, Decision{Next: NextLast}},
 		{"rounds used up", PreCopy, Outlook{Made: 29, Sent: 100 * mb, Took: sec, Remaining: 50 * mb, Before: 100 * mb}, Decision{Next: NextLast}},
 		{"patience used up", patient, Outlook{Made: 3, Sent: 100 * mb, Took: sec, Remaining: 50 * mb, Before: 100 * mb, Elapsed: 6 * sec}, Decision{Next: NextLast}},
 		{"patient", patient, Outlook{Made: 3, Sent: 100 * mb, Took: sec, Remaining: 50 * mb, Before: 100 * mb, Elapsed: 4 * sec}, Decision{Next: NextRound}},

@@ -47,6 +47,10 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 	peer := &peer{}
 	plain := subsystems.Instances(target.Env{Source: src, Workers: workers(), Options: j.Options, Peer: peer})
 	instances, times := forControl(plain, source{src}.traced)
+	slow, err := newSlowdown(j, m.AutoConverge)
+	if err != nil {
+		return err
+	}
 	log, err := newJournal(j, journal.Source, m.Token)
 	if err != nil {
 		return err
@@ -83,7 +87,7 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 	quiesce, wake := application(j, r)
 	x = control.NewExport(control.ExportOptions{
 		Tuning: tune, Container: source{src}, Subsystems: instances, Medium: md,
-		Strategy: strategy, Prepare: sw.Prepare, Quiesce: quiesce, Wake: wake,
+		Strategy: strategy, Prepare: sw.Prepare, Quiesce: quiesce, Wake: wake, Slow: slow.to,
 		Switch: func(ctx context.Context) (control.Verdict, error) {
 			log.state.Left = x.LeavesBehind()
 			return sw.Switch(ctx)
@@ -219,6 +223,9 @@ func liveStrategy(m address.Move) (control.Strategy, error) {
 	}
 	if m.Downtime > 0 {
 		s.Downtime = m.Downtime
+	}
+	if m.AutoConverge {
+		s.Slower = len(slowerShares)
 	}
 	if m.Rounds > 0 && s.Rounds > 0 {
 		s.Rounds = m.Rounds

@@ -57,6 +57,9 @@ type Options struct {
 	Compress string
 	// Rounds bounds the early rounds, 0 means the strategy's own bound.
 	Rounds int
+	// AutoConverge slows the container down while it writes faster than its memory
+	// travels.
+	AutoConverge bool
 	// Streams is the number of connections, 0 means the engine's choice.
 	Streams int
 	// Policies are those of this move, see package policy.
@@ -101,6 +104,9 @@ func (o *Options) valid() error {
 	if o.Downtime < 0 || o.Timeout < 0 || o.Streams < 0 || o.Rounds < 0 {
 		errs = append(errs, errors.New("downtime, time-out, rounds and number of streams cannot be negative"))
 	}
+	if o.AutoConverge && o.Strategy != control.Auto.Name && o.Strategy != control.PreCopy.Name {
+		errs = append(errs, fmt.Errorf("auto-converge is of strategies that make rounds until the rest is small, auto and pre-copy, not of %s", o.Strategy))
+	}
 	if _, port, err := net.SplitHostPort(o.address()); err != nil {
 		errs = append(errs, fmt.Errorf("destination %q: %w", o.Destination, err))
 	} else if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
@@ -141,7 +147,7 @@ func loopback(name string) bool {
 func (o *Options) move(token wire.Token) address.Move {
 	m := address.Move{
 		Host: o.address(), Token: token, Strategy: o.Strategy, Downtime: o.Downtime, Timeout: o.Timeout,
-		Rounds: o.Rounds, Streams: o.Streams, Bandwidth: int64(o.Bandwidth), Compress: o.Compress, TLS: o.TLS, Insecure: o.Insecure, Peer: o.Peer,
+		Rounds: o.Rounds, AutoConverge: o.AutoConverge, Streams: o.Streams, Bandwidth: int64(o.Bandwidth), Compress: o.Compress, TLS: o.TLS, Insecure: o.Insecure, Peer: o.Peer,
 		Policies: policy.Encode(o.Policies),
 	}
 	if o.Compress == "auto" {

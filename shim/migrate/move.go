@@ -56,11 +56,16 @@ func (m *Migrator) move(ctx context.Context, r shim.CheckpointRequest) error {
 		return err
 	}
 	defer done()
+	putBack, err := keepSpeed(&j, to.AutoConverge)
+	if err != nil {
+		return err
+	}
 	h, err := manager.Submit(ctx, j)
 	if err != nil {
 		return err
 	}
 	err = h.Wait(context.WithoutCancel(ctx))
+	putBack()
 	if err == nil {
 		return nil
 	}

@@ -42,6 +42,8 @@ type Move struct {
 	Strategy          string
 	Downtime, Timeout time.Duration
 	Rounds            int
+	// AutoConverge slows the container down while rounds do not get it over.
+	AutoConverge bool
 	// Streams is the number of data connections, 0 for the default.
 	Streams int
 	// Bandwidth in bytes a second, 0 for no limit.
@@ -113,6 +115,7 @@ func parseMove(s string) (m Move, err error) {
 	m.Downtime, m.Timeout = r.duration("downtime"), r.duration("timeout")
 	m.Rounds, m.Streams = int(r.number("rounds", 1000)), int(r.number("streams", wire.MaxConnections))
 	m.Bandwidth = r.number("bandwidth", 1<<50)
+	m.AutoConverge = r.flag("auto-converge")
 	m.TLS, m.Insecure = r.identity()
 	m.Policies = r.policies()
 	if m.Prepared() && m.TLS == "" && !m.Insecure && r.err == nil {
@@ -134,6 +137,7 @@ func (m Move) String() string {
 	set("downtime", m.Downtime.String(), m.Downtime == 0)
 	set("timeout", m.Timeout.String(), m.Timeout == 0)
 	set("rounds", strconv.Itoa(m.Rounds), m.Rounds == 0)
+	set("auto-converge", "true", !m.AutoConverge)
 	set("streams", strconv.Itoa(m.Streams), m.Streams == 0)
 	set("bandwidth", strconv.FormatInt(m.Bandwidth, 10), m.Bandwidth == 0)
 	set("compress", m.Compress, m.Compress == "")
@@ -260,6 +264,18 @@ func (o *options) policies() string {
 		o.fail("policies", err.Error())
 	}
 	return policy.Encode(p)
+}
+
+// flag reads true or false.
+func (o *options) flag(key string) bool {
+	switch s := o.text(key); s {
+	case "true":
+		return true
+	case "", "false":
+	default:
+		o.fail(key, fmt.Sprintf("%q is neither true nor false", s))
+	}
+	return false
 }
 
 func (o *options) identity() (dir string, insecure bool) {

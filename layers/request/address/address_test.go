@@ -16,7 +16,7 @@ func TestMove(t *testing.T) {
 		{Host: "b.example:7117"},
 		{Host: "10.0.0.2:99", Token: token, Insecure: true},
 		{Host: "[fe80::1]:7117", Token: token, TLS: "/etc/mig/tls", Strategy: "pre-copy", Downtime: 20 * time.Millisecond, Timeout: time.Minute,
-			Rounds: 3, Streams: 4, Bandwidth: 1 << 30, Compress: "zstd", Peer: "b", Policies: "copy-volume=%2Fdata"},
+			Rounds: 3, AutoConverge: true, Streams: 4, Bandwidth: 1 << 30, Compress: "zstd", Peer: "b", Policies: "copy-volume=%2Fdata"},
 	} {
 		got, err := ParseMove(want.String())
 		if err != nil || got != want {
