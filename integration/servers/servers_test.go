@@ -190,6 +190,17 @@ var servers = []server{
 		verify: `ssh -p 2222 -i /load/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@127.0.0.1 true`,
 	},
 	{
+		// Before it knows its client, sshd talks to it from under a seccomp filter that
+		// kills for most system calls.
+		name: "sshd-sandbox", clients: 1,
+		start: `mkdir -p /run/sshd /root/.ssh; chmod 700 /root/.ssh; ssh-keygen -q -t ed25519 -N '' -f /load/host; ssh-keygen -q -t ed25519 -N '' -f /load/key; cp /load/key.pub /root/.ssh/authorized_keys; chmod 600 /root/.ssh/authorized_keys
+			/usr/sbin/sshd -D -e -p 2222 -h /load/host -o UsePAM=no -o StrictModes=no -o PidFile=/run/sshd-test.pid -o ListenAddress=127.0.0.1 -o LoginGraceTime=0 2>/load/sshd.log & listening 2222
+			ssh -p 2222 -i /load/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ProxyCommand='python3 /files/gate.py %p' root@127.0.0.1 echo in >/load/greeted 2>/load/client.log &
+			until grep -l '^Seccomp_filters:.1' /proc/[0-9]*/status; do sleep 0.05; done
+			i=0; while grep -q '^Seccomp_filters:.1' /proc/[0-9]*/status; do i=$((i+1)); echo $i >/load/new; mv /load/new /load/sandbox.count; sleep 0.05; done; wait`,
+		verify: `touch /load/go; for i in $(seq 100); do grep -q in /load/greeted && exit 0; sleep 0.1; done; cat /load/client.log /load/sshd.log; exit 1`,
+	},
+	{
 		name: "tini", clients: 1,
 		start:  `exec tini -s -- bash -c '(while :; do (sleep 0.01 & exec sleep 0.02) & sleep 0.01; done) & i=0; while :; do i=$((i+1)); echo $i >/load/new; mv /load/new /load/tini.count; sleep 0.01; done'`,
 		verify: `sleep 0.2; [ "$(grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l)" -lt 50 ]`,
