@@ -286,3 +286,35 @@ PROGRAM(lease_read, ANYONE, "a lease on a file, which tells of one who opens it"
 	signal(SIGIO, SIG_IGN);
 	CHECK(open("/tmp/leased", O_WRONLY | O_NONBLOCK) == -1 && errno == EWOULDBLOCK);
 }
+
+PROGRAM(file_outside_root, ALL_CAPS | ROOT, "a process in a root of its own, with files open from outside of it, and its parent outside")
+{
+	char text[8] = {0};
+	CHECK(mkdir("/tmp/jail", 0755) == 0 || errno == EEXIST);
+	CHECK(mkdir("/tmp/jail/home", 0755) == 0 || errno == EEXIST);
+	int fd = SYS(open("/tmp/outside", O_RDWR | O_CREAT, 0600));
+	CHECK(write(fd, "outside", 7) == 7);
+	int to[2];
+	CHECK(pipe(to) == 0);
+	pid_t child = SYS(fork());
+	if (child == 0) {
+		char c;
+		CHECK(chroot("/tmp/jail") == 0 && chdir("/home") == 0);
+		int inside = SYS(open("inside", O_RDWR | O_CREAT, 0600));
+		CHECK(write(inside, "inside", 6) == 6);
+		CHECK(read(to[0], &c, 1) == 1);
+		CHECK(pread(fd, text, 7, 0) == 7 && !strcmp(text, "outside"));
+		memset(text, 0, sizeof text);
+		CHECK(pread(inside, text, 6, 0) == 6 && !strcmp(text, "inside"));
+		CHECK(getcwd(text, sizeof text) && !strcmp(text, "/home"));
+		CHECK(access("/tmp", F_OK) == -1 && access("/home/inside", F_OK) == 0);
+		_exit(0);
+	}
+	struct stat st;
+	while (stat("/tmp/jail/home/inside", &st) == -1 || st.st_size < 6)
+		usleep(1000);
+	ready();
+	CHECK(write(to[1], "x", 1) == 1);
+	CHECK(child_exits(child) == 0);
+	CHECK(access("/tmp", F_OK) == 0);
+}

@@ -174,8 +174,54 @@ PROGRAM(seccomp_children, ANYONE, "a child with fewer filters than its parent, a
 	CHECK(child_exits(fewer) == 0 && child_exits(more) == 0);
 }
 
+static int question[2], survivor_answer[2];
+
+/* It may do next to nothing, and not even end as its first thread has. */
+static void *filtered_survivor(void *unused)
+{
+	char c;
+	board_await(stage, 0, 1);
+	char path[64], line[64] = {0};
+	snprintf(path, sizeof path, "/proc/self/task/%d/stat", getpid());
+	while (!strstr(line, ") Z ")) {
+		int fd = SYS(open(path, O_RDONLY | O_CLOEXEC));
+		CHECK(read(fd, line, sizeof line - 1) > 0);
+		close(fd);
+	}
+	CHECK(denies(SYS_exit, SECCOMP_RET_KILL_PROCESS, 0) == 0);
+	CHECK(denies(SYS_chroot, SECCOMP_RET_ERRNO | 100, 0) == 0);
+	board_post(stage, 1);
+	while (read(question[0], &c, 1) == 1) {
+		CHECK(answers(SYS_chroot, 100));
+		CHECK(write(survivor_answer[1], &c, 1) == 1);
+	}
+	_exit(3);
+	return unused;
+}
+
+PROGRAM(seccomp_dead_leader, ANYONE, "filters of a thread whose process has lost its first one, which forbid to end so")
+{
+	char c;
+	stage = board_new();
+	restrict_self();
+	CHECK(pipe(question) == 0 && pipe(survivor_answer) == 0);
+	pid_t child = SYS(fork());
+	if (child == 0) {
+		pthread_t thread;
+		close(question[1]);
+		CHECK(pthread_create(&thread, NULL, filtered_survivor, NULL) == 0);
+		board_post(stage, 0);
+		syscall(SYS_exit, 0);
+	}
+	board_await(stage, 1, 1);
+	ready();
+	CHECK(write(question[1], "a", 1) == 1 && read(survivor_answer[0], &c, 1) == 1 && c == 'a');
+	close(question[1]);
+	CHECK(child_exits(child) == 3);
+}
+
 /* A thread in strict mode can read, write and end. */
-static int question[2], answer[2];
+static int answer[2];
 
 static void *strict_thread(void *unused)
 {

@@ -76,7 +76,7 @@ func (s *Subsystem) exportTable(ctx context.Context, p *target.Process, out reco
 	if err := pushTable(ctx, p.ID, list, out); err != nil {
 		return nil, 0, err
 	}
-	l, err := newLooker(p.Proc)
+	l, err := newLooker(p.Proc, s.env.Source.Init)
 	if err != nil {
 		return nil, 0, err
 	}

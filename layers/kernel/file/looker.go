@@ -15,18 +15,28 @@ import (
 
 // looker knows the file systems of one process.
 type looker struct {
+	// pid is the process by whose root directory paths are looked up.
 	pid    int
 	proc   procfs.Task
 	mounts map[int]procfs.Mount // by id
 }
 
-// newLooker reads the process's mounts.
-func newLooker(proc procfs.Task) (*looker, error) {
-	list, err := proc.Mountinfo()
+// newLooker reads the process's mounts. One that has another root directory than
+// the container (chroot(2)) may have files open that are outside of it: their
+// paths are the container's, and so are those that its copy is given before it
+// changes its root. They are those of its first process, init.
+func newLooker(proc procfs.Task, init int) (*looker, error) {
+	eyes := proc
+	if root, err := proc.Root(); err != nil {
+		return nil, err
+	} else if root.Path != "/" {
+		eyes = procfs.Host().Process(init)
+	}
+	list, err := eyes.Mountinfo()
 	if err != nil {
 		return nil, err
 	}
-	l := &looker{pid: proc.Pid(), proc: proc, mounts: map[int]procfs.Mount{}}
+	l := &looker{pid: eyes.Pid(), proc: proc, mounts: map[int]procfs.Mount{}}
 	for _, m := range list {
 		l.mounts[m.ID] = m
 	}

@@ -176,3 +176,40 @@ func TestKilledEngineOfAFiltered(t *testing.T) {
 		t.Errorf("mappings stay behind: %v %v", maps, err)
 	}
 }
+
+// TestKilledEngineOfALeaderless: threads that have outlived their leader live
+// through the deaths of engines as others do.
+func TestKilledEngineOfALeaderless(t *testing.T) {
+	total := 200
+	if testing.Short() {
+		total = 50
+	}
+	g := launch(t, "many", "4", "exit")
+	g.waitState('Z')
+	alive := func() {
+		tids, err := listTasks(g.pid)
+		must(t, err)
+		for _, tid := range tids {
+			st, err := readStatus(g.pid, tid)
+			must(t, err)
+			if (st.State == 'Z') != (tid == g.pid) || st.State == 'T' {
+				t.Fatalf("thread %d: state %c", tid, st.State)
+			}
+		}
+		if len(tids) != 4 {
+			t.Fatalf("threads %v", tids)
+		}
+	}
+	killEnginesOf(t, g, total, alive)
+	time.Sleep(leftoverAge)
+	p := attach(t, newTracer(t), g.pid)
+	for _, th := range p.Threads() {
+		// All of them are in pause(2), from which nothing has woken them.
+		if r, err := th.Registers(); err != nil || r.OrigRax != unix.SYS_PAUSE {
+			t.Errorf("thread %d: system call %d, %v", th.Tid, int64(r.OrigRax), err)
+		}
+	}
+	must(t, dump(p))
+	must(t, p.Detach())
+	alive()
+}
