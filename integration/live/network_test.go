@@ -4,9 +4,12 @@ package live
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -260,6 +263,9 @@ func (w *world) undisturbed(t *testing.T, id, ip string, on, off *host) {
 		t.Errorf("on %s it says %q", on.Name, got)
 	}
 	waitFor(t, 10*time.Second, "no interface is left on "+off.Name, func() bool { return off.veths(t) == 0 })
+	if out, err := off.Command(t.Context(), "nft", "list", "tables").CombinedOutput(); err != nil || len(out) != 0 {
+		t.Errorf("%s has tables of nf_tables: %s %v", off.Name, out, err)
+	}
 	if l := off.leases(); l != "" && !strings.HasPrefix(l, ip) {
 		t.Errorf("%s has %s", off.Name, l)
 	}
@@ -335,5 +341,148 @@ func TestNetworkIsLookedFor(t *testing.T) {
 	w.mustMove(w.alpha, id, w.beta.IP)
 	if got := w.answers(ip, "GET", "key"); got != "value" {
 		t.Errorf("it says %q", got)
+	}
+}
+
+// killEngines kills the engines of a host's moves.
+func (h *host) killEngines() (killed int) {
+	own, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", h.Pid()))
+	files, _ := filepath.Glob("/proc/[0-9]*/exe")
+	for _, f := range files {
+		dir := filepath.Dir(f)
+		exe, _ := os.Readlink(f)
+		net, _ := os.Readlink(filepath.Join(dir, "ns/net"))
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err == nil && filepath.Base(exe) == "mig-engine" && net == own && syscall.Kill(pid, syscall.SIGKILL) == nil {
+			killed++
+		}
+	}
+	return killed
+}
+
+// TestNetworkSurvivesDeaths: an engine of either side, or the destination's migd,
+// is killed at any moment of a move. The container is reached at its address, on
+// one host, and CNI has given nothing away on the other.
+func TestNetworkSurvivesDeaths(t *testing.T) {
+	if _, err := os.Stat("/usr/lib/cni/bridge"); err != nil {
+		t.Skip("hack/deps.sh installs the CNI plug-ins: ", err)
+	}
+	w := newWorld(t, daemon.V24, image.Redis)
+	w.bridged()
+	w.cni()
+	const id, ip = "mortal", "10.77.0.100"
+	w.serve(w.alpha, id, "--cni")
+	w.reached(ip)
+	w.answers(ip, "SET", "key", "value")
+	within := w.warmUp(id)
+	on, off := w.alpha, w.beta
+	victims := map[string]func() int{
+		"the source's engine":      func() int { return on.killEngines() },
+		"the destination's engine": func() int { return off.killEngines() },
+		"the destination's migd": func() int {
+			if err := off.migd.stop(syscall.SIGKILL); err != nil {
+				t.Error(err)
+			}
+			off.migd = w.startMigd(off)
+			return 1
+		},
+	}
+	for range max(2, kills()/2) {
+		for who, kill := range victims {
+			done := make(chan error, 1)
+			from, to := on, off
+			go func() {
+				_, err := from.move(context.Background(), id, to.IP)
+				done <- err
+			}()
+			time.Sleep(rand.N(within)) // the moment is the point
+			killed := kill()
+			var err error
+			for ended := false; !ended; {
+				select {
+				case err = <-done:
+					ended = true
+				case <-time.After(2 * time.Millisecond):
+					if killed == 0 { // it had not begun yet
+						killed = kill()
+					}
+				}
+			}
+			on, off = w.alone(id)
+			moved := on == to
+			t.Logf("%s (%d killed): moved %v, %v", who, killed, moved, err)
+			if moved && err != nil {
+				off.d.Remove(id) // what the coordinator was not told to remove
+				if err := off.Run("rm -rf /var/lib/cni/networks/fleet /var/lib/cni/results"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.reached(ip)
+			w.undisturbed(t, id, ip, on, off)
+		}
+	}
+	w.mustMove(on, id, off.IP)
+	w.undisturbed(t, id, ip, off, on)
+}
+
+// alone waits until a container runs on one host and nothing of a move is left on
+// the other.
+func (w *world) alone(id string) (on, off *host) {
+	w.t.Helper()
+	pair := [2]*host{w.alpha, w.beta}
+	waitFor(w.t, settleWithin, "one copy, and nothing else", func() bool {
+		for i := range pair {
+			on, off = pair[i], pair[1-i]
+			if on.status(id) == "RUNNING" && off.status(id) != "RUNNING" && !on.onItsWay() && !off.onItsWay() {
+				return true
+			}
+		}
+		return false
+	})
+	return on, off
+}
+
+// TestOtherNetworks: a namespace that is given by its path is looked for with its
+// addresses; nothing of the host's goes along, which is said.
+func TestOtherNetworks(t *testing.T) {
+	w := newWorld(t, daemon.V24, image.Redis)
+	w.bridged()
+	const ip = "10.77.0.60"
+	namespace := func(h *host, address string) {
+		t.Helper()
+		if err := h.Run(`ip netns add shop; ip link add to-shop type veth peer name eth0 netns shop; ip link set to-shop master br0 up
+ip -n shop link set lo up; ip -n shop addr add ` + address + `/24 dev eth0; ip -n shop link set eth0 up`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	namespace(w.alpha, ip)
+	w.serve(w.alpha, "joined", "--with-ns", "network:/run/netns/shop")
+	w.reached(ip)
+	w.answers(ip, "SET", "key", "value")
+	w.refused(w.alpha, "/run/netns/shop", "joined", w.beta.IP)
+	namespace(w.beta, "10.77.0.61")
+	w.refused(w.alpha, "lacks the address "+ip, "joined", w.beta.IP)
+	if got := w.answers(ip, "GET", "key"); got != "value" {
+		t.Fatalf("it says %q", got)
+	}
+	if err := errors.Join(w.beta.Run("ip -n shop link set eth0 down; ip -n shop addr add " + ip + "/24 dev eth0")); err != nil {
+		t.Fatal(err)
+	}
+	w.mustMove(w.alpha, "joined", w.beta.IP)
+	if err := errors.Join(w.alpha.Run("ip -n shop link set eth0 down"), w.beta.Run("ip -n shop link set eth0 up")); err != nil {
+		t.Fatal(err)
+	}
+	// Whose namespaces they are would announce the other hardware address.
+	if err := w.client.Run("ip neigh flush dev eth0"); err != nil {
+		t.Fatal(err)
+	}
+	w.reached(ip)
+	if got := w.answers(ip, "GET", "key"); got != "value" {
+		t.Errorf("it says %q", got)
+	}
+	w.serve(w.alpha, "host", "--net-host")
+	r := w.mustMove(w.alpha, "host", w.beta.IP)
+	if !strings.Contains(strings.Join(r.Warnings, "\n"), "nothing of it goes along") {
+		t.Errorf("it warns of %q", r.Warnings)
 	}
 }

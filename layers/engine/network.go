@@ -38,3 +38,15 @@ func ConsiderNetwork(r *request.Request, policies map[string]string) ([]conversa
 	}
 	return out, err
 }
+
+// GuardNetwork is network.Guard, for a daemon.
+func GuardNetwork(r *request.Request, policies map[string]string) error {
+	m, err := request.ParseMapping(policies[request.OptionMap])
+	if err == nil {
+		network.Guard(r, m)
+	}
+	return err
+}
+
+// UnguardNetwork ends it, if nobody has.
+func UnguardNetwork(name string) error { return network.Unguard(name) }

@@ -70,6 +70,10 @@ type Options struct {
 	Mismatches func(*image.Manifest) error
 	// Network names why this host cannot give a container its network.
 	Network func(r *network.Request, policies map[string]string) ([]peer.Mismatch, error)
+	// Guard keeps this host's bridges from believing what CNI makes for a request
+	// until its engine has silenced that, or until Unguard.
+	Guard   func(r *network.Request, policies map[string]string) error
+	Unguard func(name string) error
 	// CNI is where this host's networks are configured.
 	CNI cni.Dirs
 	// Media that this host's engine can read from.

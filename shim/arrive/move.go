@@ -120,6 +120,12 @@ func (m *move) Prepare(ctx context.Context) (*peer.Prepared, error) {
 		return nil, err
 	}
 	m.forget = forget
+	if n := m.offer.Container.Network; n != nil {
+		n.Guard = ""
+		if n.CNI() {
+			n.Guard = guardOf(m.offer.Token)
+		}
+	}
 	if m.volumes, err = host.MakeVolumes(m.offer); err != nil {
 		return nil, err
 	}
@@ -141,9 +147,18 @@ func (m *move) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.Network == nil || !c.Network.CNI() {
+		return nil
+	}
+	if err := m.d.opts.Guard(c.Network, c.Policies); err != nil {
+		return err
+	}
 	path := fmt.Sprintf("/proc/%d/ns/net", m.copy.Pid())
 	return m.d.opts.CNI.Connect(ctx, m.offer.Namespace, c.ID, path, c.Network, mapping)
 }
+
+// guardOf names a move's guard.
+func guardOf(token string) string { return token[:min(len(token), 12)] }
 
 // reportEvery is how often the source hears of the progress, and how often
 // somebody's wish to cancel is looked for.
@@ -222,7 +237,7 @@ func (m *move) Undo(reason error) error {
 	keep := !m.prepared && (errors.Is(reason, peer.ErrAborted) || errors.Is(reason, peer.ErrEnding))
 	var disconnected error
 	if m.prepared {
-		disconnected = m.d.opts.CNI.Disconnect(context.Background(), m.offer.Namespace, m.offer.Container.ID)
+		disconnected = errors.Join(m.d.opts.Unguard(guardOf(m.offer.Token)), m.d.opts.CNI.Disconnect(context.Background(), m.offer.Namespace, m.offer.Container.ID))
 	}
 	err := m.d.opts.Host.Discard(context.Background(), m.offer.Namespace, m.offer.Container.ID, m.offer.Token, keep)
 	if err == nil { // otherwise the container may still have them mounted

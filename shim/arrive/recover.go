@@ -55,7 +55,7 @@ func (d *Daemon) resolve(ctx context.Context, u host.Unfinished) error {
 	}
 	log.Info("a move that was left unfinished is removed")
 	if u.Container != "" {
-		if err := d.opts.CNI.Disconnect(ctx, u.Namespace, u.Container); err != nil {
+		if err := errors.Join(d.opts.Unguard(guardOf(u.Token)), d.opts.CNI.Disconnect(ctx, u.Namespace, u.Container)); err != nil {
 			log.Error("a move that was left unfinished", "error", err)
 		}
 	}

@@ -93,7 +93,10 @@ const (
 type Request struct {
 	// Own: the namespace is the container's own, so that what is in it is made
 	// again; otherwise its addresses are only looked for.
-	Own        bool        `json:"own,omitempty"`
+	Own bool `json:"own,omitempty"`
+	// Guard names what keeps the host's bridges from believing the copy before the
+	// engine has silenced it: see netns.Guard. The destination sets it.
+	Guard      string      `json:"guard,omitempty"`
 	Interfaces []Interface `json:"interfaces,omitempty"`
 }
 
@@ -126,6 +129,9 @@ const (
 func (r *Request) Valid() error {
 	if len(r.Interfaces) > maxInterfaces {
 		return fmt.Errorf("a network of %d interfaces, at most %d", len(r.Interfaces), maxInterfaces)
+	}
+	if len(r.Guard) > maxName || strings.ContainsAny(r.Guard, "/\x00") {
+		return fmt.Errorf("%.20q is no name of a guard", r.Guard)
 	}
 	var errs []error
 	seen := map[string]bool{}
@@ -170,6 +176,11 @@ func ValidName(s string) bool {
 	return s != "" && len(s) <= maxName && s != "." && s != ".." && !strings.ContainsFunc(s, func(r rune) bool {
 		return r == '/' || r == ':' || r <= ' ' || r == 0x7f
 	})
+}
+
+// CNI tells whether CNI makes interfaces of the request.
+func (r *Request) CNI() bool {
+	return slices.ContainsFunc(r.Interfaces, func(n Interface) bool { return n.Kind == CNI })
 }
 
 // Find is an interface by its name, nil if the request has none.

@@ -43,6 +43,11 @@ func (s *Subsystem) Prepare(ctx context.Context) error {
 	if err := b.build(n); err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
+	if b.request != nil && b.request.Guard != "" {
+		if err := Unguard(b.request.Guard); err != nil {
+			return fmt.Errorf("network: %w", err)
+		}
+	}
 	return nil
 }
 

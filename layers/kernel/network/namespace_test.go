@@ -376,3 +376,110 @@ ip rule add from 10.9.0.2 table 100 priority 500`))
 		return err
 	})
 }
+
+// TestMacvlanIsSilent: a macvlan is made on the interface of the same name, and
+// says and hears nothing before the commit, when its addresses are announced.
+func TestMacvlanIsSilent(t *testing.T) {
+	onHost(t, func() error {
+		from, to := newNamespace(t), newNamespace(t)
+		wire := newNamespace(t) // where the other end of the host's cable is
+		h, err := netns.Open(nil)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		err = errors.Join(
+			h.MakeVeth(wire, &netns.Link{Name: "far", Kind: netns.KindVeth, Index: 3}, "up0"), sh("ip link set up0 up"),
+			in(wire, "ip link set far up; ip addr add 10.8.0.1/24 dev far"),
+		)
+		if err != nil {
+			return err
+		}
+		up, err := h.Link("up0")
+		if err != nil {
+			return err
+		}
+		if err := h.MakeMacvlan(from, &netns.Link{Name: "mv0", Kind: netns.KindMacvlan, Mode: 4}, up.Index); err != nil {
+			return err
+		}
+		if err := in(from, "ip addr add 10.8.0.2/24 dev mv0; ip link set mv0 up; ip route add default via 10.8.0.1"); err != nil {
+			return err
+		}
+		n, err := settledRead(from)
+		if err != nil {
+			return err
+		}
+		if err := in(from, "ip link del mv0"); err != nil { // the original's end
+			return err
+		}
+		b, err := newBuilder(to, nil, nil)
+		if err != nil {
+			return err
+		}
+		b.rebuild = true
+		if err := b.build(through(t, n)); err != nil {
+			return err
+		}
+		const ask = "busybox ping -c1 -W1 10.8.0.2 >/dev/null"
+		if in(wire, ask) == nil {
+			t.Error("it is heard before the commit")
+		}
+		if err := in(wire, "ip neigh flush dev far"); err != nil {
+			return err
+		}
+		if err := b.tie(); err != nil {
+			return err
+		}
+		if err := in(wire, ask); err != nil {
+			t.Errorf("it is not heard after the commit: %v", err)
+		}
+		is, err := readNamespace(to, true, nil)
+		if err != nil {
+			return err
+		}
+		n.Neighbour, is.Neighbour = nil, nil // it has learnt who asked
+		compare(t, n, is)
+		return nil
+	})
+}
+
+// TestGuard: a bridge does not believe an interface that is put into it, until the
+// guard is lifted; what was there before is heard.
+func TestGuard(t *testing.T) {
+	onHost(t, func() error {
+		asking, old := newNamespace(t), newNamespace(t)
+		err := errors.Join(
+			attach(asking, "outer0"), in(asking, "ip addr add 10.9.0.1/24 dev eth0; ip link set eth0 up"),
+			attach(old, "outer1"), in(old, "ip addr add 10.9.0.2/24 dev eth0; ip link set eth0 up"),
+		)
+		if err != nil {
+			return err
+		}
+		fresh := newNamespace(t)
+		r := &network.Request{Guard: "test", Interfaces: []network.Interface{{
+			Name: "eth0", Kind: network.CNI, MAC: "02:00:00:00:00:77",
+			Addresses: []netip.Prefix{netip.MustParsePrefix("10.9.0.3/24"), netip.MustParsePrefix("10.9.0.2/24")},
+		}}}
+		Guard(r, nil)
+		err = errors.Join(attach(fresh, "outer2"), in(fresh, "ip link set eth0 address 02:00:00:00:00:77; ip addr add 10.9.0.3/24 dev eth0; ip link set eth0 up"))
+		if err != nil {
+			return err
+		}
+		ask := func(ip string) error {
+			return in(asking, "ip neigh flush dev eth0; busybox ping -c1 -W1 "+ip+" >/dev/null")
+		}
+		if err := ask("10.9.0.2"); err != nil {
+			t.Errorf("who was there before is not heard: %v", err)
+		}
+		if ask("10.9.0.3") == nil {
+			t.Error("the guarded one is heard")
+		}
+		if err := errors.Join(Unguard("test"), Unguard("test")); err != nil {
+			t.Error(err)
+		}
+		if err := ask("10.9.0.3"); err != nil {
+			t.Errorf("it is not heard when the guard is lifted: %v", err)
+		}
+		return nil
+	})
+}
