@@ -36,6 +36,7 @@ type Config struct {
 	Threads   int  // that sleep in a futex, beside the first
 	DirtyMBps int  // megabytes of pages written to per second
 	Spin      bool // look at the clocks without a pause
+	Nap       bool // look at them rarely, for so many processes that looking every millisecond is too much work
 
 	Processes int  // 0 is 1; each has so many megabytes
 	Shared    bool // or they share them
@@ -44,9 +45,17 @@ type Config struct {
 // Args is the command line; the program is at path.
 func (c Config) Args(path string) []string {
 	return []string{
-		path, strconv.Itoa(c.Megabytes), strconv.Itoa(c.Threads), strconv.Itoa(c.DirtyMBps), flag(c.Spin),
+		path, strconv.Itoa(c.Megabytes), strconv.Itoa(c.Threads), strconv.Itoa(c.DirtyMBps), c.looks(),
 		strconv.Itoa(max(1, c.Processes)), flag(c.Shared),
 	}
+}
+
+// looks says how long the pause between two looks is.
+func (c Config) looks() string {
+	if c.Nap {
+		return "2"
+	}
+	return flag(c.Spin)
 }
 
 func flag(b bool) string {

@@ -36,6 +36,7 @@ var sections = []section{
 	{name: "containerd", run: containerd},
 	{name: "silence", run: silences},
 	{name: "threads", run: threads},
+	{name: "processes", run: processes},
 	{name: "throughput", run: throughput},
 	{name: "peak", run: peak},
 	{name: "idle", run: idle},

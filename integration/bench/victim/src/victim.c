@@ -222,8 +222,8 @@ int main(int argc, char **argv)
 
 	uint64_t m = now(CLOCK_MONOTONIC), r = now(CLOCK_REALTIME);
 	for (;;) {
-		if (!spin)
-			usleep(1000);
+		if (spin != 1)
+			usleep(spin ? 20000 : 1000);
 		uint64_t m2 = now(CLOCK_MONOTONIC), r2 = now(CLOCK_REALTIME);
 		if (m2 > m && m2 - m > board->monotonic_gap)
 			board->monotonic_gap = m2 - m;
