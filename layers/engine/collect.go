@@ -16,7 +16,7 @@ const (
 	gcPercent = 400
 	// memoryLimit makes a large one collect more often, in bytes.
 	memoryLimit = 40 << 20
-	// overhead is what the engine needs beside its heap, about, in bytes.
+	// overhead is what the engine needs beside heap and stacks, about, in bytes.
 	overhead = 16 << 20
 )
 
@@ -27,17 +27,25 @@ const (
 func tuneCollector() {
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(memoryLimit)
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	m := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}}
 	eachCollection(func() {
-		metrics.Read(live)
-		if v := live[0].Value; v.Kind() == metrics.KindUint64 {
-			debug.SetMemoryLimit(limitFor(int64(v.Uint64())))
-		}
+		metrics.Read(m)
+		debug.SetMemoryLimit(limitFor(value(m[0]), value(m[1])))
 	})
 }
 
-// limitFor is the limit where so many bytes of the heap live.
-func limitFor(live int64) int64 { return max(memoryLimit, minMemory.Load(), 2*live+overhead) }
+func value(s metrics.Sample) int64 {
+	if s.Value.Kind() != metrics.KindUint64 {
+		return 0 // not measured by this version of Go
+	}
+	return int64(s.Value.Uint64())
+}
+
+// limitFor is the limit where so many bytes of the heap live beside stacks: each
+// traced process has a thread of the tracer.
+func limitFor(live, stacks int64) int64 {
+	return max(memoryLimit, minMemory.Load(), 2*live+stacks+overhead)
+}
 
 // minMemory is the least limit, for an engine that wants more than memoryLimit.
 var minMemory atomic.Int64
