@@ -12,7 +12,8 @@ package record
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
+
+	"github.com/io-mig/mig/spec/record/internal/castagnoli"
 )
 
 // MaxPayload bounds the payload of one record, in bytes. A larger entity is
@@ -80,8 +81,6 @@ type Place struct {
 	Number, Offset int64
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // Summer computes a record's checksum while its payload is written, piece by
 // piece: a piece that was just written is still in the processor's cache, a
 // payload of megabytes is not any more.
@@ -95,11 +94,11 @@ func (h *Header) Summer(length int) Summer {
 	binary.LittleEndian.PutUint64(b[n+4:], h.Entity)
 	binary.LittleEndian.PutUint32(b[n+12:], h.Kind)
 	binary.LittleEndian.PutUint64(b[n+16:], uint64(length))
-	return Summer{crc32.Checksum(b[:n+24], castagnoli)}
+	return Summer{castagnoli.Checksum(b[:n+24])}
 }
 
 // Add takes the payload's next piece.
-func (s *Summer) Add(piece []byte) { s.sum = crc32.Update(s.sum, castagnoli, piece) }
+func (s *Summer) Add(piece []byte) { s.sum = castagnoli.Update(s.sum, piece) }
 
 // Summed tells the record the checksum of its header and payload as they were
 // written, for the next Seal and Verify.
