@@ -6,7 +6,7 @@
 // subsystem that exported it. Data flow one way: kernel state -> subsystem ->
 // record -> medium -> wire or file. A medium moves records without knowing what
 // they hold; a subsystem fills them without knowing where they go. The package
-// imports nothing of mig, so that every layer can share it.
+// imports nothing of mig but its own checksum, so that every layer can share it.
 package record
 
 import (
