@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 )
 
 // OOM sends when the container has run out of memory; events that come while
@@ -50,4 +51,16 @@ func (c *Container) oomSource() (next func() (bool, error), source *os.File, err
 		return nil, nil, errors.New("the memory cgroup controller is not mounted")
 	}
 	return oomV1(dir)
+}
+
+// KilledForMemory tells whether the kernel has killed a process of the container
+// because its cgroup, or one above it, had no memory left: the counter oom_kill of
+// memory.events (cgroup-v2.rst) or of memory.oom_control (cgroup-v1/memory.rst).
+func (c *Container) KilledForMemory() bool {
+	file := filepath.Join(c.cg.Path(""), "memory.events")
+	if !c.CgroupV2() {
+		file = filepath.Join(c.cg.Path("memory"), "memory.oom_control")
+	}
+	n, err := eventCount(file, "oom_kill")
+	return err == nil && n > 0
 }

@@ -14,6 +14,7 @@ import (
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/errdefs"
+	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/runtime"
 )
 
@@ -61,7 +62,11 @@ func (t *task) runRestore(ctx context.Context) error {
 	t.mu.Unlock()
 	err := restore.Run(ctx, t.container.Runtime())
 	if err != nil {
-		err = fmt.Errorf("restore failed: %w", asAPI(err))
+		err = asAPI(err)
+		if c := t.container.Runtime(); c != nil && c.KilledForMemory() {
+			err = fmt.Errorf("%s: %w", job.WantOfMemory, err)
+		}
+		err = fmt.Errorf("restore failed: %w", err)
 		if killErr := t.container.Signal(syscall.SIGKILL, true); killErr != nil && !errors.Is(killErr, runtime.ErrNotRunning) {
 			slog.Error("kill the frame of a failed restore", "container", t.id, "error", killErr)
 		}

@@ -17,9 +17,9 @@ import (
 	"time"
 )
 
-// expired makes a host's certificate and key that ran out an hour ago, signed by
-// the authority in dir: mig certs makes none.
-func expired(t *testing.T, dir, ip string) (cert, private []byte) {
+// validFor makes a host's certificate and key that are valid for two hours, from
+// then on, signed by the authority in dir: mig certs makes valid ones only.
+func validFor(t *testing.T, dir, ip string, from time.Time) (cert, private []byte) {
 	t.Helper()
 	decode := func(file string) []byte {
 		b, err := os.ReadFile(filepath.Join(dir, file))
@@ -43,7 +43,7 @@ func expired(t *testing.T, dir, ip string) (cert, private []byte) {
 	must(err)
 	cert, err = x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "alpha"}, IPAddresses: []net.IP{net.ParseIP(ip)},
-		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour),
+		NotBefore: from, NotAfter: from.Add(2 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, ca, key.Public(), caKey)
 	must(err)

@@ -4,12 +4,14 @@ package live
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/pem"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/io-mig/mig/integration/internal/daemon"
 	"github.com/io-mig/mig/integration/internal/image"
@@ -134,9 +136,28 @@ func TestCertificates(t *testing.T) {
 		w.refused(w.alpha, "remote error: tls", id, w.beta.IP)
 	})
 	t.Run("expired", func(t *testing.T) {
-		w.replaceWithExpired(t)
+		w.replaceBy(t, time.Now().Add(-3*time.Hour))
 		w.refused(w.alpha, "remote error: tls: expired certificate", id, w.beta.IP)
 		w.mustCerts("host", "alpha", "--ip", w.alpha.IP)
+	})
+	t.Run("of a clock that is ahead", func(t *testing.T) {
+		w.replaceBy(t, time.Now().Add(10*time.Minute))
+		w.refused(w.alpha, "remote error: tls: expired certificate", id, w.beta.IP) // TLS has no other word for it
+		waitFor(t, migdReady, "the other host says why", func() bool { return strings.Contains(w.beta.migd.says(), "is not yet valid") })
+		w.mustCerts("host", "alpha", "--ip", w.alpha.IP)
+		// What mig makes an hour ahead of others counts there at once.
+		b, err := os.ReadFile(filepath.Join(w.alpha.tls, "host.pem"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		block, _ := pem.Decode(b)
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ahead := time.Since(cert.NotBefore); ahead < time.Hour {
+			t.Errorf("certificates are valid only %s back", ahead)
+		}
 	})
 	t.Run("revoked", func(t *testing.T) {
 		w.mustCerts("revoke", "alpha")
@@ -150,10 +171,10 @@ func TestCertificates(t *testing.T) {
 	w.one(id, w.beta, w.alpha)
 }
 
-// replaceWithExpired gives alpha a certificate that ran out.
-func (w *world) replaceWithExpired(t *testing.T) {
+// replaceBy gives alpha a certificate that is valid for two hours, from then on.
+func (w *world) replaceBy(t *testing.T, from time.Time) {
 	t.Helper()
-	cert, key := expired(t, w.ca, w.alpha.IP)
+	cert, key := validFor(t, w.ca, w.alpha.IP, from)
 	for file, block := range map[string]*pem.Block{"host.pem": {Type: "CERTIFICATE", Bytes: cert}, "host.key": {Type: "EC PRIVATE KEY", Bytes: key}} {
 		if err := os.WriteFile(filepath.Join(w.alpha.tls, file), pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)

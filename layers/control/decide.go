@@ -107,7 +107,7 @@ func (x *Exporter) after(ctx context.Context, early error) (Result, error) {
 		return x.end(ctx, StateHeld, err)
 	}
 	if err := x.endTasks(ctx); err != nil {
-		return x.end(ctx, StateHeld, fmt.Errorf("the copy is the container now, but this one could not be ended and stays frozen (kill it): %w", errors.Join(err, early)))
+		return x.end(ctx, StateHeld, fmt.Errorf("the copy is the container now, but this one could not be ended (it takes no step; kill it if it is still there): %w", errors.Join(err, early)))
 	}
 	if err := errors.Join(early, x.close()); err != nil {
 		return x.end(ctx, StateFailed, fmt.Errorf("the container was exported and ended, but: %w", err))

@@ -39,7 +39,7 @@ type Tuning struct {
 const (
 	DefaultWatchdog = 60 * time.Second
 	DefaultGrace    = 5 * time.Second
-	DefaultUndo     = 10 * time.Second
+	DefaultUndo     = 30 * time.Second
 )
 
 func (t Tuning) withDefaults() Tuning {

@@ -205,7 +205,11 @@ func (m *move) ended(ctx context.Context, restore *restore, err error) *peer.End
 	}
 	if st, serr := restore.status(); serr == nil {
 		end.Last = st.Progress.Bounded()
-		if err != nil && st.Failure != nil {
+		switch {
+		case err == nil || st.Failure == nil:
+		case strings.Contains(err.Error(), job.WantOfMemory):
+			err = fmt.Errorf("%s: %w", job.WantOfMemory, st.Failure)
+		default:
 			err = st.Failure
 		}
 	}

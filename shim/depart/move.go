@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/io-mig/mig/layers/control"
@@ -87,10 +88,22 @@ func (m *mover) move(ctx context.Context) error {
 	if m.client != nil {
 		_ = m.client.Close() // everything was said; a peer that is gone makes noise here
 	}
+	if err != nil && !r.Moved && m.source != nil && m.ended(ctx) {
+		err = fmt.Errorf("container %s does not run here any more: %w", m.o.Container, err)
+	}
 	if m.release != nil {
 		err = errors.Join(err, m.release())
 	}
 	return err
+}
+
+// ended: the container does not run any more, which is why it was not moved, as a
+// rule.
+func (m *mover) ended(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	running, err := m.o.Host.Running(ctx, m.o.Namespace)
+	return err == nil && !slices.Contains(running, m.o.Container)
 }
 
 // phase ends one phase and begins the next.

@@ -241,10 +241,12 @@ func (t *Tracer) letGo() bool {
 }
 
 // killPatience is how long a killed process may take to end, less than control
-// gives a call of undoing (control.DefaultUndo): it gives back its memory, and a
-// pid namespace's first process waits for all others. It runs no code of its own
-// meanwhile, and who is left then ends with the tracer.
-const killPatience = 8 * time.Second
+// gives a call of undoing (control.DefaultUndo). It runs no code of its own
+// meanwhile, but gives back its memory, and its last thread waits for a grace
+// period of the kernel before it lets its mount namespace go (fs/namespace.c,
+// namespace_unlock): on a machine that has much to do, with others who wait for
+// the same, that takes many seconds.
+const killPatience = 25 * time.Second
 
 // Kill kills the process and takes the exit status of its traced threads:
 // until then the leader's end is not reported to its parent.
@@ -260,7 +262,7 @@ func (p *Process) kill() error {
 	for pause := 50 * time.Microsecond; len(p.threads) > 0; pause = min(2*pause, time.Millisecond) {
 		p.dropDead(ours)
 		if time.Since(begun) > killPatience {
-			return fmt.Errorf("kill process %d: it has not ended within %s: %s: %w", p.Pid, killPatience, p.lingering(), ErrNoStop)
+			return fmt.Errorf("kill process %d: it runs no code any more, but has not ended within %s: %s: %w", p.Pid, killPatience, p.lingering(), ErrNoStop)
 		}
 		if len(p.threads) > 0 {
 			time.Sleep(pause)

@@ -65,6 +65,10 @@ type Failure struct {
 	Stuck bool `json:"stuck,omitempty"`
 }
 
+// WantOfMemory is part of the error of a restore whose processes the kernel has
+// killed. The shim finds out, and its error comes to others as a text.
+const WantOfMemory = "the kernel has killed it for want of memory (raise the limit of its cgroup, or of the one that it is in)"
+
 // FailureOf packs an error. nil stays nil.
 func FailureOf(err error) *Failure {
 	if err == nil {
