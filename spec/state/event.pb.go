@@ -446,6 +446,129 @@ func (x *EventProcess) GetStatus() uint32 {
 	return 0
 }
 
+// EventFiles is an inotify(7) instance (kind 6).
+type EventFiles struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Flags uint32                 `protobuf:"varint,1,opt,name=flags,proto3" json:"flags,omitempty"`
+	Watch []*FileWatch           `protobuf:"bytes,2,rep,name=watch,proto3" json:"watch,omitempty"`
+	// It had events that nobody has read: the program is told of an overflow.
+	Overflow      bool `protobuf:"varint,3,opt,name=overflow,proto3" json:"overflow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventFiles) Reset() {
+	*x = EventFiles{}
+	mi := &file_spec_state_event_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventFiles) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventFiles) ProtoMessage() {}
+
+func (x *EventFiles) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_event_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventFiles.ProtoReflect.Descriptor instead.
+func (*EventFiles) Descriptor() ([]byte, []int) {
+	return file_spec_state_event_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *EventFiles) GetFlags() uint32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *EventFiles) GetWatch() []*FileWatch {
+	if x != nil {
+		return x.Watch
+	}
+	return nil
+}
+
+func (x *EventFiles) GetOverflow() bool {
+	if x != nil {
+		return x.Overflow
+	}
+	return false
+}
+
+// FileWatch is one watch: its number (wd), IN_* and the path in the container.
+type FileWatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Mask          uint32                 `protobuf:"varint,2,opt,name=mask,proto3" json:"mask,omitempty"`
+	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileWatch) Reset() {
+	*x = FileWatch{}
+	mi := &file_spec_state_event_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileWatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileWatch) ProtoMessage() {}
+
+func (x *FileWatch) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_event_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileWatch.ProtoReflect.Descriptor instead.
+func (*FileWatch) Descriptor() ([]byte, []int) {
+	return file_spec_state_event_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *FileWatch) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *FileWatch) GetMask() uint32 {
+	if x != nil {
+		return x.Mask
+	}
+	return 0
+}
+
+func (x *FileWatch) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
 var File_spec_state_event_proto protoreflect.FileDescriptor
 
 const file_spec_state_event_proto_rawDesc = "" +
@@ -481,7 +604,16 @@ const file_spec_state_event_proto_rawDesc = "" +
 	"\x05flags\x18\x01 \x01(\rR\x05flags\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\rR\x03pid\x12\x14\n" +
 	"\x05ended\x18\x03 \x01(\rR\x05ended\x12\x16\n" +
-	"\x06status\x18\x04 \x01(\rR\x06statusB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
+	"\x06status\x18\x04 \x01(\rR\x06status\"j\n" +
+	"\n" +
+	"EventFiles\x12\x14\n" +
+	"\x05flags\x18\x01 \x01(\rR\x05flags\x12*\n" +
+	"\x05watch\x18\x02 \x03(\v2\x14.mig.state.FileWatchR\x05watch\x12\x1a\n" +
+	"\boverflow\x18\x03 \x01(\bR\boverflow\"K\n" +
+	"\tFileWatch\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
+	"\x04mask\x18\x02 \x01(\rR\x04mask\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04pathB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
 
 var (
 	file_spec_state_event_proto_rawDescOnce sync.Once
@@ -495,7 +627,7 @@ func file_spec_state_event_proto_rawDescGZIP() []byte {
 	return file_spec_state_event_proto_rawDescData
 }
 
-var file_spec_state_event_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_spec_state_event_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_spec_state_event_proto_goTypes = []any{
 	(*EventCounter)(nil), // 0: mig.state.EventCounter
 	(*EventTimer)(nil),   // 1: mig.state.EventTimer
@@ -503,14 +635,17 @@ var file_spec_state_event_proto_goTypes = []any{
 	(*EventPoll)(nil),    // 3: mig.state.EventPoll
 	(*PollTarget)(nil),   // 4: mig.state.PollTarget
 	(*EventProcess)(nil), // 5: mig.state.EventProcess
+	(*EventFiles)(nil),   // 6: mig.state.EventFiles
+	(*FileWatch)(nil),    // 7: mig.state.FileWatch
 }
 var file_spec_state_event_proto_depIdxs = []int32{
 	4, // 0: mig.state.EventPoll.target:type_name -> mig.state.PollTarget
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	7, // 1: mig.state.EventFiles.watch:type_name -> mig.state.FileWatch
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_spec_state_event_proto_init() }
@@ -524,7 +659,7 @@ func file_spec_state_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_event_proto_rawDesc), len(file_spec_state_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

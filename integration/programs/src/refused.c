@@ -8,6 +8,7 @@
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/fanotify.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 
@@ -50,14 +51,20 @@ REFUSED(refused_namespace, ANYONE, "namespace", "a descriptor of a namespace")
 	ready();
 }
 
-REFUSED(refused_inotify, ANYONE, "inotify", "files that the program watches")
+REFUSED(refused_inotify_removed, ANYONE, "is not found by any name", "a watched file that was removed and is still open")
 {
-	int fd = SYS(inotify_init1(IN_NONBLOCK));
-	SYS(inotify_add_watch(fd, "/tmp", IN_CREATE));
+	int file = SYS(open("/tmp/removed", O_RDWR | O_CREAT, 0600)), fd = SYS(inotify_init1(IN_NONBLOCK));
+	SYS(inotify_add_watch(fd, "/tmp/removed", IN_MODIFY));
+	CHECK(unlink("/tmp/removed") == 0);
 	ready();
 	char event[512];
-	CHECK(mkdir("/tmp/watched", 0700) == 0);
-	CHECK(read(fd, event, sizeof event) > 0);
+	CHECK(write(file, "x", 1) == 1 && read(fd, event, sizeof event) > 0);
+}
+
+REFUSED(refused_fanotify, ALL_CAPS | ROOT, "fanotify", "a fanotify group")
+{
+	SYS(fanotify_init(FAN_CLASS_NOTIF | FAN_NONBLOCK, O_RDONLY));
+	ready();
 }
 
 /* Processes that share what a fork does not. */

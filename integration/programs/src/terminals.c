@@ -121,3 +121,32 @@ PROGRAM(job_stopped, ANYONE, "a stopped child stays stopped and goes on when tol
 	else
 		CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 15);
 }
+
+static volatile sig_atomic_t input_signal, input_fd;
+
+static void on_input(int signal, siginfo_t *info, void *context)
+{
+	(void)context;
+	input_signal = signal;
+	input_fd = info->si_fd;
+}
+
+PROGRAM(tty_async, ANYONE, "input of a terminal is told by a signal (O_ASYNC, F_SETOWN, F_SETSIG)")
+{
+	int master = SYS(posix_openpt(O_RDWR | O_NOCTTY)), unlock = 0, number;
+	CHECK(ioctl(master, TIOCSPTLCK, &unlock) == 0 && ioctl(master, TIOCGPTN, &number) == 0);
+	char path[32], got[8];
+	snprintf(path, sizeof path, "/dev/pts/%d", number);
+	int slave = SYS(open(path, O_RDWR | O_NOCTTY));
+	struct sigaction action = {.sa_sigaction = on_input, .sa_flags = SA_SIGINFO | SA_RESTART};
+	CHECK(sigaction(SIGRTMIN + 3, &action, NULL) == 0);
+	CHECK(fcntl(slave, F_SETOWN, getpid()) == 0 && fcntl(slave, F_SETSIG, SIGRTMIN + 3) == 0 && fcntl(slave, F_SETFL, O_ASYNC | O_NONBLOCK) == 0);
+	ready();
+	CHECK(input_signal == 0);
+	CHECK(fcntl(slave, F_GETOWN) == getpid() && fcntl(slave, F_GETSIG) == SIGRTMIN + 3 && fcntl(slave, F_GETFL) & O_ASYNC);
+	CHECK(write(master, "line\n", 5) == 5);
+	for (int i = 0; i < 5000 && input_signal == 0; i++)
+		usleep(1000);
+	CHECK(input_signal == SIGRTMIN + 3 && input_fd == slave);
+	CHECK(read(slave, got, sizeof got) == 5);
+}

@@ -93,3 +93,110 @@ PROGRAM(pidfd_gone, ANYONE, "pidfds of processes that were waited for, shared wi
 	int status;
 	CHECK(waitpid(other, &status, 0) == other && WTERMSIG(status) == SIGKILL);
 }
+
+/* next_event reads one event and returns its name, "" for none. */
+static const char *next_event(int fd, int wd, uint32_t mask)
+{
+	static char buf[4096];
+	static ssize_t have, at;
+	if (at >= have) {
+		have = SYS(read(fd, buf, sizeof buf));
+		at = 0;
+	}
+	struct inotify_event *e = (void *)(buf + at);
+	at += sizeof *e + e->len;
+	if (e->wd != wd || !(e->mask & mask))
+		fail("event %#x of watch %d, want %#x of %d", e->mask, e->wd, mask, wd);
+	return e->len ? e->name : "";
+}
+
+static void no_event(int fd)
+{
+	char c[512];
+	CHECK(read(fd, c, sizeof c) == -1 && errno == EAGAIN);
+}
+
+PROGRAM(inotify_watches, ANYONE, "watched files and directories keep their numbers, with gaps, deep, renamed and linked ones")
+{
+	int fd = SYS(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)), epoll = SYS(epoll_create1(0)), wd[5];
+	struct epoll_event e = {.events = EPOLLIN};
+	CHECK(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &e) == 0);
+	CHECK(mkdir("/tmp/a", 0700) == 0 && mkdir("/tmp/a/b", 0700) == 0 && mkdir("/tmp/a/b/c", 0700) == 0);
+	int file = SYS(open("/tmp/a/file", O_RDWR | O_CREAT, 0600)), once = SYS(open("/tmp/once", O_RDWR | O_CREAT, 0600));
+	CHECK(symlink("/tmp/a", "/tmp/link") == 0);
+	wd[0] = SYS(inotify_add_watch(fd, "/tmp/a", IN_CREATE));
+	wd[1] = SYS(inotify_add_watch(fd, "/tmp/a/b/c", IN_CREATE | IN_DELETE | IN_EXCL_UNLINK));
+	wd[2] = SYS(inotify_add_watch(fd, "/tmp/a/b", IN_CREATE));
+	wd[3] = SYS(inotify_add_watch(fd, "/tmp/a/file", IN_MODIFY));
+	CHECK(inotify_rm_watch(fd, wd[2]) == 0);
+	char drop[256];
+	CHECK(read(fd, drop, sizeof drop) > 0); /* IN_IGNORED */
+	wd[4] = SYS(inotify_add_watch(fd, "/tmp/once", IN_MODIFY | IN_ONESHOT));
+	CHECK(rename("/tmp/a/file", "/tmp/elsewhere") == 0);
+	int link_wd = SYS(inotify_add_watch(fd, "/tmp/link", IN_ATTRIB | IN_DONT_FOLLOW));
+	ready();
+	CHECK(fcntl(fd, F_GETFD) == FD_CLOEXEC);
+	no_event(fd);
+	CHECK(epoll_wait(epoll, &e, 1, 0) == 0);
+	CHECK(mkdir("/tmp/a/new", 0700) == 0 && mkdir("/tmp/a/b/none", 0700) == 0 && mkdir("/tmp/a/b/c/deep", 0700) == 0);
+	CHECK(epoll_wait(epoll, &e, 1, 0) == 1);
+	CHECK(!strcmp(next_event(fd, wd[0], IN_CREATE), "new") && !strcmp(next_event(fd, wd[1], IN_CREATE), "deep"));
+	CHECK(write(file, "x", 1) == 1 && write(once, "x", 1) == 1);
+	next_event(fd, wd[3], IN_MODIFY);
+	next_event(fd, wd[4], IN_MODIFY);
+	next_event(fd, wd[4], IN_IGNORED);
+	CHECK(unlink("/tmp/link") == 0);
+	next_event(fd, link_wd, IN_ATTRIB);
+	next_event(fd, link_wd, IN_IGNORED);
+	no_event(fd);
+	CHECK(inotify_rm_watch(fd, wd[2]) == -1 && errno == EINVAL);
+	CHECK(SYS(inotify_add_watch(fd, "/tmp/a/b", IN_CREATE)) > link_wd);
+}
+
+PROGRAM(inotify_many, ANYONE, "two thousand watched directories, an instance that a child shares, one on a tmpfs and one of the root")
+{
+	enum { MANY = 2000 };
+	static int wd[MANY];
+	int fd = SYS(inotify_init1(IN_NONBLOCK)), other = SYS(inotify_init1(IN_NONBLOCK));
+	char path[64];
+	for (int i = 0; i < MANY; i++) {
+		snprintf(path, sizeof path, "/tmp/many%d", i);
+		CHECK(mkdir(path, 0700) == 0);
+		wd[i] = SYS(inotify_add_watch(fd, path, IN_CREATE));
+	}
+	CHECK(mkdir("/dev/shm/watched", 0700) == 0);
+	int on_tmpfs = SYS(inotify_add_watch(other, "/dev/shm/watched", IN_CREATE)), root = SYS(inotify_add_watch(other, "/", IN_MOVED_TO));
+	CHECK(root != on_tmpfs);
+	struct board *b = board_new();
+	pid_t child = SYS(fork());
+	if (child == 0) {
+		board_await(b, 0, 1);
+		CHECK(!strcmp(next_event(fd, wd[MANY - 1], IN_CREATE), "x"));
+		_exit(5);
+	}
+	ready();
+	no_event(fd);
+	no_event(other);
+	snprintf(path, sizeof path, "/tmp/many%d/x", MANY - 1);
+	CHECK(mkdir(path, 0700) == 0 && mkdir("/dev/shm/watched/y", 0700) == 0);
+	board_post(b, 0);
+	CHECK(!strcmp(next_event(other, on_tmpfs, IN_CREATE), "y"));
+	CHECK(child_exits(child) == 5);
+}
+
+PROGRAM(inotify_unread, ANYONE, "of unread events the program is told by an overflow, or they are there (the original)")
+{
+	int fd = SYS(inotify_init1(0)), wd = SYS(inotify_add_watch(fd, "/tmp", IN_CREATE));
+	CHECK(mkdir("/tmp/early", 0700) == 0);
+	ready();
+	char buf[512];
+	ssize_t n = SYS(read(fd, buf, sizeof buf));
+	struct inotify_event *e = (void *)buf;
+	CHECK((size_t)n == sizeof *e + e->len);
+	if (!(e->mask & IN_Q_OVERFLOW ? e->wd == -1 : e->wd == wd && !strcmp(e->name, "early")))
+		fail("event %#x of watch %d (%d), %s", e->mask, e->wd, wd, e->len ? e->name : "");
+	CHECK(mkdir("/tmp/late", 0700) == 0);
+	CHECK(!strcmp(next_event(fd, wd, IN_CREATE), "late"));
+	int left;
+	CHECK(ioctl(fd, FIONREAD, &left) == 0 && left == 0);
+}

@@ -21,14 +21,14 @@ type refusal struct{ what, why, remedy string }
 func (r *refusal) Error() string { return r.what + ": " + r.why }
 
 var unsupported = map[procfs.FDKind]refusal{
-	procfs.FDInotify:  {"inotify instance", "the files it watches cannot be found by what the kernel shows; not carried by this version", "close it before the checkpoint"},
-	procfs.FDFanotify: {"fanotify group", "events that wait for an answer cannot be moved", "stop the program that listens"},
+	procfs.FDFanotify: {"fanotify group", "its marks may reach beyond the container, and events that wait for an answer cannot be moved", "stop the program that listens"},
 }
 
 // classify turns a descriptor into its record, or into a *refusal. It looks at
 // nothing but the descriptor, so the pre-flight and the export say the same.
 // init is the container's first process.
-// The targets of an epoll instance are found by the export (see watched).
+// The targets of an epoll instance are found by the export (see watched), those
+// of an inotify instance by both (see describeWatches).
 func classify(d *target.Descriptor, init int) (kind uint32, msg proto.Message, err error) {
 	flags := uint32(d.Flags & eventFlags)
 	if r, ok := unsupported[d.Link.Kind]; ok {
@@ -49,6 +49,8 @@ func classify(d *target.Descriptor, init int) (kind uint32, msg proto.Message, e
 	case d.Link.Kind == procfs.FDPidfd && d.Info.Pidfd != nil:
 		msg, err := process(d.Info.Pidfd, uint32(d.Flags&processFlags), init)
 		return KindProcess, msg, err
+	case d.Link.Kind == procfs.FDInotify:
+		return KindFiles, &state.EventFiles{Flags: flags}, nil
 	case d.Link.Kind == procfs.FDEpoll:
 		return KindPoll, &state.EventPoll{Flags: flags}, nil
 	}

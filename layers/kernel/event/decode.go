@@ -60,6 +60,12 @@ func decode(r *record.Record) (proto.Message, error) {
 			return nil, err
 		}
 		return msg, checkProcess(msg)
+	case KindFiles:
+		msg := &state.EventFiles{}
+		if err := unmarshal(r, msg, &msg.Flags); err != nil {
+			return nil, err
+		}
+		return msg, checkFiles(msg)
 	}
 	return nil, fmt.Errorf("kind %d is not known", r.Kind)
 }

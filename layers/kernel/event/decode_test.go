@@ -41,6 +41,11 @@ func TestHostileRecordsAreRefused(t *testing.T) {
 		"too many ended":     encode(t, KindProcess, 1, &state.EventProcess{Ended: maxEnded + 1}),
 		"status":             encode(t, KindProcess, 1, &state.EventProcess{Ended: 1, Status: 1 << 16}),
 		"flags of a pidfd":   encode(t, KindProcess, 1, &state.EventProcess{Pid: 2, Flags: 0o2000}),
+		"watches backwards":  encode(t, KindFiles, 1, &state.EventFiles{Watch: []*state.FileWatch{{Number: 2, Mask: 1, Path: "/a"}, {Number: 1, Mask: 1, Path: "/b"}}}),
+		"watch 0":            encode(t, KindFiles, 1, &state.EventFiles{Watch: []*state.FileWatch{{Mask: 1, Path: "/a"}}}),
+		"mask of a watch":    encode(t, KindFiles, 1, &state.EventFiles{Watch: []*state.FileWatch{{Number: 1, Mask: 1 << 29, Path: "/a"}}}),
+		"nothing watched":    encode(t, KindFiles, 1, &state.EventFiles{Watch: []*state.FileWatch{{Number: 1, Path: "/a"}}}),
+		"path of a watch":    encode(t, KindFiles, 1, &state.EventFiles{Watch: []*state.FileWatch{{Number: 1, Mask: 1, Path: "/a/../b"}}}),
 		"unknown kind":       encode(t, 9, 1, &state.EventPoll{}),
 	} {
 		if _, err := decode(r); err == nil {
@@ -70,7 +75,7 @@ func TestClassify(t *testing.T) {
 	}
 	for _, d := range []*target.Descriptor{
 		timerfd(99, 0, 1),
-		{Link: procfs.FDLink{Kind: procfs.FDInotify}},
+		{Link: procfs.FDLink{Kind: procfs.FDFanotify}},
 		{Link: procfs.FDLink{Kind: procfs.FDEventfd}}, // a kernel that shows no counter
 	} {
 		if _, _, err := classify(d, 1); err == nil {
@@ -83,6 +88,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(uint32(KindTimer), encode(f, KindTimer, 1, &state.EventTimer{Clock: 1, Remaining: 5}).Payload)
 	f.Add(uint32(KindPoll), encode(f, KindPoll, 1, &state.EventPoll{Target: []*state.PollTarget{{Fd: 3, Description: 4}}}).Payload)
 	f.Add(uint32(KindProcess), encode(f, KindProcess, 1, &state.EventProcess{Ended: 1, Status: 256}).Payload)
+	f.Add(uint32(KindFiles), encode(f, KindFiles, 1, &state.EventFiles{Watch: []*state.FileWatch{{Number: 1, Mask: 2, Path: "/a"}}}).Payload)
 	f.Fuzz(func(t *testing.T, kind uint32, payload []byte) {
 		msg, err := decode(&record.Record{Header: record.Header{Kind: kind, Entity: 1}, Payload: payload})
 		if err != nil {
@@ -92,6 +98,12 @@ func FuzzDecode(f *testing.F) {
 		case *state.EventTimer:
 			if !clocks[m.Clock] || m.Remaining > maxTime {
 				t.Fatalf("timer %v", m)
+			}
+		case *state.EventFiles:
+			for _, w := range m.Watch {
+				if w.Number == 0 || w.Mask&^uint32(watchMask) != 0 || w.Path == "" || w.Path[0] != '/' {
+					t.Fatalf("watch %v", w)
+				}
 			}
 		case *state.EventProcess:
 			if (m.Pid == 0) == (m.Ended == 0) || m.Ended > maxEnded {
@@ -103,6 +115,20 @@ func FuzzDecode(f *testing.F) {
 					t.Fatalf("target %v", target)
 				}
 			}
+		}
+	})
+}
+
+func FuzzNames(f *testing.F) {
+	f.Add([]byte("\x07\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x18\x00\x08name\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n := eachName(b, func(_ uint64, _ byte, name string) {
+			if len(name) > len(b) {
+				t.Fatalf("name %q", name)
+			}
+		})
+		if n > len(b) {
+			t.Fatalf("%d names in %d bytes", n, len(b))
 		}
 	})
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package event exports and imports the descriptions that programs wait on:
-// eventfd(2), timerfd_create(2), signalfd(2), epoll(7) and pidfd_open(2). Their
+// eventfd(2), timerfd_create(2), signalfd(2), epoll(7), inotify(7) and
+// pidfd_open(2). Their
 // state is in /proc/PID/fdinfo; nothing is asked of the process itself.
 //
 // Registrations of an epoll instance come after every descriptor has its final
@@ -12,7 +13,12 @@
 // A pidfd of a process that is gone leads to a process that was made for it and
 // ended in the same way: see process.go.
 //
-// Not carried, and refused by name: inotify, fanotify.
+// The files that an inotify instance watches are found by their inodes: see
+// find.go. Events that nobody has read can only be taken, which no look into a
+// running container may do: instead of them the copy reads an overflow, after
+// which programs look at everything again.
+//
+// Not carried, and refused by name: fanotify.
 //
 // Sources: proc_pid_fdinfo(5); eventfd(2); timerfd_create(2); signalfd(2);
 // epoll(7); fs/eventpoll.c, fs/timerfd.c; kcmp(2).
@@ -44,6 +50,7 @@ const (
 	KindSignal  = 3
 	KindPoll    = 4
 	KindProcess = 5
+	KindFiles   = 6
 )
 
 // Subsystem is one event's waiting descriptions.
@@ -57,11 +64,14 @@ type Subsystem struct {
 	built map[uint64]record.ProcessID
 	// ended numbers the ended processes of pidfds by the inodes of these.
 	ended map[uint64]uint32
+	// paths are where watched files were found: each is looked at again before
+	// it is used.
+	paths map[watchedFile]string
 }
 
 // New makes the subsystem for one event.
 func New(env target.Env) *Subsystem {
-	return &Subsystem{env: env, in: map[uint64]proto.Message{}, built: map[uint64]record.ProcessID{}, ended: map[uint64]uint32{}}
+	return &Subsystem{env: env, in: map[uint64]proto.Message{}, built: map[uint64]record.ProcessID{}, ended: map[uint64]uint32{}, paths: map[watchedFile]string{}}
 }
 
 // Name of the subsystem.

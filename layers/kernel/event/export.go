@@ -65,6 +65,14 @@ func (s *Subsystem) export(ctx context.Context, p *target.Process, d *target.Des
 			return err
 		}
 	}
+	if m, ok := msg.(*state.EventFiles); ok {
+		if m.Watch, err = s.describeWatches(d); err != nil {
+			return err
+		}
+		if m.Overflow, err = unreadEvents(d); err != nil {
+			return err
+		}
+	}
 	b, err := proto.Marshal(msg)
 	if err != nil {
 		return fmt.Errorf("encode: %w", err)

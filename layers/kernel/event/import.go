@@ -33,7 +33,7 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 		err = s.build()
 	case step.Process == record.Shared:
 	case step.Stage == record.StageJoin:
-		if err = s.register(step.Process); err == nil {
+		if err = errors.Join(s.register(step.Process), s.watch(step.Process)); err == nil {
 			err = s.startTimers(step.Process, true)
 		}
 	case step.Stage == record.StageSettle:
@@ -154,6 +154,9 @@ func open(p *target.Plan, msg proto.Message, standIns standIns) int {
 	case *state.EventPoll:
 		flags = m.Flags
 		fd = p.Open(tracer.Syscall(unix.SYS_EPOLL_CREATE1, 0))
+	case *state.EventFiles:
+		flags = m.Flags
+		fd = p.Open(tracer.Syscall(unix.SYS_INOTIFY_INIT1, 0))
 	case *state.EventProcess:
 		flags = m.Flags
 		fd = p.Open(tracer.Syscall(unix.SYS_PIDFD_OPEN, uint64(standIns.pid(m)), uint64(m.Flags&threadFlag)))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/record"
 )
@@ -32,7 +33,11 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 			if d.Owner() != target.OwnerEvent {
 				continue
 			}
-			_, _, err := classify(d, s.env.Source.Init)
+			found, err := s.inspect(pid, d)
+			out = append(out, found...)
+			if procfs.IsGone(err) {
+				continue
+			}
 			var r *refusal
 			if errors.As(err, &r) {
 				out = append(out, record.Finding{Pid: pid, FD: d.FD, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy})
@@ -42,4 +47,23 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 		}
 	}
 	return out, nil
+}
+
+// inspect looks at one descriptor; what it finds is lost.
+func (s *Subsystem) inspect(pid int, d *target.Descriptor) ([]record.Finding, error) {
+	kind, _, err := classify(d, s.env.Source.Init)
+	if err != nil || kind != KindFiles {
+		return nil, err
+	}
+	if _, err := s.describeWatches(d); err != nil {
+		return nil, err
+	}
+	unread, err := unreadEvents(d)
+	if err != nil || !unread {
+		return nil, err
+	}
+	return []record.Finding{{
+		Pid: pid, FD: d.FD, Subsystem: Name, Warning: true, What: "inotify instance",
+		Why: "it has events that were not read: the program is told of an overflow (IN_Q_OVERFLOW) instead",
+	}}, nil
 }

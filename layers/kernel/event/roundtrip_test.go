@@ -49,7 +49,7 @@ func TestTimers(t *testing.T)   { generations(t, "timers.c") }
 func TestEpoll(t *testing.T)    { generations(t, "epoll.c") }
 
 func TestUnsupportedIsRefusedByName(t *testing.T) {
-	for _, kind := range []string{"inotify", "fanotify"} {
+	for _, kind := range []string{"fanotify"} {
 		t.Run(kind, func(t *testing.T) {
 			c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/unsupported.c", Args: []string{kind}})
 			_, err := c.Export(true, all...)

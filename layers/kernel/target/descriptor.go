@@ -174,6 +174,9 @@ func (p *Process) Open(d *Descriptor) (*Duplicate, error) {
 	return &Duplicate{n}, nil
 }
 
+// Duplicated is Open while the process may run.
+func Duplicated(d *Descriptor) (*Duplicate, error) { return duplicate(d.Holder, d.FD) }
+
 // stdioIndex finds out whether a descriptor is one of the container's standard
 // streams: the same pipe, terminal or socket that the shim handed to its init.
 func (s *Source) stdioIndex(st *unix.Stat_t) int {

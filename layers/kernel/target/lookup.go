@@ -29,6 +29,11 @@ func OpenPath(pid int, path string) (int, error) {
 	return openIn(pid, path, unix.O_PATH|unix.O_NOFOLLOW)
 }
 
+// OpenDirectory opens a directory as process pid would, to be read.
+func OpenDirectory(pid int, path string) (int, error) {
+	return openIn(pid, path, unix.O_RDONLY|unix.O_DIRECTORY)
+}
+
 // openIn opens a path as process pid would, inside of its root. The caller
 // closes the descriptor.
 func openIn(pid int, path string, flags uint64) (int, error) {

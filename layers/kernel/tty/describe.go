@@ -35,8 +35,8 @@ func unsupported(t *target.Terminal) *refusal {
 		return &refusal{what, fmt.Sprintf("its number is beyond %d", target.MaxTerminals-1), "close terminals"}
 	}
 	for i := range t.Ends {
-		if t.Ends[i].Descriptor.Flags&unix.O_ASYNC != 0 {
-			return &refusal{what, "signal-driven I/O (O_ASYNC) is not carried by this version", ""}
+		if t.HungUp && t.Ends[i].Descriptor.Flags&unix.O_ASYNC != 0 {
+			return &refusal{what, "it is hung up, and somebody is told of its I/O by a signal (O_ASYNC), which nobody can ask for any more", "close it"}
 		}
 	}
 	return nil
