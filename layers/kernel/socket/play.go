@@ -70,9 +70,9 @@ func (p *player) take(list [][]byte) {
 	}
 }
 
-// start has arrive what has come, and from then on what comes. It must be called
-// in the container's network namespace.
-func (p *player) start(connections map[netdrop.Connection]bool, ports netdrop.Silence) error {
+// start has arrive what has come, here last, and from then on what comes. It must be
+// called in the container's network namespace.
+func (p *player) start(connections map[netdrop.Connection]bool, ports netdrop.Silence, here [][]byte) error {
 	i, err := packet.NewInjector()
 	if err != nil {
 		return err
@@ -84,6 +84,9 @@ func (p *player) start(connections map[netdrop.Connection]bool, ports netdrop.Si
 		p.arrive(b)
 	}
 	p.waiting = nil
+	for _, b := range here {
+		p.arrive(b)
+	}
 	return nil
 }
 
@@ -137,7 +140,7 @@ func (s *Subsystem) portsOf() (ports netdrop.Silence) {
 // startPlay is called when every socket stands and before one is bound to a
 // device.
 func (s *Subsystem) startPlay() error {
-	if s.env.Peer == nil {
+	if s.env.Peer == nil && s.kept == nil {
 		return nil
 	}
 	connections := map[netdrop.Connection]bool{}
@@ -146,8 +149,13 @@ func (s *Subsystem) startPlay() error {
 			connections[c] = true
 		}
 	}
+	here, err := s.kept.held()
+	if err != nil {
+		return err
+	}
+	here = slices.DeleteFunc(here, func(b []byte) bool { h, _ := packet.Parse(b); return h.Protocol != unix.IPPROTO_TCP || h.New })
 	ports := s.portsOf()
 	return target.InNamespace(s.env.Frame.Task(target.FirstTask).Proc.Path("ns/net"), func() error {
-		return s.play.start(connections, ports)
+		return s.play.start(connections, ports, here)
 	})
 }

@@ -19,13 +19,16 @@ import (
 // fail any more in the tasks and none of them runs yet. All ends exist, so that
 // what one transmits finds the other.
 func (s *Subsystem) beginAll() error {
+	// What is acknowledged of the data on their way must have been transmitted before
+	// the acknowledgment arrives.
+	if err := errors.Join(s.each((*rising).begin), s.each((*rising).write)); err != nil {
+		return err
+	}
 	if err := s.kept.letThrough(); err != nil {
 		return fmt.Errorf("socket: %w", err)
 	}
-	for _, part := range []func(*rising) error{(*rising).begin, (*rising).write, (*rising).end} {
-		if err := s.each(part); err != nil {
-			return err
-		}
+	if err := s.each((*rising).end); err != nil {
+		return err
 	}
 	if err := s.startPlay(); err != nil {
 		return fmt.Errorf("socket: what arrived at the source: %w", err)

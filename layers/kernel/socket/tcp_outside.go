@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/io-mig/mig/layers/kernel/netdrop"
+	"github.com/io-mig/mig/layers/kernel/packet"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/state"
 )
@@ -19,7 +20,7 @@ import (
 //
 //	source       deaf (tcprepair.Mark), read ......... | dropped, silent, killed
 //	                                                     |
-//	destination  dropped, made ... COMMIT, let through ... repair mode ended
+//	destination  dropped, made ... COMMIT, repair mode ended ... let through
 //
 // "dropped" is netdrop: the network namespace does not answer for a connection
 // whose socket is not there. Deafness loses nothing, since what is not
@@ -86,12 +87,17 @@ func (s *Subsystem) expect(e ends) error {
 	return nil
 }
 
-// silence begins the drop, before the first socket is made.
+// silence begins the drop, before the first socket is made. Copies of what is dropped
+// are taken: what others send to a copy that was announced, and acknowledgments of what
+// it transmits, come before the end of the drop.
 func (k *kept) silence() error {
 	if k == nil {
 		return nil
 	}
-	return k.in(func() error {
+	return k.in(func() (err error) {
+		if k.capture, err = packet.Open(); err != nil {
+			return err
+		}
 		for _, c := range k.all {
 			other, err := findInet(ends{c.Destination, c.Source})
 			if err != nil {
@@ -110,7 +116,8 @@ func (k *kept) silence() error {
 // kept are the connections to the outside of an import, of which nothing is let
 // in before the commit.
 type kept struct {
-	net *os.File // network namespace
+	net     *os.File        // network namespace
+	capture *packet.Capture // nil when it was read
 	// all are dropped; added were not dropped before.
 	all, added []netdrop.Connection
 }
@@ -130,7 +137,26 @@ func (k *kept) letThrough() error {
 // giveUp leaves the namespace as it was before a failed import: a source that was
 // here has dropped its connections itself, and another import may take them up.
 func (k *kept) giveUp() error {
+	if k.capture != nil {
+		_ = k.capture.Close()
+	}
 	return errors.Join(k.in(func() error { return netdrop.Pass(netdrop.Silence{Connections: k.added}) }), k.net.Close())
+}
+
+// held are the packets that came while the connections were silent.
+func (k *kept) held() (list [][]byte, err error) {
+	if k == nil || k.capture == nil {
+		return nil, nil
+	}
+	for {
+		p, ok, err := k.capture.Read()
+		if err != nil || !ok {
+			err = errors.Join(err, k.capture.Close())
+			k.capture = nil
+			return list, err
+		}
+		list = append(list, p.Data)
+	}
 }
 
 // now is the time stamp that the connection would have by now, had it not been
