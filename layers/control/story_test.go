@@ -120,6 +120,8 @@ func (s *teller) line(f []string) error {
 				sub.left = atoi(v)
 			case "remaining":
 				sub.remaining = uint64(atoi(v))
+			case "steady":
+				sub.steady = true
 			case "concurrent":
 				sub.concurrent = true
 			case "heals":
@@ -165,6 +167,11 @@ func (s *teller) line(f []string) error {
 		s.exp.Prepare = func(ctx context.Context) error { return s.w.call(ctx, "prepare", nil) }
 	case "agent":
 		s.exp.Quiesce, s.exp.Wake = s.w.quiesce, s.w.wake
+	case "slower": // slower TIMES, after the strategy
+		s.exp.Strategy.Slower = atoi(args[0])
+		s.exp.Slow = func(ctx context.Context, step int) error {
+			return s.w.call(ctx, fmt.Sprintf("slow %d", step), nil)
+		}
 	case "drain":
 		s.exp.Drain = func(ctx context.Context) error { return s.w.call(ctx, "drain", nil) }
 	case "fill":

@@ -26,6 +26,7 @@ type fakeSubsystem struct {
 	heals      bool   // Fault can fetch a record again
 	idle       bool   // a step that never advances nor is done
 	remaining  uint64 // after an early round, halved with each
+	steady     bool   // not halved
 	left       int    // records that it leaves behind if it may
 	findings   []record.Finding
 
@@ -84,6 +85,9 @@ func (s *fakeSubsystem) Checkpoint(ctx context.Context, st record.Step, out reco
 		n = 0
 	case st.Stage == record.StageEarly:
 		pr.Remaining = s.remaining >> (st.Round + 1)
+		if s.steady {
+			pr.Remaining = s.remaining
+		}
 		n = st.Round + 1
 	case st.Stage == record.StageLeft:
 		n = s.left
