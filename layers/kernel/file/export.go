@@ -231,7 +231,7 @@ func (l *looker) working() (*state.WorkingFiles, error) {
 		return nil, err
 	}
 	if st.Umask < 0 {
-		return nil, errors.New("the umask is not shown: the process is a zombie")
+		return nil, fmt.Errorf("the umask is not shown: the process has ended: %w", unix.ESRCH)
 	}
 	msg := &state.WorkingFiles{Umask: uint32(st.Umask)}
 	if msg.Cwd, err = l.directory("cwd", l.proc.Cwd); err != nil {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -287,6 +288,14 @@ func (p *Process) lingering() string {
 			where = []byte("0")
 		}
 		said = append(said, fmt.Sprintf("task %d is in state %c at %s, traced by %d", th.Tid, st.State, where, st.TracerPid))
+		// A pid namespace's first process waits for those that it has got.
+		list, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", p.Pid, th.Tid))
+		for _, child := range strings.Fields(string(list)) {
+			pid, _ := strconv.Atoi(child)
+			if st, err := readStatus(pid, pid); err == nil {
+				said = append(said, fmt.Sprintf("its child %d is in state %c, traced by %d", pid, st.State, st.TracerPid))
+			}
+		}
 	}
 	return strings.Join(said, "; ")
 }
