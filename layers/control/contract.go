@@ -62,6 +62,18 @@ type AsideExporter interface {
 	Aside() bool
 }
 
+// SharedSubsystem is a Subsystem that may have nothing of single processes: then
+// its steps are asked for with record.Shared only. A step that does nothing takes
+// ten microseconds in which a container stands still.
+type SharedSubsystem interface {
+	SharedOnly() bool
+}
+
+func sharedOnly(sub Subsystem) bool {
+	s, ok := sub.(SharedSubsystem)
+	return ok && s.SharedOnly()
+}
+
 // Command travels beside the records, to the medium or to a subsystem's peer.
 type Command = record.Command
 

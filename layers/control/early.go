@@ -111,6 +111,9 @@ func (x *Exporter) earlySteps(ctx context.Context, step record.Step) (Round, err
 		if err := one(ctx, record.Shared); err != nil {
 			return Round{}, err
 		}
+		if sharedOnly(sub) {
+			continue
+		}
 		if err := x.each(ctx, ids, one); err != nil {
 			return Round{}, err
 		}

@@ -128,6 +128,9 @@ func (x *Exporter) stage(ctx context.Context, st record.Stage) error {
 		if err := begun.join(sub, func() error { return x.steps(ctx, sub, step, fn) }); err != nil {
 			return err
 		}
+		if sharedOnly(sub) {
+			continue
+		}
 		err := x.each(ctx, x.listed, func(ctx context.Context, id record.ProcessID) error {
 			step := step
 			step.Process = id

@@ -152,6 +152,9 @@ func (m *Importer) buildOne(ctx context.Context, st record.Stage, sub Subsystem)
 	if err := m.steps(ctx, sub, record.Step{Stage: st}, fn); err != nil {
 		return err
 	}
+	if sharedOnly(sub) {
+		return nil
+	}
 	return m.each(ctx, m.held, func(ctx context.Context, id record.ProcessID) error {
 		return m.steps(ctx, sub, record.Step{Stage: st, Process: id}, fn)
 	})

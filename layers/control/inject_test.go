@@ -65,7 +65,7 @@ func play(i, workers int, hurts ...*hurt) outcome {
 	w := newWorld(ids...)
 	subs := []Subsystem{
 		&fakeSubsystem{w: w, name: "cpu", steps: 1, shared: 1},
-		&fakeSubsystem{w: w, name: "rootfs", shared: 2, aside: true},
+		&fakeSubsystem{w: w, name: "rootfs", shared: 2, aside: true, alone: true},
 		&fakeSubsystem{w: w, name: "memory", steps: 3, left: 2, remaining: 64, concurrent: true},
 	}
 	o := s.make(w)

@@ -23,6 +23,7 @@ type fakeSubsystem struct {
 	shared     int
 	concurrent bool
 	aside      bool
+	alone      bool   // it has shared steps only
 	heals      bool   // Fault can fetch a record again
 	idle       bool   // a step that never advances nor is done
 	remaining  uint64 // after an early round, halved with each
@@ -39,6 +40,8 @@ func (s *fakeSubsystem) Name() string { return s.name }
 func (s *fakeSubsystem) Concurrent(record.Header) bool { return s.concurrent }
 
 func (s *fakeSubsystem) Aside() bool { return s.aside }
+
+func (s *fakeSubsystem) SharedOnly() bool { return s.alone }
 
 // enter notes two steps of one process at the same time, unless both are
 // concurrent receives.
@@ -63,6 +66,9 @@ func (s *fakeSubsystem) enter(id record.ProcessID, side bool) func() {
 
 func (s *fakeSubsystem) Checkpoint(ctx context.Context, st record.Step, out record.Sink) (pr record.Progress, err error) {
 	defer s.enter(st.Process, false)()
+	if s.alone && st.Process != record.Shared {
+		return pr, fmt.Errorf("%s is asked for a step of process %d", s.name, st.Process)
+	}
 	name := fmt.Sprintf("%s/%d %s %d", s.name, st.Process, st.Stage, st.Round)
 	if st.Last {
 		name += " last"
@@ -115,6 +121,9 @@ func (s *fakeSubsystem) Restart(ctx context.Context, st record.Step, in *record.
 		name += fmt.Sprintf(" %#x", in.Entity)
 	}
 	defer s.enter(st.Process, in != nil && s.concurrent)()
+	if s.alone && st.Process != record.Shared {
+		return record.Progress{}, fmt.Errorf("%s is asked for a step of process %d", s.name, st.Process)
+	}
 	err := s.w.call(ctx, name, nil)
 	return record.Progress{Done: true, Advanced: true}, err
 }

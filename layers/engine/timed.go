@@ -91,6 +91,13 @@ func (t *timed) Aside() bool {
 	return ok && a.Aside()
 }
 
+// SharedOnly asks the subsystem; one that says nothing may have something of every
+// process.
+func (t *timed) SharedOnly() bool {
+	s, ok := t.Subsystem.(control.SharedSubsystem)
+	return ok && s.SharedOnly()
+}
+
 // Concurrent asks the subsystem; one that says nothing wants its records one
 // by one.
 func (t *timed) Concurrent(h record.Header) bool {

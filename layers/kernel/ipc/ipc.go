@@ -119,6 +119,9 @@ func (s *Subsystem) inside(fn func() error) error {
 	return target.InNamespace(procfs.Host().Process(pid).Path("ns/ipc"), fn)
 }
 
+// SharedOnly: what System V and POSIX made is the container's.
+func (s *Subsystem) SharedOnly() bool { return true }
+
 // Status counts the bytes of segments.
 func (s *Subsystem) Status() record.Status {
 	return record.Status{Entities: s.entities.Load(), Bytes: s.bytes.Load(), Total: s.total.Load()}

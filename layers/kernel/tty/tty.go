@@ -67,6 +67,9 @@ func New(env target.Env) *Subsystem {
 // Name of the subsystem.
 func (s *Subsystem) Name() string { return Name }
 
+// SharedOnly: terminals are the container's.
+func (s *Subsystem) SharedOnly() bool { return true }
+
 // Status counts terminals and their ends.
 func (s *Subsystem) Status() record.Status { return record.Status{Entities: s.entities.Load()} }
 

@@ -50,6 +50,9 @@ func New(env target.Env) *Subsystem { return &Subsystem{env: env} }
 // Name of the subsystem.
 func (s *Subsystem) Name() string { return Name }
 
+// SharedOnly: names are the container's.
+func (s *Subsystem) SharedOnly() bool { return true }
+
 // Status has nothing to count.
 func (s *Subsystem) Status() record.Status { return record.Status{} }
 
