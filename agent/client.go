@@ -16,11 +16,11 @@ import (
 	"github.com/io-mig/mig/spec/agent"
 )
 
-// ErrNoAgent: the container has no socket of an agent, since it does not run
+// ErrNoAgent says that the container has no socket of an agent, since it does not run
 // under io.mig.v1 or lacks the annotation io.mig/agent=true.
 var ErrNoAgent = errors.New("this container has no agent (annotation io.mig/agent=true)")
 
-// ErrClosed: the client was closed.
+// ErrClosed says that the client was closed.
 var ErrClosed = errors.New("the agent's client is closed")
 
 // Event is a checkpoint or a move that is about to take the container's state.

@@ -119,7 +119,7 @@ func (s *Subsystem) inside(fn func() error) error {
 	return target.InNamespace(procfs.Host().Process(pid).Path("ns/ipc"), fn)
 }
 
-// SharedOnly: what System V and POSIX made is the container's.
+// SharedOnly reports that what System V and POSIX made is the container's.
 func (s *Subsystem) SharedOnly() bool { return true }
 
 // Status counts the bytes of segments.

@@ -85,7 +85,7 @@ func New(env target.Env) *Subsystem { return &Subsystem{env: env} }
 // Name of the subsystem.
 func (s *Subsystem) Name() string { return Name }
 
-// SharedOnly: the namespace is the container's.
+// SharedOnly reports that the namespace is the container's.
 func (s *Subsystem) SharedOnly() bool { return true }
 
 // Status counts bytes.

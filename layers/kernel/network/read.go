@@ -180,7 +180,7 @@ type ties struct {
 	ns       *os.File
 	// ids by which the container's namespace knows the host's, and the other way
 	// round; found when needed.
-	hostID, ownID *int
+	hostID *int
 }
 
 // find sets where l is tied to, or its problem.

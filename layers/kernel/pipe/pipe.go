@@ -64,7 +64,7 @@ func New(env target.Env) *Subsystem { return &Subsystem{env: env, in: map[uint64
 // Name of the subsystem.
 func (s *Subsystem) Name() string { return Name }
 
-// SharedOnly: pipes are of no single process.
+// SharedOnly reports that pipes are of no single process.
 func (s *Subsystem) SharedOnly() bool { return true }
 
 // Status counts pipes and unread bytes.

@@ -65,7 +65,7 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	return pr, nil
 }
 
-// Aside: a pass reads files and mounts, and no other subsystem touches those.
+// Aside reports that nothing waits for it: a pass reads files and mounts, and no other subsystem touches those.
 func (s *Subsystem) Aside() bool { return true }
 
 // pass sends what is new in all trees.

@@ -102,7 +102,7 @@ func (s *Subsystem) Fault(_ context.Context, f record.Fault) error {
 	return fmt.Errorf("rootfs: %s: no second copy to recover it from: %w", f.Header, errors.ErrUnsupported)
 }
 
-// SharedOnly: files and mounts are the container's.
+// SharedOnly reports that files and mounts are the container's.
 func (s *Subsystem) SharedOnly() bool { return true }
 
 // Status counts files that were looked at, or made, and bytes of their content.

@@ -119,7 +119,7 @@ func New(env target.Env) *Subsystem { return &Subsystem{env: env, in: map[uint64
 // Name of the subsystem.
 func (s *Subsystem) Name() string { return Name }
 
-// SharedOnly: sockets are of no single process.
+// SharedOnly reports that sockets are of no single process.
 func (s *Subsystem) SharedOnly() bool { return true }
 
 // Status counts sockets and unread bytes.

@@ -64,7 +64,7 @@ func (t *Table) Made(desc uint64) (fd int, ok bool) {
 	return fd, ok
 }
 
-// InTransit: the process has desc only until CloseOwn.
+// InTransit reports that the process has desc only until CloseOwn.
 func (t *Table) InTransit(desc uint64) bool { return t.transit[desc] }
 
 // Slots are the descriptors wanted for desc.

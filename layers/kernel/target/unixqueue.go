@@ -45,7 +45,7 @@ const (
 	scmPidfd = 4
 )
 
-// ErrUnseen: a part of a queue is not shown by peeking.
+// ErrUnseen says that a part of a queue is not shown by peeking.
 var ErrUnseen = errors.New("a part of the queue cannot be seen: it was sent out of band (MSG_OOB)")
 
 // PeekUnix calls fn with everything that waits in a unix socket, which must not

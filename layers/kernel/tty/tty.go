@@ -67,7 +67,7 @@ func New(env target.Env) *Subsystem {
 // Name of the subsystem.
 func (s *Subsystem) Name() string { return Name }
 
-// SharedOnly: terminals are the container's.
+// SharedOnly reports that terminals are the container's.
 func (s *Subsystem) SharedOnly() bool { return true }
 
 // Status counts terminals and their ends.

@@ -50,7 +50,7 @@ func New(env target.Env) *Subsystem { return &Subsystem{env: env} }
 // Name of the subsystem.
 func (s *Subsystem) Name() string { return Name }
 
-// SharedOnly: names are the container's.
+// SharedOnly reports that names are the container's.
 func (s *Subsystem) SharedOnly() bool { return true }
 
 // Status has nothing to count.
