@@ -24,9 +24,13 @@ type builder struct {
 // single makes a socket that needs no other one.
 func (b *builder) single(desc uint64, a *arrival) error {
 	m := a.msg
+	protocol, err := b.multipath(m)
+	if err != nil {
+		return fmt.Errorf("make a socket to see whether there is MPTCP: %w", err)
+	}
 	p := b.task.Plan()
 	p.AsUser(m.Uid, m.Gid)
-	fd := p.Open(tracer.Syscall(unix.SYS_SOCKET, uint64(m.Family), uint64(m.Type|unix.SOCK_CLOEXEC), uint64(m.Protocol)))
+	fd := p.Open(tracer.Syscall(unix.SYS_SOCKET, uint64(m.Family), uint64(m.Type|unix.SOCK_CLOEXEC), uint64(protocol)))
 	p.AsRoot()
 	b.options(p, fd, m)
 	if err := p.Run(); err != nil {

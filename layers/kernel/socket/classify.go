@@ -101,6 +101,8 @@ func (n *network) classify(t procfs.Task, d *target.Descriptor) (state.SocketSta
 		return n.classifyUnix(d, what)
 	case "TCP", "TCPv6":
 		return n.classifyTCP(t, d)
+	case "MPTCP", "MPTCPv6":
+		return n.classifyMultipath(t, d)
 	case "UDP", "UDPv6", "PING", "PINGv6":
 		return state.SocketState_SOCKET_STATE_OPEN, nil
 	case "RAW", "RAWv6":

@@ -67,7 +67,7 @@ func protocolAllowed(m *state.Socket) bool {
 	}
 	switch m.Type {
 	case unix.SOCK_STREAM:
-		return m.Protocol == unix.IPPROTO_TCP
+		return m.Protocol == unix.IPPROTO_TCP || m.Protocol == unix.IPPROTO_MPTCP
 	case unix.SOCK_RAW:
 		return m.Protocol > 0 && m.Protocol <= unix.IPPROTO_RAW
 	}
@@ -96,9 +96,9 @@ func checkState(m *state.Socket) error {
 	case state.SocketState_SOCKET_STATE_CLOSED:
 		ok = isTCP
 	case state.SocketState_SOCKET_STATE_CONNECTION:
-		ok = isTCP && len(m.Local) > 0 && len(m.Remote) > 0
+		ok = isTCP && m.Protocol == unix.IPPROTO_TCP && len(m.Local) > 0 && len(m.Remote) > 0
 	case state.SocketState_SOCKET_STATE_CONNECTING:
-		ok = isTCP && len(m.Remote) > 0 || isUnix && m.Type != unix.SOCK_DGRAM && m.Peer != 0
+		ok = isTCP && m.Protocol == unix.IPPROTO_TCP && len(m.Remote) > 0 || isUnix && m.Type != unix.SOCK_DGRAM && m.Peer != 0
 	}
 	if !ok {
 		return fmt.Errorf("a socket of family %d, type %d cannot be %s", m.Family, m.Type, m.State)

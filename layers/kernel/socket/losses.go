@@ -34,7 +34,7 @@ func (n *network) losses(t procfs.Task, d *target.Descriptor, how state.SocketSt
 			return nil, err
 		}
 		return warn(name+" socket", "datagrams that were not read are lost, as a network may lose them", ""), nil
-	case "TCP", "TCPv6":
+	case "TCP", "TCPv6", "MPTCP", "MPTCPv6":
 		return n.lossesTCP(t, d, warn)
 	}
 	return nil, nil

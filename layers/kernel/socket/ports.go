@@ -58,7 +58,7 @@ func (p *ports) add(pid int, d *target.Descriptor) error {
 		return err
 	}
 	switch name {
-	case "TCP", "TCPv6":
+	case "TCP", "TCPv6", "MPTCP", "MPTCPv6":
 		c, err := connectionOf(pid, d.FD)
 		if err != nil || c.state != stateListen {
 			return err

@@ -106,7 +106,7 @@ func TestInternet(t *testing.T) {
 func TestRefusedByName(t *testing.T) {
 	for kind, why := range map[string]string{
 		"packet": "PACKET", "pending": "its client has closed", "urgent": "out of band", "backlog": "wait to be accepted",
-		"signed": "TCP_MD5SIG", "signed-listener": "TCP_MD5SIG",
+		"signed": "TCP_MD5SIG", "signed-listener": "TCP_MD5SIG", "multipath": "subflows",
 	} {
 		t.Run(kind, func(t *testing.T) {
 			c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/refused.c", Args: []string{kind}})

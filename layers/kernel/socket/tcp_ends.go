@@ -5,6 +5,7 @@ package socket
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -51,7 +52,7 @@ func (n *tcpTable) add(t procfs.Task, list []target.Descriptor) error {
 			continue
 		}
 		n.seen[d.Link.Inode] = true
-		if name, err := protocol(d); err != nil || name != "TCP" && name != "TCPv6" {
+		if name, err := protocol(d); err != nil || !strings.Contains(name, "TCP") {
 			continue // whoever has to know what it is asks again
 		}
 		c, err := connectionOf(d.Holder, d.FD)

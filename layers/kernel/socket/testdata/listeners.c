@@ -13,10 +13,13 @@
 #include <sys/un.h>
 #include "kerneltest.h"
 
-static int path, relative, abstract, gone, dgram, tcp4, tcp6, fresh;
+static int path, relative, abstract, gone, dgram, tcp4, tcp6, fresh, many = -1, idle = -1, ends[2];
 static struct sockaddr_un at_path, at_abstract, at_dgram;
 static struct sockaddr_in a4;
-static struct sockaddr_in6 a6;
+static struct sockaddr_in6 a6, at_many;
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
 
 static int option(int fd, int level, int name) {
   int v = -1;
@@ -50,6 +53,15 @@ static void verify(void) {
   greet(abstract, &at_abstract, abstract_len(), AF_UNIX);
   greet(tcp4, &a4, sizeof a4, AF_INET);
   greet(tcp6, &a6, sizeof a6, AF_INET6);
+  if (many >= 0) { // MPTCP, which falls back to TCP where it is not asked for
+    greet(many, &at_many, sizeof at_many, AF_INET6);
+    for (int i = 0; i < 2; i++) { // accepted from it before
+      char b[8];
+      CHECK(send(ends[i], "there", 5, 0) == 5 && recv(ends[!i], b, 8, 0) == 5);
+    }
+    CHECK(option(many, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_MPTCP && option(idle, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_MPTCP);
+    CHECK(option(many, SOL_SOCKET, SO_KEEPALIVE) == 1 && option(many, SOL_SOCKET, SO_REUSEADDR) == 1);
+  }
   struct stat st;
   CHECK(stat("listen", &st) == 0 && S_ISSOCK(st.st_mode) && (st.st_mode & 07777) == 0751 && st.st_uid == 33 && st.st_gid == 44, "%o %d", st.st_mode, st.st_uid);
   CHECK(stat("gone", &st) == 0 && S_ISREG(st.st_mode), "another file has the name");
@@ -116,5 +128,16 @@ int main(int argc, char **argv) {
   n = sizeof a6;
   MUST(bind(tcp6, (void *)&a6, n) == 0 && getsockname(tcp6, (void *)&a6, &n) == 0 && listen(tcp6, 8) == 0);
   MUST((fresh = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)) >= 0);
+  if ((many = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK, IPPROTO_MPTCP)) >= 0) { // the kernel has it
+    set(many, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set(many, SOL_SOCKET, SO_REUSEADDR, 1);
+    at_many = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_addr = in6addr_loopback};
+    n = sizeof at_many;
+    MUST(bind(many, (void *)&at_many, n) == 0 && getsockname(many, (void *)&at_many, &n) == 0 && listen(many, 9) == 0);
+    MUST(fcntl(many, F_SETFL, 0) == 0);
+    MUST((ends[0] = socket(AF_INET6, SOCK_STREAM, 0)) >= 0 && connect(ends[0], (void *)&at_many, n) == 0);
+    MUST((ends[1] = accept(many, 0, 0)) >= 0);
+    MUST((idle = socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP)) >= 0);
+  }
   serve(verify);
 }

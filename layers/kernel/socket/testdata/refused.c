@@ -46,6 +46,19 @@ static void urgent(void) {
   MUST(s >= 0 && send(s, "ab!", 3, MSG_OOB) == 3);
 }
 
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+
+// multipath: both ends speak MPTCP.
+static void multipath(void) {
+  struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t n = sizeof a;
+  int c = socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP), l = socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP);
+  MUST(c == 3 && bind(l, (void *)&a, n) == 0 && listen(l, 1) == 0 && getsockname(l, (void *)&a, &n) == 0);
+  MUST(connect(c, (void *)&a, n) == 0 && accept(l, 0, 0) >= 0);
+}
+
 static void sign(int fd) {
   struct tcp_md5sig key = {.tcpm_keylen = 3, .tcpm_key = "key"};
   struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -120,6 +133,7 @@ int main(int argc, char **argv) {
   if (!strcmp(argv[1], "urgent")) urgent();
   if (!strcmp(argv[1], "signed-listener")) signing(3, 4);
   if (!strcmp(argv[1], "signed")) signing(4, 3);
+  if (!strcmp(argv[1], "multipath")) multipath();
   if (!strcmp(argv[1], "member")) member();
   if (!strcmp(argv[1], "member6")) member6();
   if (!strcmp(argv[1], "left")) left();
