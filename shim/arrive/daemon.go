@@ -92,6 +92,8 @@ type Daemon struct {
 	moves map[string]*move // by namespace and id
 	// reserved by moves that have not ended.
 	reserved host.Resources
+	// tidying: what moves have left is being seen to; untidy: more was left since.
+	tidying, untidy bool
 }
 
 // New makes a daemon.
@@ -126,6 +128,9 @@ func (d *Daemon) Serve(ctx context.Context, conn net.Conn) {
 		return
 	}
 	m.leave()
+	if m.left {
+		d.again(ctx)
+	}
 	o := m.outcome(err)
 	d.opts.Observer.Ended(o)
 	log := d.opts.Log.With("token", o.Token, "namespace", o.Namespace, "container", o.Container, "source", o.Source, "took", o.Took)

@@ -39,6 +39,8 @@ type move struct {
 	// volumes are directories that were made for the container.
 	volumes []string
 	end     *peer.End
+	// left: not everything could be undone.
+	left bool
 }
 
 // Consider implements peer.Destination.
@@ -241,9 +243,10 @@ func (m *move) Undo(reason error) error {
 	keep := !m.prepared && (errors.Is(reason, peer.ErrAborted) || errors.Is(reason, peer.ErrEnding))
 	var disconnected error
 	if m.prepared {
-		disconnected = errors.Join(m.d.opts.Unguard(guardOf(m.offer.Token)), m.d.opts.CNI.Disconnect(context.Background(), m.offer.Namespace, m.offer.Container.ID))
+		disconnected = errors.Join(m.d.opts.Unguard(guardOf(m.offer.Token)), m.d.opts.CNI.Disconnect(context.Background(), m.offer.Namespace, m.offer.Container.ID, m.offer.Container.Network))
 	}
 	err := m.d.opts.Host.Discard(context.Background(), m.offer.Namespace, m.offer.Container.ID, m.offer.Token, keep)
+	m.left = err != nil || disconnected != nil
 	if err == nil { // otherwise the container may still have them mounted
 		for _, dir := range m.volumes {
 			err = errors.Join(err, os.RemoveAll(dir))

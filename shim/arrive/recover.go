@@ -55,11 +55,60 @@ func (d *Daemon) resolve(ctx context.Context, u host.Unfinished) error {
 	}
 	log.Info("a move that was left unfinished is removed")
 	if u.Container != "" {
-		if err := errors.Join(d.opts.Unguard(guardOf(u.Token)), d.opts.CNI.Disconnect(ctx, u.Namespace, u.Container)); err != nil {
+		if err := errors.Join(d.opts.Unguard(guardOf(u.Token)), d.opts.CNI.Disconnect(ctx, u.Namespace, u.Container, u.Network)); err != nil {
 			log.Error("a move that was left unfinished", "error", err)
 		}
 	}
-	return d.opts.Host.Discard(ctx, u.Namespace, u.Container, u.Token, false)
+	err = d.opts.Host.Discard(ctx, u.Namespace, u.Container, u.Token, false)
+	if u.Network != nil && u.Network.CNI() {
+		// A plug-in outlives the daemon that has run it, and may have been at work
+		// until its container's namespace was gone.
+		err = errors.Join(err, d.opts.CNI.Disconnect(ctx, u.Namespace, u.Container, u.Network))
+	}
+	return err
+}
+
+// Times between two attempts to see to what could not be undone.
+const (
+	firstAgain = time.Second
+	lastAgain  = 30 * time.Second
+)
+
+// again sees to what a move has left that could not be undone, until that has
+// worked: containerd may be gone for a while. It returns at once. One at a time is
+// enough, since it sees to all that is left.
+func (d *Daemon) again(ctx context.Context) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.untidy = true
+	if !d.tidying {
+		d.tidying = true
+		go d.tidy(ctx)
+	}
+}
+
+func (d *Daemon) tidy(ctx context.Context) {
+	for pause := firstAgain; ; pause = min(2*pause, lastAgain) {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return // the next daemon does
+		}
+		d.mu.Lock()
+		d.untidy = false
+		d.mu.Unlock()
+		if err := d.Recover(ctx); err != nil {
+			d.opts.Log.Warn("what a move has left cannot be removed yet", "error", err)
+			continue
+		}
+		d.mu.Lock()
+		d.tidying = d.untidy // something may have been left meanwhile
+		over := !d.tidying
+		d.mu.Unlock()
+		if over {
+			return
+		}
+	}
 }
 
 // settled waits for the copy's fate.

@@ -184,27 +184,52 @@ func addresses(n *network.Interface, m network.Mapping) (ips []string) {
 }
 
 // Disconnect takes a container off all networks that it was connected to here. It
-// may be repeated, and its namespace may be gone.
-func (d Dirs) Disconnect(ctx context.Context, namespace, container string) error {
+// may be repeated, and its namespace may be gone. A connection that did not come to
+// its end has left no record, but perhaps an address that is reserved: r is the
+// request that it was made for, nil if there was none.
+func (d Dirs) Disconnect(ctx context.Context, namespace, container string, r *network.Request) error {
 	list, err := d.attachments(namespace, container)
 	if err != nil {
 		return err
 	}
 	var errs []error
+	known := map[string]bool{}
 	for _, a := range list {
+		known[a.IfName] = true
 		conf, err := libcni.ConfListFromBytes(a.Config)
 		if err == nil {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.timeout())
-			err = d.plugins().DelNetworkList(ctx, conf, &libcni.RuntimeConf{
+			err = d.remove(ctx, conf, &libcni.RuntimeConf{
 				ContainerID: a.ContainerID, NetNS: existing(a.NetNS), IfName: a.IfName, Args: a.CniArgs, CapabilityArgs: a.CapabilityArgs,
 			})
-			cancel()
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("take container %s off the CNI network %s: %w", container, a.Network, err))
 		}
 	}
+	if r == nil {
+		return errors.Join(errs...)
+	}
+	for i := range r.Interfaces {
+		n := &r.Interfaces[i]
+		if n.Kind != network.CNI || known[n.Name] {
+			continue
+		}
+		conf, err := libcni.LoadNetworkConf(d.Conf, n.To)
+		if err == nil {
+			err = d.remove(ctx, conf, &libcni.RuntimeConf{ContainerID: id(namespace, container), IfName: n.Name, Args: [][2]string{{"IgnoreUnknown", "1"}}})
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("take container %s off the CNI network %s, which it may not have joined: %w", container, n.To, err))
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// remove runs the plug-ins of one network, whatever becomes of the caller.
+func (d Dirs) remove(ctx context.Context, conf *libcni.NetworkConfigList, rt *libcni.RuntimeConf) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.timeout())
+	defer cancel()
+	return d.plugins().DelNetworkList(ctx, conf, rt)
 }
 
 // existing is a namespace's path if it leads to one: a process's is gone with it.

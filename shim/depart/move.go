@@ -303,7 +303,7 @@ func (m *mover) cleanUp(ctx context.Context) error {
 		return fmt.Errorf("container %s runs on %s, but what it left here could not be removed (remove it by hand): %w", m.o.Container, m.report.Destination, err)
 	}
 	m.report.Removed = true
-	if err := m.o.CNI.Disconnect(ctx, m.o.Namespace, m.o.Container); err != nil {
+	if err := m.o.CNI.Disconnect(ctx, m.o.Namespace, m.o.Container, nil); err != nil {
 		m.report.Warnings = append(m.report.Warnings, err.Error())
 	}
 	return nil

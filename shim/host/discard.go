@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/io-mig/mig/shim/bootstrap"
+	"github.com/io-mig/mig/spec/network"
 )
 
 // discardTimeout bounds the removal of one move's remains.
@@ -159,6 +160,9 @@ type Unfinished struct {
 	Container string
 	// Created is when the container's record was made.
 	Created time.Time
+	// Network is what the container is given of this host's network, nil if
+	// nothing.
+	Network *network.Request
 }
 
 // Unfinished lists the moves to this host that have not ended: under way, or
@@ -167,10 +171,10 @@ func (h *Host) Unfinished(ctx context.Context, namespace string) ([]Unfinished, 
 	ctx = in(ctx, namespace)
 	var list []Unfinished
 	seen := map[string]bool{}
-	add := func(token, id string, created time.Time) {
+	add := func(token, id string, created time.Time, r *network.Request) {
 		if token != "" && (id != "" || !seen[token]) {
 			seen[token] = true
-			list = append(list, Unfinished{Namespace: namespace, Token: token, Container: id, Created: created})
+			list = append(list, Unfinished{Namespace: namespace, Token: token, Container: id, Created: created, Network: r})
 		}
 	}
 	filter := fmt.Sprintf("labels.%q", LabelIncoming)
@@ -179,21 +183,21 @@ func (h *Host) Unfinished(ctx context.Context, namespace string) ([]Unfinished, 
 		return nil, fmt.Errorf("containers on their way to this host: %w", err)
 	}
 	for _, c := range containers {
-		add(c.Labels[LabelIncoming], c.ID, c.CreatedAt)
+		add(c.Labels[LabelIncoming], c.ID, c.CreatedAt, networkOf(c.Spec.GetValue()))
 	}
 	images, err := h.incomingImages(ctx, "")
 	if err != nil {
 		return nil, err
 	}
 	for _, i := range images {
-		add(i.Labels[LabelIncoming], "", i.CreatedAt)
+		add(i.Labels[LabelIncoming], "", i.CreatedAt, nil)
 	}
 	leases, err := h.client.LeasesService().List(ctx, filter)
 	if err != nil {
 		return nil, fmt.Errorf("leases of moves: %w", err)
 	}
 	for _, l := range leases {
-		add(l.Labels[LabelIncoming], "", l.CreatedAt)
+		add(l.Labels[LabelIncoming], "", l.CreatedAt, nil)
 	}
 	return list, nil
 }

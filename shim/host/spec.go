@@ -177,3 +177,17 @@ func there(path string) error {
 	}
 	return err
 }
+
+// networkOf is the network that a container on its way here was promised. A spec
+// that cannot be read promises nothing: it was this host that has written it.
+func networkOf(raw []byte) *network.Request {
+	var spec struct{ Annotations map[string]string }
+	if json.Unmarshal(raw, &spec) != nil || spec.Annotations[annotationNetwork] == "" {
+		return nil
+	}
+	r, err := network.Decode(spec.Annotations[annotationNetwork])
+	if err != nil {
+		return nil
+	}
+	return r
+}
