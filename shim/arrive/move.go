@@ -39,7 +39,7 @@ type move struct {
 	// volumes are directories that were made for the container.
 	volumes []string
 	end     *peer.End
-	// left: not everything could be undone.
+	// left: not everything could be undone, or finished.
 	left bool
 }
 
@@ -228,7 +228,8 @@ func (m *move) ended(ctx context.Context, restore *restore, err error) *peer.End
 func (m *move) finish(ctx context.Context) {
 	err := m.d.opts.Host.Finish(context.WithoutCancel(ctx), m.offer.Namespace, m.offer.Container.ID, m.offer.Token)
 	if err != nil {
-		m.d.opts.Log.Error("the copy runs, but bears the marks of its move until migd starts again", "token", m.offer.Token, "error", err)
+		m.left = true
+		m.d.opts.Log.Warn("the copy runs, but still bears the marks of its move", "token", m.offer.Token, "error", err)
 	}
 }
 

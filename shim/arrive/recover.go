@@ -74,8 +74,8 @@ const (
 	lastAgain  = 30 * time.Second
 )
 
-// again sees to what a move has left that could not be undone, until that has
-// worked: containerd may be gone for a while. It returns at once. One at a time is
+// again sees to what a move has left that could not be undone or finished, until
+// that has worked: containerd may be gone for a while. It returns at once. One at a time is
 // enough, since it sees to all that is left.
 func (d *Daemon) again(ctx context.Context) {
 	d.mu.Lock()
