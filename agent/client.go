@@ -151,7 +151,7 @@ func (c *Client) serve() {
 		c.mu.Lock()
 		k := c.conn
 		c.mu.Unlock()
-		l, err := k.receive()
+		l, err := agent.Read(k.in)
 		switch {
 		case err != nil:
 			// Closed: the container's state is being taken, or was meanwhile.
@@ -180,7 +180,7 @@ func (c *Client) before(k *conn, l agent.Line) {
 	err := c.runBefore(Event{ID: event, Move: l.Get("kind") == agent.KindMove}, l.Get("timeout_ms"))
 	answer := agent.New(agent.Ready, "event", event)
 	if err != nil {
-		answer = agent.New(agent.Refuse, "event", event, "reason", clip(err.Error()))
+		answer = agent.New(agent.Refuse, "event", event, "reason", agent.Clip(err.Error()))
 	}
 	_ = k.send(answer) // a connection that broke shows when it is read
 }
@@ -262,13 +262,4 @@ func (c *Client) after(l agent.Line) {
 	if c.hooks.After != nil {
 		c.hooks.After(o)
 	}
-}
-
-// clip shortens a reason to what fits into a line even if all of it is escaped.
-func clip(s string) string {
-	const limit = 1000
-	if len(s) > limit {
-		s = s[:limit] + "..."
-	}
-	return s
 }

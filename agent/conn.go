@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"fmt"
 	"net"
-	"strings"
 	"time"
 
 	"github.com/io-mig/mig/spec/agent"
@@ -21,7 +20,7 @@ type conn struct {
 	in *bufio.Reader
 }
 
-func newConn(c net.Conn) *conn { return &conn{c, bufio.NewReaderSize(c, agent.MaxLine)} }
+func newConn(c net.Conn) *conn { return &conn{c, agent.NewReader(c)} }
 
 // send writes one line in one piece.
 func (k *conn) send(l agent.Line) error {
@@ -32,15 +31,6 @@ func (k *conn) send(l agent.Line) error {
 	return err
 }
 
-// receive reads one line.
-func (k *conn) receive() (agent.Line, error) {
-	b, err := k.in.ReadSlice('\n')
-	if err != nil {
-		return agent.Line{}, err
-	}
-	return agent.Parse(strings.TrimSuffix(string(b), "\n"))
-}
-
 // ask sends a line and reads the next one.
 func (k *conn) ask(l agent.Line) (agent.Line, error) {
 	if err := k.send(l); err != nil {
@@ -49,7 +39,7 @@ func (k *conn) ask(l agent.Line) (agent.Line, error) {
 	if err := k.SetReadDeadline(time.Now().Add(answerTime)); err != nil {
 		return l, err
 	}
-	said, err := k.receive()
+	said, err := agent.Read(k.in)
 	if err != nil {
 		return l, fmt.Errorf("hear the agent: %w", err)
 	}

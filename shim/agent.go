@@ -7,16 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/shim/agenthost"
-	"github.com/io-mig/mig/spec/agent"
+	agentmount "github.com/io-mig/mig/spec/agent/mount"
 )
 
 // What an application may ask for by itself: the directory of its images; the
@@ -29,11 +27,10 @@ const (
 
 // openAgent makes the agent of a container that asks for one.
 func (s *service) openAgent(t *task, c *creation) error {
-	m, ok := agent.MountOf(t.spec.Annotations, t.bundle)
-	if !ok {
+	if !agentmount.Wanted(t.spec) {
 		return nil
 	}
-	server, err := agenthost.New(s.agentOptions(t, m.Source))
+	server, err := agenthost.New(s.agentOptions(t, agentmount.Source(t.bundle)))
 	if err != nil {
 		return err
 	}
@@ -98,13 +95,7 @@ func (s *service) checkpointItself(ctx context.Context, t *task, image string, e
 		return err
 	}
 	req.Exit = exit
-	end, err := t.begin(ctx, opCheckpoint)
-	if err != nil {
-		return err
-	}
-	err = s.checkpoint(ctx, t, req)
-	end(err)
-	return err
+	return s.checkpointTask(ctx, t, req)
 }
 
 // wakeApplication tells the application that its container goes on.
@@ -119,15 +110,4 @@ func (t *task) wakeApplication(failed error) {
 	if err := t.agent.Resume(reason); err != nil {
 		slog.Error("the application is not told that its container goes on", "container", t.id, "error", err)
 	}
-}
-
-// withAgent is the spec that the container is made from.
-func (t *task) withAgent() *specs.Spec {
-	m, ok := agent.MountOf(t.spec.Annotations, t.bundle)
-	if !ok {
-		return t.spec
-	}
-	spec := *t.spec
-	spec.Mounts = append(slices.Clone(spec.Mounts), specs.Mount{Destination: m.Destination, Type: "bind", Source: m.Source, Options: m.Options})
-	return &spec
 }

@@ -60,9 +60,14 @@ func (s *service) Checkpoint(ctx context.Context, r *taskapi.CheckpointTaskReque
 			return nil, err
 		}
 	}
+	return &emptypb.Empty{}, s.checkpointTask(ctx, t, req)
+}
+
+// checkpointTask holds the task for its checkpoint.
+func (s *service) checkpointTask(ctx context.Context, t *task, req CheckpointRequest) error {
 	end, err := t.begin(ctx, opCheckpoint)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	t.mu.Lock()
 	req.Paused = t.state == duringPausedCheckpoint
@@ -70,7 +75,7 @@ func (s *service) Checkpoint(ctx context.Context, r *taskapi.CheckpointTaskReque
 	t.mu.Unlock()
 	err = s.checkpoint(ctx, t, req)
 	end(err)
-	return &emptypb.Empty{}, err
+	return err
 }
 
 func (s *service) checkpoint(ctx context.Context, t *task, req CheckpointRequest) error {

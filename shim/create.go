@@ -15,6 +15,7 @@ import (
 	"github.com/io-mig/mig/runtime"
 	"github.com/io-mig/mig/shim/metrics"
 	"github.com/io-mig/mig/shim/stdio"
+	agentmount "github.com/io-mig/mig/spec/agent/mount"
 )
 
 // initPidFile is where tools that know runc's bundles look for the pid.
@@ -124,7 +125,7 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *
 func (s *service) createContainer(ctx context.Context, t *task, opts *options.Options, c *creation) error {
 	o := runtime.CreateOptions{
 		ID: t.id, Bundle: t.bundle, Root: runtimeRoot(opts, t.namespace, t.bundle),
-		Spec:          t.withAgent(),
+		Spec:          agentmount.Add(t.spec, t.bundle),
 		Stdio:         t.init.childStdio(),
 		SystemdCgroup: opts.SystemdCgroup,
 		NoPivotRoot:   opts.NoPivotRoot,

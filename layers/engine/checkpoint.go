@@ -15,7 +15,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/layers/request/job"
-	"github.com/io-mig/mig/spec/agent"
+	"github.com/io-mig/mig/spec/agent/mount"
 	"github.com/io-mig/mig/spec/record"
 )
 
@@ -105,7 +105,7 @@ func openSource(j *job.Job) (*target.Source, error) {
 	}
 	src.Allowed, src.Files = &a, filesOf(j, spec)
 	src.Terminal = j.Terminal
-	src.Agent = spec.Annotations[agent.Annotation] == "true"
+	src.Agent = mount.Wanted(spec)
 	src.OwnIPC = ownNamespace(spec, specs.IPCNamespace)
 	src.OwnNet = ownNamespace(spec, specs.NetworkNamespace)
 	src.HostNet = !src.OwnNet && !joins(spec, specs.NetworkNamespace)

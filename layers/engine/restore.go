@@ -17,6 +17,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/spec/agent/mount"
 )
 
 // restore turns the job's frame into what the image holds.
@@ -101,6 +102,5 @@ func loadSpec(j *job.Job) (*specs.Spec, error) {
 	if err := json.Unmarshal(b, &spec); err != nil {
 		return nil, fmt.Errorf("the container's OCI configuration: %w", err)
 	}
-	mountAgent(&spec, j.Bundle)
-	return &spec, nil
+	return mount.Add(&spec, j.Bundle), nil
 }

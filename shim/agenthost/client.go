@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -32,7 +31,7 @@ type client struct {
 }
 
 func newClient(c *net.UnixConn) *client {
-	return &client{conn: c, pid: pidOf(c), in: bufio.NewReaderSize(c, agent.MaxLine)}
+	return &client{conn: c, pid: pidOf(c), in: agent.NewReader(c)}
 }
 
 // send writes a line in one piece. One that does not read is cut off.
@@ -54,20 +53,12 @@ func (k *client) write(l agent.Line) error {
 	return err
 }
 
-func (k *client) receive() (agent.Line, error) {
-	b, err := k.in.ReadSlice('\n')
-	if err != nil {
-		return agent.Line{}, err
-	}
-	return agent.Parse(strings.TrimSuffix(string(b), "\n"))
-}
-
 // serve reads what an application says until its connection ends.
 func (s *Server) serve(k *client) {
 	err := s.greet(k)
 	for err == nil {
 		var l agent.Line
-		if l, err = k.receive(); err == nil {
+		if l, err = agent.Read(k.in); err == nil {
 			err = s.heed(k, l)
 		}
 	}
@@ -84,7 +75,7 @@ func (s *Server) greet(k *client) error {
 	if err := k.conn.SetReadDeadline(time.Now().Add(helloTime)); err != nil {
 		return err
 	}
-	l, err := k.receive()
+	l, err := agent.Read(k.in)
 	switch {
 	case err != nil:
 		return err
@@ -160,16 +151,7 @@ func verdict(allowed bool, begin func() error) agent.Line {
 		return agent.New(agent.Denied, "reason", "the container's annotations do not allow it")
 	}
 	if err := begin(); err != nil {
-		return agent.New(agent.Denied, "reason", clip(err.Error()))
+		return agent.New(agent.Denied, "reason", agent.Clip(err.Error()))
 	}
 	return agent.New(agent.Accepted)
-}
-
-// clip shortens a reason to what fits into a line even if all of it is escaped.
-func clip(s string) string {
-	const limit = 1000
-	if len(s) > limit {
-		s = s[:limit] + "..."
-	}
-	return s
 }

@@ -118,7 +118,7 @@ func (s *Server) Resume(reason string) error {
 	if s.event == "" || s.closed {
 		return nil
 	}
-	o := outcome{event: s.event, reason: clip(reason)}
+	o := outcome{event: s.event, reason: agent.Clip(reason)}
 	if s.event = ""; reason != "" {
 		s.failures++
 	}
@@ -148,7 +148,7 @@ func (s *Server) failed() func(error) {
 		if s.failures != before {
 			return
 		}
-		l := s.resumed(agent.Continued, outcome{reason: clip(err.Error())})
+		l := s.resumed(agent.Continued, outcome{reason: agent.Clip(err.Error())})
 		for k := range s.conns {
 			if k.greeted {
 				go func() { _ = k.send(l) }() // who does not read is cut off

@@ -37,23 +37,6 @@ type Moved struct {
 	calls []Call
 }
 
-// Spent is how long the source was in a state.
-func (m *Moved) Spent(s control.State) (spent time.Duration) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var since time.Time
-	for _, t := range m.line {
-		switch {
-		case t.Side != control.SideExport:
-		case t.To == s:
-			since = t.At
-		case t.From == s:
-			spent += t.At.Sub(since)
-		}
-	}
-	return spent
-}
-
 // observe notes the transitions of both sides.
 func (m *Moved) observe(t control.Transition) {
 	m.mu.Lock()
@@ -136,11 +119,6 @@ func (m *Moved) At(side control.Side, s control.State) time.Time {
 // runs on, and nothing is left of the copy.
 func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Container, *Moved, error) {
 	w, r := pipe.New(pipe.DefaultBound)
-	return c.MoveThrough(w, r, s, constructors...)
-}
-
-// MoveThrough is Move through the two ends of a medium, which it closes.
-func (c *Container) MoveThrough(w, r medium.Medium, s control.Strategy, constructors ...Constructor) (*Container, *Moved, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), movePatience)
 	defer cancel()
 	src, err := c.source()
