@@ -397,8 +397,9 @@ func (x *QueuedMessage) GetText() []byte {
 	return nil
 }
 
-// PosixQueue is a POSIX message queue without messages (kind 6, entity 0), see
-// mq_overview(7).
+// PosixQueue is a POSIX message queue (kind 6, entity: its number in the image,
+// from 1), see mq_overview(7). Its messages follow in records of kind 7 with the
+// same entity, in the order in which they are received.
 type PosixQueue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Without the slash in front of it.
@@ -484,6 +485,102 @@ func (x *PosixQueue) GetMessageSize() int64 {
 	return 0
 }
 
+type QueuedPosixMessages struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Message       []*QueuedPosixMessage  `protobuf:"bytes,1,rep,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueuedPosixMessages) Reset() {
+	*x = QueuedPosixMessages{}
+	mi := &file_spec_state_ipc_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueuedPosixMessages) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueuedPosixMessages) ProtoMessage() {}
+
+func (x *QueuedPosixMessages) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_ipc_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueuedPosixMessages.ProtoReflect.Descriptor instead.
+func (*QueuedPosixMessages) Descriptor() ([]byte, []int) {
+	return file_spec_state_ipc_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *QueuedPosixMessages) GetMessage() []*QueuedPosixMessage {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+type QueuedPosixMessage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Priority      uint32                 `protobuf:"varint,1,opt,name=priority,proto3" json:"priority,omitempty"`
+	Text          []byte                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueuedPosixMessage) Reset() {
+	*x = QueuedPosixMessage{}
+	mi := &file_spec_state_ipc_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueuedPosixMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueuedPosixMessage) ProtoMessage() {}
+
+func (x *QueuedPosixMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_ipc_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueuedPosixMessage.ProtoReflect.Descriptor instead.
+func (*QueuedPosixMessage) Descriptor() ([]byte, []int) {
+	return file_spec_state_ipc_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *QueuedPosixMessage) GetPriority() uint32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *QueuedPosixMessage) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
 var File_spec_state_ipc_proto protoreflect.FileDescriptor
 
 const file_spec_state_ipc_proto_rawDesc = "" +
@@ -522,7 +619,12 @@ const file_spec_state_ipc_proto_rawDesc = "" +
 	"\x03uid\x18\x03 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x04 \x01(\rR\x03gid\x12!\n" +
 	"\fmax_messages\x18\x05 \x01(\x03R\vmaxMessages\x12!\n" +
-	"\fmessage_size\x18\x06 \x01(\x03R\vmessageSizeB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
+	"\fmessage_size\x18\x06 \x01(\x03R\vmessageSize\"N\n" +
+	"\x13QueuedPosixMessages\x127\n" +
+	"\amessage\x18\x01 \x03(\v2\x1d.mig.state.QueuedPosixMessageR\amessage\"D\n" +
+	"\x12QueuedPosixMessage\x12\x1a\n" +
+	"\bpriority\x18\x01 \x01(\rR\bpriority\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\fR\x04textB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
 
 var (
 	file_spec_state_ipc_proto_rawDescOnce sync.Once
@@ -536,26 +638,29 @@ func file_spec_state_ipc_proto_rawDescGZIP() []byte {
 	return file_spec_state_ipc_proto_rawDescData
 }
 
-var file_spec_state_ipc_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_spec_state_ipc_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_spec_state_ipc_proto_goTypes = []any{
-	(*IpcObject)(nil),      // 0: mig.state.IpcObject
-	(*SharedSegment)(nil),  // 1: mig.state.SharedSegment
-	(*SemaphoreSet)(nil),   // 2: mig.state.SemaphoreSet
-	(*MessageQueue)(nil),   // 3: mig.state.MessageQueue
-	(*QueuedMessages)(nil), // 4: mig.state.QueuedMessages
-	(*QueuedMessage)(nil),  // 5: mig.state.QueuedMessage
-	(*PosixQueue)(nil),     // 6: mig.state.PosixQueue
+	(*IpcObject)(nil),           // 0: mig.state.IpcObject
+	(*SharedSegment)(nil),       // 1: mig.state.SharedSegment
+	(*SemaphoreSet)(nil),        // 2: mig.state.SemaphoreSet
+	(*MessageQueue)(nil),        // 3: mig.state.MessageQueue
+	(*QueuedMessages)(nil),      // 4: mig.state.QueuedMessages
+	(*QueuedMessage)(nil),       // 5: mig.state.QueuedMessage
+	(*PosixQueue)(nil),          // 6: mig.state.PosixQueue
+	(*QueuedPosixMessages)(nil), // 7: mig.state.QueuedPosixMessages
+	(*QueuedPosixMessage)(nil),  // 8: mig.state.QueuedPosixMessage
 }
 var file_spec_state_ipc_proto_depIdxs = []int32{
 	0, // 0: mig.state.SharedSegment.object:type_name -> mig.state.IpcObject
 	0, // 1: mig.state.SemaphoreSet.object:type_name -> mig.state.IpcObject
 	0, // 2: mig.state.MessageQueue.object:type_name -> mig.state.IpcObject
 	5, // 3: mig.state.QueuedMessages.message:type_name -> mig.state.QueuedMessage
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	8, // 4: mig.state.QueuedPosixMessages.message:type_name -> mig.state.QueuedPosixMessage
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_spec_state_ipc_proto_init() }
@@ -569,7 +674,7 @@ func file_spec_state_ipc_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_ipc_proto_rawDesc), len(file_spec_state_ipc_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -223,3 +223,56 @@ PROGRAM(mapped_removed, ANYONE, "a mapped file without a name, shared and privat
 	s[5000] = 'n';
 	CHECK(p[5000] == 'n'); /* not copied yet */
 }
+
+PROGRAM(mqueue_messages, ANYONE, "POSIX message queues with messages of several priorities, in their order")
+{
+	struct mq_attr a = {.mq_maxmsg = 8, .mq_msgsize = 200};
+	mqd_t q = SYS(mq_open("/full", O_CREAT | O_RDWR | O_NONBLOCK, 0600, &a));
+	mqd_t other = SYS(mq_open("/other", O_CREAT | O_RDWR, 0600, &a));
+	char text[200];
+	for (int i = 0; i < 8; i++) {
+		fill(text, i * 25, i);
+		CHECK(mq_send(q, text, i * 25, i % 2 * 32767) == 0);
+	}
+	CHECK(mq_send(q, text, 1, 1) == -1 && errno == EAGAIN);
+	CHECK(mq_send(other, "one", 3, 4) == 0);
+	ready();
+	CHECK(mq_getattr(q, &a) == 0 && a.mq_curmsgs == 8 && a.mq_maxmsg == 8 && a.mq_msgsize == 200);
+	for (int k = 0; k < 8; k++) {
+		unsigned prio;
+		int i = k < 4 ? 2 * k + 1 : 2 * (k - 4);
+		CHECK(mq_receive(q, text, sizeof text, &prio) == i * 25 && prio == (unsigned)i % 2 * 32767);
+		CHECK(filled(text, i * 25, i));
+	}
+	CHECK(mq_receive(q, text, sizeof text, NULL) == -1 && errno == EAGAIN);
+	CHECK(mq_receive(other, text, sizeof text, NULL) == 3 && memcmp(text, "one", 3) == 0);
+}
+
+PROGRAM(mqueue_blocked, ANYONE, "processes that wait for messages and for room in a POSIX message queue")
+{
+	struct mq_attr a = {.mq_maxmsg = 2, .mq_msgsize = 16};
+	mqd_t full = SYS(mq_open("/room", O_CREAT | O_RDWR, 0600, &a));
+	mqd_t empty = SYS(mq_open("/answers", O_CREAT | O_RDWR, 0600, &a));
+	CHECK(mq_send(full, "a", 1, 0) == 0 && mq_send(full, "b", 1, 0) == 0);
+	struct board *b = board_new();
+	char text[16];
+	pid_t reader = SYS(fork());
+	if (reader == 0) {
+		board_post(b, 0);
+		CHECK(mq_receive(empty, text, sizeof text, NULL) == 6 && memcmp(text, "answer", 6) == 0);
+		_exit(5);
+	}
+	pid_t writer = SYS(fork());
+	if (writer == 0) {
+		board_post(b, 1);
+		CHECK(mq_send(full, "c", 1, 0) == 0);
+		_exit(6);
+	}
+	board_await(b, 0, 1);
+	board_await(b, 1, 1);
+	ready();
+	for (const char *c = "abc"; *c; c++)
+		CHECK(mq_receive(full, text, sizeof text, NULL) == 1 && text[0] == *c);
+	CHECK(mq_send(empty, "answer", 6, 0) == 0);
+	CHECK(child_exits(reader) == 5 && child_exits(writer) == 6);
+}

@@ -26,6 +26,10 @@ const (
 	maxMessages    = 1 << 16
 	maxMessageSize = 16 << 20
 	maxQueueName   = 255
+	// maxPriority is MQ_PRIO_MAX less 1.
+	maxPriority = 32767
+	// maxText is what a message may have that is carried: it has to fit in a record.
+	maxText = record.MaxPayload - 4096
 )
 
 func decode(r *record.Record, m proto.Message) error {
@@ -101,6 +105,19 @@ func decodePosixQueue(r *record.Record) (*state.PosixQueue, error) {
 	}
 	if m.Mode&^permissions != 0 || m.MaxMessages <= 0 || m.MaxMessages > maxMessages || m.MessageSize <= 0 || m.MessageSize > maxMessageSize {
 		return nil, fmt.Errorf("%w: POSIX message queue %q of mode %#o for %d messages of %d bytes", errImage, n, m.Mode, m.MaxMessages, m.MessageSize)
+	}
+	return m, nil
+}
+
+func decodePosixMessages(r *record.Record) (*state.QueuedPosixMessages, error) {
+	m := &state.QueuedPosixMessages{}
+	if err := decode(r, m); err != nil {
+		return nil, err
+	}
+	for _, q := range m.Message {
+		if q.Priority > maxPriority {
+			return nil, fmt.Errorf("%w: a message of priority %d", errImage, q.Priority)
+		}
 	}
 	return m, nil
 }

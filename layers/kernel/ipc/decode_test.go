@@ -34,6 +34,8 @@ func accepts(r *record.Record) (proto.Message, error) {
 		return decodeMessages(r)
 	case KindPosixQueue:
 		return decodePosixQueue(r)
+	case KindPosixMessages:
+		return decodePosixMessages(r)
 	}
 	return nil, errImage
 }
@@ -65,6 +67,7 @@ func TestHostileObjectsAreRefused(t *testing.T) {
 		"queue with NUL":          {KindPosixQueue, posix(func(q *state.PosixQueue) { q.Name = []byte("a\x00b") })},
 		"queue's mode":            {KindPosixQueue, posix(func(q *state.PosixQueue) { q.Mode = 0o4600 })},
 		"queue of no messages":    {KindPosixQueue, posix(func(q *state.PosixQueue) { q.MaxMessages = 0 })},
+		"priority":                {KindPosixMessages, &state.QueuedPosixMessages{Message: []*state.QueuedPosixMessage{{Priority: maxPriority + 1}}}},
 		"queue of large messages": {KindPosixQueue, posix(func(q *state.PosixQueue) { q.MessageSize = 1 << 40 })},
 	} {
 		if _, err := accepts(encode(t, c.kind, c.m)); err == nil {
@@ -72,11 +75,12 @@ func TestHostileObjectsAreRefused(t *testing.T) {
 		}
 	}
 	for kind, m := range map[uint32]proto.Message{
-		KindSegment:    &state.SharedSegment{Object: good, Size: 100},
-		KindSemaphores: &state.SemaphoreSet{Object: good, Value: []uint32{0, maxValue}},
-		KindQueue:      &state.MessageQueue{Object: good, MaxBytes: 16384},
-		KindMessages:   &state.QueuedMessages{Message: []*state.QueuedMessage{{Type: 1}}},
-		KindPosixQueue: posix(func(*state.PosixQueue) {}),
+		KindSegment:       &state.SharedSegment{Object: good, Size: 100},
+		KindSemaphores:    &state.SemaphoreSet{Object: good, Value: []uint32{0, maxValue}},
+		KindQueue:         &state.MessageQueue{Object: good, MaxBytes: 16384},
+		KindMessages:      &state.QueuedMessages{Message: []*state.QueuedMessage{{Type: 1}}},
+		KindPosixQueue:    posix(func(*state.PosixQueue) {}),
+		KindPosixMessages: &state.QueuedPosixMessages{Message: []*state.QueuedPosixMessage{{Priority: maxPriority}, {Text: []byte("x")}}},
 	} {
 		if _, err := accepts(encode(t, kind, m)); err != nil {
 			t.Errorf("kind %d as the export describes it: %v", kind, err)
@@ -102,6 +106,19 @@ func TestUnannouncedContentIsRefused(t *testing.T) {
 	if err := s.sendMessages(nil, encode(t, KindMessages, &state.QueuedMessages{Message: []*state.QueuedMessage{{Type: 1}}})); err == nil {
 		t.Error("messages without a queue: accepted")
 	}
+	s.posix = []*openQueue{{&state.PosixQueue{MessageSize: 3}, 8}, {&state.PosixQueue{MessageSize: 3}, -1}}
+	for name, c := range map[string]struct {
+		queue uint64
+		text  string
+	}{"queue 0": {0, "x"}, "no such queue": {3, "x"}, "a queue that is closed": {2, "x"}, "more than the queue takes": {1, "1234"}} {
+		r := encode(t, KindPosixMessages, &state.QueuedPosixMessages{Message: []*state.QueuedPosixMessage{{Text: []byte(c.text)}}})
+		if r.Entity = c.queue; s.sendPosixMessages(nil, r) == nil {
+			t.Errorf("POSIX messages, %s: accepted", name)
+		}
+	}
+	if s.makePosixQueue(nil, encode(t, KindPosixQueue, &state.PosixQueue{Name: []byte("q"), MaxMessages: 1, MessageSize: 1})) == nil {
+		t.Error("a POSIX queue out of its order: accepted")
+	}
 }
 
 // What a decoder lets through keeps the promises that the import relies on.
@@ -110,7 +127,8 @@ func FuzzDecode(f *testing.F) {
 	for kind, m := range map[uint32]proto.Message{
 		KindSegment: &state.SharedSegment{Object: o, Size: 1}, KindSemaphores: &state.SemaphoreSet{Object: o, Value: []uint32{1}},
 		KindQueue: &state.MessageQueue{Object: o}, KindMessages: &state.QueuedMessages{Message: []*state.QueuedMessage{{Type: 1}}},
-		KindPosixQueue: &state.PosixQueue{Name: []byte("q"), MaxMessages: 1, MessageSize: 1},
+		KindPosixQueue:    &state.PosixQueue{Name: []byte("q"), MaxMessages: 1, MessageSize: 1},
+		KindPosixMessages: &state.QueuedPosixMessages{Message: []*state.QueuedPosixMessage{{Priority: 1}}},
 	} {
 		f.Add(kind, encode(f, kind, m).Payload)
 	}
@@ -121,6 +139,13 @@ func FuzzDecode(f *testing.F) {
 		}
 		if o, ok := m.(interface{ GetObject() *state.IpcObject }); ok && (o.GetObject() == nil || o.GetObject().Id < 0 || o.GetObject().Mode > 0o777) {
 			t.Fatalf("object %v", m)
+		}
+		if q, ok := m.(*state.QueuedPosixMessages); ok {
+			for _, o := range q.Message {
+				if o.Priority > maxPriority {
+					t.Fatalf("message %v", o)
+				}
+			}
 		}
 		if g, ok := m.(*state.SharedSegment); ok && (g.Size == 0 || g.Size > target.MaxSize) {
 			t.Fatalf("segment %v", g)

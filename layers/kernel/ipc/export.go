@@ -92,20 +92,7 @@ func (s *Subsystem) exportObjects(ctx context.Context, out record.Sink) error {
 			return err
 		}
 	}
-	for i := range found.posix {
-		q := &found.posix[i]
-		uid, gid, err := target.Owner(init, &q.stat)
-		if err != nil {
-			return err
-		}
-		if err := push(KindPosixQueue, 0, &state.PosixQueue{
-			Name: []byte(q.name), Mode: q.stat.Mode & permissions, Uid: uid, Gid: gid,
-			MaxMessages: q.attr.maxMessages, MessageSize: q.attr.messageSize,
-		}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.exportPosixQueues(ctx, init, found.posix, push)
 }
 
 // refuseUndo looks again at what may have come since the pre-flight.

@@ -46,7 +46,7 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 		p.Bytes, err = s.receive(in)
 	case step.Process != record.Shared:
 	case step.Stage == record.StageBuild:
-		err = s.closeSegments()
+		err = s.closeDescriptors()
 	case step.Stage == record.StageSettle:
 		err = s.settle()
 	}
@@ -80,7 +80,9 @@ func (s *Subsystem) receive(in *record.Record) (n uint64, err error) {
 	case KindMessages:
 		err = s.sendMessages(t, in)
 	case KindPosixQueue:
-		err = makePosixQueue(t, in)
+		err = s.makePosixQueue(t, in)
+	case KindPosixMessages:
+		err = s.sendPosixMessages(t, in)
 	default:
 		err = fmt.Errorf("%w: this version knows no such kind", errImage)
 	}
@@ -240,30 +242,10 @@ func (s *Subsystem) sendMessages(t *target.Task, in *record.Record) error {
 // sendAtOnce bounds the messages of one batch.
 const sendAtOnce = 256
 
-// makePosixQueue makes a queue as its owner.
-func makePosixQueue(t *target.Task, in *record.Record) error {
-	m, err := decodePosixQueue(in)
-	if err != nil {
-		return err
-	}
-	attr := queueAttr{maxMessages: m.MaxMessages, messageSize: m.MessageSize}
-	p := t.Plan()
-	name, at := p.PutString(string(m.Name)), p.Put(attr.encode())
-	p.AsUser(m.Uid, m.Gid)
-	fd := p.Open(tracer.Syscall(unix.SYS_MQ_OPEN, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, uint64(m.Mode), at))
-	p.Call(tracer.Syscall(unix.SYS_FCHMOD, uint64(fd), uint64(m.Mode)))
-	p.AsRoot()
-	p.Close(fd)
-	if err := p.Run(); err != nil {
-		return fmt.Errorf("make POSIX message queue /%s (do /proc/sys/fs/mqueue and RLIMIT_MSGQUEUE allow it?): %w", m.Name, err)
-	}
-	return nil
-}
-
-// closeSegments closes what only the import needed.
-func (s *Subsystem) closeSegments() error {
+// closeDescriptors closes what only the import needed.
+func (s *Subsystem) closeDescriptors() error {
 	t := s.env.Frame.Task(target.FirstTask)
-	if len(s.segments) == 0 {
+	if len(s.segments)+len(s.posix) == 0 {
 		return nil
 	}
 	if t == nil || t.Traced == nil {
@@ -274,6 +256,12 @@ func (s *Subsystem) closeSegments() error {
 		if g.fd >= 0 {
 			p.Close(g.fd)
 			g.fd = -1
+		}
+	}
+	for _, q := range s.posix {
+		if q.fd >= 0 {
+			p.Close(q.fd)
+			q.fd = -1
 		}
 	}
 	return p.Run()

@@ -2,7 +2,7 @@
 
 // Package ipc exports and imports what a container keeps in its IPC namespace
 // beside its processes: System V shared memory, semaphores and message queues
-// with their identifiers and content, and POSIX message queues without messages.
+// with their identifiers and content, and POSIX message queues with their messages.
 //
 // The engine reads the objects from a thread of its own in the namespace. On
 // import the container's first process makes them, with the identifiers they
@@ -49,8 +49,10 @@ const (
 	KindQueue = 4
 	// KindMessages: state.QueuedMessages, entity is the queue's id.
 	KindMessages = 5
-	// KindPosixQueue: state.PosixQueue, entity 0.
+	// KindPosixQueue: state.PosixQueue, entity is its number in the image.
 	KindPosixQueue = 6
+	// KindPosixMessages: state.QueuedPosixMessages, entity is the queue's number.
+	KindPosixMessages = 7
 )
 
 // refusal is something that cannot be carried: what it is, why, and a remedy.
@@ -68,7 +70,8 @@ type Subsystem struct {
 	listed   bool
 	todo     []*content // of segments, not exported yet
 	segments []*segment // of an import, in the order of their numbers
-	owners   []owner    // that are to be set when all is made
+	posix    []*openQueue
+	owners   []owner // that are to be set when all is made
 }
 
 // New makes the subsystem for one event.

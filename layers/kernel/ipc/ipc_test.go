@@ -59,7 +59,7 @@ func preflight(t *testing.T, own bool, args ...string) (*kerneltest.Container, [
 // What cannot be read is refused by name, in the pre-flight and afterwards.
 func TestUnreadableStateIsRefused(t *testing.T) {
 	for kind, want := range map[string]string{
-		"undo": "SEM_UNDO", "messages": "/jobs: it holds 1 messages", "notify": "/jobs: a process is registered",
+		"undo": "SEM_UNDO", "notify": "/jobs: a process is registered",
 	} {
 		t.Run(kind, func(t *testing.T) {
 			c, found := preflight(t, true, kind)

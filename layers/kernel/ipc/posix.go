@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +17,8 @@ type posixQueue struct {
 	name string
 	stat unix.Stat_t
 	attr queueAttr
+	// bytes are those of all its messages.
+	bytes int64
 }
 
 // queueAttr is struct mq_attr of include/uapi/linux/mqueue.h.
@@ -76,9 +77,8 @@ func queueMount() (*os.File, error) {
 	return os.NewFile(uintptr(dir), "mqueue"), nil
 }
 
-// lookQueue reads a queue's attributes. Messages cannot be read without taking
-// them out, and would be lost if the engine died then: a queue that has some is
-// refused, and so is a registration for a notification.
+// lookQueue reads a queue's attributes. A registration for a notification is
+// refused.
 func lookQueue(root *os.File, name string) (posixQueue, error) {
 	q := posixQueue{name: name}
 	fd, err := unix.Openat(int(root.Fd()), name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
@@ -89,29 +89,48 @@ func lookQueue(root *os.File, name string) (posixQueue, error) {
 	if err := unix.Fstat(fd, &q.stat); err != nil {
 		return q, os.NewSyscallError("fstat", err)
 	}
-	if _, _, e := unix.Syscall(unix.SYS_MQ_GETSETATTR, uintptr(fd), 0, uintptr(unsafe.Pointer(&q.attr))); e != 0 {
-		return q, os.NewSyscallError("mq_getattr", e)
+	if q.attr, err = getAttr(fd); err != nil {
+		return q, err
+	}
+	said, err := readQueue(fd)
+	if err != nil {
+		return q, err
 	}
 	what := "POSIX message queue /" + name
-	if q.attr.messages > 0 {
-		return q, &refusal{what, fmt.Sprintf("it holds %d messages, which cannot be read without taking them out", q.attr.messages), "let the program receive them"}
+	if said.notified != 0 {
+		return q, &refusal{what, "a process is registered for a notification (mq_notify(3)), and nobody tells with which value", ""}
 	}
-	var text [256]byte
-	n, err := unix.Read(fd, text[:])
-	if err != nil {
-		return q, os.NewSyscallError("read", err)
-	}
-	// "QSIZE:0 NOTIFY:0 SIGNO:0 NOTIFY_PID:0": a process that is to be notified,
-	// as the reader of the file sees it (ipc/mqueue.c, mqueue_read_file).
-	if pid := strings.Fields(string(text[:n])); len(pid) == 4 && !isZero(pid[3]) {
-		return q, &refusal{what, "a process is registered for a notification (mq_notify(3)), which is not carried by this version", ""}
+	if q.bytes = said.bytes; q.attr.messages > 0 && q.attr.messageSize > maxText {
+		return q, &refusal{what, fmt.Sprintf("it holds messages and takes ones of up to %d bytes, more than the %d that are carried", q.attr.messageSize, maxText), "let the program receive them"}
 	}
 	return q, nil
 }
 
-func isZero(field string) bool {
-	_, value, _ := strings.Cut(field, ":")
-	return value == "0"
+// getAttr is mq_getattr(3).
+func getAttr(fd int) (a queueAttr, err error) {
+	if _, _, e := unix.Syscall(unix.SYS_MQ_GETSETATTR, uintptr(fd), 0, uintptr(unsafe.Pointer(&a))); e != 0 {
+		return a, os.NewSyscallError("mq_getattr", e)
+	}
+	return a, nil
+}
+
+// queueText is what a queue says when it is read like a file: the bytes of its
+// messages, and a process that is registered for a notification.
+type queueText struct{ bytes, notified int64 }
+
+// readQueue reads "QSIZE:0 NOTIFY:0 SIGNO:0 NOTIFY_PID:0" (ipc/mqueue.c,
+// mqueue_read_file).
+func readQueue(fd int) (q queueText, err error) {
+	var text [256]byte
+	n, err := unix.Pread(fd, text[:], 0)
+	if err != nil {
+		return q, os.NewSyscallError("read", err)
+	}
+	var notify, signo int64
+	if _, err := fmt.Sscanf(string(text[:n]), "QSIZE:%d NOTIFY:%d SIGNO:%d NOTIFY_PID:%d", &q.bytes, &notify, &signo, &q.notified); err != nil {
+		return q, fmt.Errorf("it says %q: %w", text[:n], err)
+	}
+	return q, nil
 }
 
 // encode is struct mq_attr for mq_open.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // An IPC namespace with objects of all kinds, some of which a child uses, too.
-// usage: objects [none|messages|undo|threads|notify]
+// usage: objects [none|undo|threads|notify]
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <mqueue.h>
@@ -25,7 +25,7 @@ static struct {
 } shared, unused, removed, readonly, parts;
 static char *moved; // page 6 of parts
 static int sem, queue, empty;
-static mqd_t posix;
+static mqd_t posix, filled;
 static pid_t child;
 static long round;
 
@@ -89,6 +89,9 @@ static void prepare(void) {
   struct mq_attr a = {.mq_maxmsg = 3, .mq_msgsize = 100};
   posix = mq_open("/jobs", O_CREAT | O_RDWR | O_NONBLOCK, 0620, &a);
   MUST(posix >= 0 && fchmod(posix, 0622) == 0);
+  struct mq_attr f = {.mq_maxmsg = 9, .mq_msgsize = 300};
+  MUST((filled = mq_open("/filled", O_CREAT | O_RDWR | O_NONBLOCK, 0640, &f)) >= 0);
+  for (int i = 0; i < 9; i++) MUST(mq_send(filled, (char[300]){i, i}, i * 37 % 301, i % 3 * 16383) == 0);
 }
 
 // The child answers in the segment, when the second semaphore lets it.
@@ -156,11 +159,28 @@ static void posixes(void) {
   CHECK(mq_receive(posix, text, sizeof text, &prio) == 3 && prio == 5);
 }
 
+// By priority, and those of one priority in the order in which they were sent.
+static void filledQueue(void) {
+  struct mq_attr a;
+  CHECK(mq_getattr(filled, &a) == 0 && a.mq_maxmsg == 9 && a.mq_msgsize == 300 && a.mq_curmsgs == 9, "%ld messages", a.mq_curmsgs);
+  char text[9][300];
+  ssize_t n[9];
+  unsigned prio[9];
+  for (int k = 0; k < 9; k++) {
+    int i = 2 - k / 3 + k % 3 * 3;
+    n[k] = mq_receive(filled, text[k], sizeof text[k], &prio[k]);
+    CHECK(n[k] == i * 37 % 301 && prio[k] == i % 3 * 16383u, "message %d has %zd bytes, priority %u", k, n[k], prio[k]);
+    CHECK(n[k] < 2 || (text[k][0] == i && text[k][1] == i), "message %d", k);
+  }
+  for (int k = 0; k < 9; k++) CHECK(mq_send(filled, text[k], n[k], prio[k]) == 0);
+}
+
 static void verify(void) {
   round++;
   memory();
   messages();
   posixes();
+  filledQueue();
   unsigned short v[SEMS] = {9, 9, 9, 9, 9};
   struct semid_ds ds;
   CHECK(semget(0x5ef0, SEMS, 0) == sem && semctl(sem, 0, GETALL, v) == 0 && semctl(sem, 0, IPC_STAT, &ds) == 0);
@@ -200,11 +220,10 @@ int main(int argc, char **argv) {
       MUST(read(p[0], p, 1) == 1);
     }
   }
-  if (!strcmp(kind, "messages") || !strcmp(kind, "notify")) {
+  if (!strcmp(kind, "notify")) {
     MUST((posix = mq_open("/jobs", O_CREAT | O_RDWR, 0600, NULL)) >= 0);
     struct sigevent e = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
-    if (!strcmp(kind, "notify")) MUST(mq_notify(posix, &e) == 0);
-    if (!strcmp(kind, "messages")) MUST(mq_send(posix, "one", 3, 0) == 0);
+    MUST(mq_notify(posix, &e) == 0);
   }
   if (!strcmp(kind, "host")) {
     MUST((shared.id = shmget(IPC_PRIVATE, PAGE, IPC_CREAT | 0600)) >= 0);
