@@ -20,6 +20,8 @@ const (
 	// annotationInsecure with "true" takes its place in a loopback test.
 	annotationTLS      = "io.mig/tls"
 	annotationInsecure = "io.mig/insecure"
+	// annotationFrom is the host that it comes from.
+	annotationFrom = "io.mig/from"
 )
 
 // imageOf is what a container is restored from: the checkpoint that its create
@@ -32,7 +34,7 @@ func imageOf(checkpoint string, annotations map[string]string) (string, error) {
 	if checkpoint != "" {
 		return "", fmt.Errorf("the container is both restored from %s and, by its annotation %s, moved here: %w", checkpoint, annotationIncoming, errdefs.ErrInvalidArgument)
 	}
-	in := address.Incoming{Socket: socket, TLS: annotations[annotationTLS], Insecure: annotations[annotationInsecure] == "true"}
+	in := address.Incoming{Socket: socket, TLS: annotations[annotationTLS], Insecure: annotations[annotationInsecure] == "true", From: annotations[annotationFrom]}
 	image := in.String()
 	if _, err := address.ParseIncoming(image); err != nil {
 		return "", fmt.Errorf("annotation %s: %w: %w", annotationIncoming, err, errdefs.ErrInvalidArgument)

@@ -134,7 +134,7 @@ func TestIncoming(t *testing.T) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
-	annotate(`"io.mig/incoming":"` + socket + `","io.mig/tls":"/etc/mig/tls"`)
+	annotate(`"io.mig/incoming":"` + socket + `","io.mig/tls":"/etc/mig/tls","io.mig/from":"alpha"`)
 	if err := f.create("/image"); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("an image, too: %v", err)
 	}
@@ -143,7 +143,7 @@ func TestIncoming(t *testing.T) {
 		t.Error("the container was created without a frame")
 	}
 	from, err := address.ParseIncoming(m.request.Image)
-	if err != nil || from.Socket != socket || from.TLS != "/etc/mig/tls" {
+	if err != nil || from.Socket != socket || from.TLS != "/etc/mig/tls" || from.From != "alpha" {
 		t.Errorf("%+v, %v", from, err)
 	}
 	f.must(f.start(""))

@@ -155,7 +155,7 @@ func (e *Event) start(ctx context.Context) (_ context.Context, stop func()) {
 		e.quit()
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	quit := e.dog.start(e.tune.Watchdog, func() {
+	quit := e.dog.start(e.tune.Watchdog, e.tune.Moved, func() {
 		cancel(&StallError{Timeout: e.tune.Watchdog, Active: e.underWay()})
 	})
 	e.quit = sync.OnceFunc(func() {

@@ -15,6 +15,11 @@ type Tuning struct {
 	// Watchdog is how long nothing may advance; 0 means DefaultWatchdog, a
 	// negative value none.
 	Watchdog time.Duration
+	// Moved is how many bytes have gone between the hosts so far, both ways: what
+	// their kernels say, not what was handed to a buffer. One long step over a slow
+	// link advances as long as it grows. Called some times within Watchdog; it must
+	// not block. nil: only steps and records tell.
+	Moved func() uint64
 	// Grace is how long a cancelled call may take to return before the event
 	// goes on without it; 0 means DefaultGrace.
 	Grace time.Duration

@@ -22,11 +22,20 @@ func (w *watchdog) touch() {
 	}
 }
 
+// watchdogLooks is how often within its time-out a watchdog looks whether bytes move.
+const watchdogLooks = 8
+
 // start returns the function that ends the watchdog. A time-out that is not
-// positive means none.
-func (w *watchdog) start(timeout time.Duration, bark func()) (stop func()) {
+// positive means none. moved counts bytes: its growth is a touch. It may be nil.
+func (w *watchdog) start(timeout time.Duration, moved func() uint64, bark func()) (stop func()) {
 	if timeout <= 0 {
 		return func() {}
+	}
+	longest := timeout
+	var before uint64
+	if moved != nil {
+		longest = max(timeout/watchdogLooks, 1)
+		before = moved()
 	}
 	now := time.Now()
 	w.last.Store(0)
@@ -35,7 +44,7 @@ func (w *watchdog) start(timeout time.Duration, bark func()) (stop func()) {
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
-		t := time.NewTimer(timeout)
+		t := time.NewTimer(longest)
 		defer t.Stop()
 		for {
 			select {
@@ -43,12 +52,18 @@ func (w *watchdog) start(timeout time.Duration, bark func()) (stop func()) {
 				return
 			case <-t.C:
 			}
+			if moved != nil {
+				if n := moved(); n > before {
+					before = n
+					w.touch()
+				}
+			}
 			idle := time.Since(now) - time.Duration(w.last.Load())
 			if idle >= timeout {
 				bark()
 				return
 			}
-			t.Reset(timeout - idle)
+			t.Reset(min(longest, timeout-idle))
 		}
 	}()
 	return func() {

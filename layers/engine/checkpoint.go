@@ -69,7 +69,7 @@ func checkpointOnce(ctx context.Context, j *job.Job, r job.Reporter) error {
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
 	quiesce, wake := application(j, r)
 	x := control.NewExport(control.ExportOptions{
-		Tuning: tuning(p), Container: source{src}, Subsystems: instances, Medium: m,
+		Tuning: tuning(j, p), Container: source{src}, Subsystems: instances, Medium: m,
 		Strategy: strategy, Leave: j.Leave, Quiesce: quiesce, Wake: wake,
 	})
 	stop := p.watch(x.Status)

@@ -206,6 +206,9 @@ func secureWith(from address.Incoming) (func(context.Context, net.Conn) (net.Con
 		if err := c.HandshakeContext(ctx); err != nil {
 			return nil, fmt.Errorf("tls: %w", err)
 		}
+		if name := identity.Name(c); from.From != "" && name != from.From {
+			return nil, fmt.Errorf("it is of the host %q, and the move was agreed with %q", name, from.From)
+		}
 		return c, nil
 	}, nil
 }

@@ -75,10 +75,11 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 	point("source: manifest sent")
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
 	var x *control.Exporter
-	tune := moveTuning(p, "source", func(ctx context.Context, cause error) {
+	tune := moveTuning(j, p, "source", func(ctx context.Context, cause error) {
 		sw.Failing(ctx, cause)
 		out.Abandon()
 	})
+	tune.Moved = out.Moved
 	// A source that is stopped long, for all of its memory, does not hurry.
 	if strategy.Rounds > 0 || strategy.LeaveBehind != control.LeaveNever {
 		tune.Observer = hurrying(tune.Observer, control.StateHolding, control.StateDecided)
@@ -154,7 +155,8 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	peer.bind(in, in.puller, plain)
 	instances, times := forControl(plain, frame{fr}.traced)
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
-	tune := moveTuning(p, "destination", sw.Failing)
+	tune := moveTuning(j, p, "destination", sw.Failing)
+	tune.Moved = in.Moved
 	tune.Observer = whenWhole(hurrying(tune.Observer, control.StateBuilding, control.StateRunning), control.StateDone, log)
 	x = control.NewImport(control.ImportOptions{
 		Tuning: tune, Container: frame{fr}, Medium: in,
@@ -241,8 +243,8 @@ func point(name string) {
 }
 
 // moveTuning is tuning with what a peer needs: the reason of a failure.
-func moveTuning(p *progress, side string, failing func(context.Context, error)) control.Tuning {
-	t := tuning(p)
+func moveTuning(j *job.Job, p *progress, side string, failing func(context.Context, error)) control.Tuning {
+	t := tuning(j, p)
 	observe := t.Observer
 	t.Called = p.steps.called
 	t.Observer = func(tr control.Transition) {

@@ -45,7 +45,7 @@ func restore(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	instances, times := forControl(subsystems.Instances(target.Env{Frame: fr, Workers: workers(), Options: j.Options}), frame{fr}.traced)
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
 	x := control.NewImport(control.ImportOptions{
-		Tuning: tuning(p), Container: frame{fr}, Medium: m,
+		Tuning: tuning(j, p), Container: frame{fr}, Medium: m,
 		Subsystems: instances,
 		Manifest:   func(context.Context) ([]string, error) { return manifest.Names(), nil },
 	})

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/kernel/procfs"
@@ -16,6 +17,7 @@ import (
 	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/enginepipe"
 	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/layers/request/policy"
 	"github.com/io-mig/mig/layers/request/resolve/question"
 )
 
@@ -68,6 +70,9 @@ func Run(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) erro
 	if err := sameProcess(j); err != nil {
 		return err
 	}
+	if _, err := watchdog(j); err != nil {
+		return err
+	}
 	switch {
 	case j.Kind == job.Checkpoint && address.IsMove(j.Image):
 		return move(ctx, j, r)
@@ -100,9 +105,30 @@ func sameProcess(j *job.Job) error {
 // same time.
 func workers() int { return max(2, min(runtime.NumCPU(), 8)) }
 
-// tuning is what both sides of an event share.
-func tuning(r *progress) control.Tuning {
-	return control.Tuning{Workers: workers(), Observer: r.observe, Report: os.Stderr}
+// tuning is what both sides of an event share. A job's watchdog was checked by
+// Run.
+func tuning(j *job.Job, r *progress) control.Tuning {
+	patience, _ := watchdog(j)
+	return control.Tuning{Workers: workers(), Watchdog: patience, Observer: r.observe, Report: os.Stderr}
+}
+
+// The bounds of what a person may choose for the watchdog.
+const (
+	minWatchdog = time.Second
+	maxWatchdog = time.Hour
+)
+
+// watchdog is how long nothing may advance in a job's event, 0 for the default.
+func watchdog(j *job.Job) (time.Duration, error) {
+	text := j.Options[policy.Watchdog]
+	if text == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < minWatchdog || d > maxWatchdog {
+		return 0, fmt.Errorf("policy %s: %q is no time from %s to %s", policy.Watchdog, text, minWatchdog, maxWatchdog)
+	}
+	return d, nil
 }
 
 // openMedium opens an image by its address; plain paths are directories.

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/io-mig/mig/layers/request/identity"
 	"github.com/io-mig/mig/layers/request/peer"
 	"github.com/io-mig/mig/shim/cni"
 	"github.com/io-mig/mig/shim/host"
@@ -111,7 +112,7 @@ func New(o Options) *Daemon {
 // when the move has ended or the daemon ends with ctx: then what has not begun to
 // run is undone.
 func (d *Daemon) Serve(ctx context.Context, conn net.Conn) {
-	m := &move{d: d, began: time.Now()}
+	m := &move{d: d, from: identity.Name(conn), began: time.Now()}
 	s := &peer.Server{
 		Self: func() peer.Host { return d.self() },
 		New: func(source peer.Host) (peer.Destination, error) {

@@ -25,8 +25,10 @@ import (
 type move struct {
 	d      *Daemon
 	source peer.Host
-	began  time.Time
-	offer  *peer.Offer
+	// from is who has authenticated itself as the source, identity.Name.
+	from  string
+	began time.Time
+	offer *peer.Offer
 
 	entered  bool           // guarded by d.mu
 	reserved host.Resources // guarded by d.mu
@@ -131,7 +133,7 @@ func (m *move) Prepare(ctx context.Context) (*peer.Prepared, error) {
 	if m.volumes, err = host.MakeVolumes(m.offer); err != nil {
 		return nil, err
 	}
-	m.copy, err = m.d.opts.Host.Make(ctx, m.offer, host.Incoming{Socket: socket, TLS: m.d.opts.TLS})
+	m.copy, err = m.d.opts.Host.Make(ctx, m.offer, host.Incoming{Socket: socket, TLS: m.d.opts.TLS, From: m.from})
 	if err != nil {
 		return nil, err
 	}

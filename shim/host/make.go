@@ -30,6 +30,8 @@ type Incoming struct {
 	Socket string
 	// TLS is the directory of this host's certificate; empty: no TLS.
 	TLS string
+	// From is the host that the container comes from, identity.Name.
+	From string
 }
 
 // Make makes everything of a container up to a task whose frame waits: image,
@@ -128,6 +130,9 @@ func (h *Host) makeContainer(ctx context.Context, o *peer.Offer, how Incoming) e
 			a[annotationNetwork] = network
 		}
 		a[AnnotationIncoming] = how.Socket
+		if how.From != "" {
+			a[AnnotationFrom] = how.From
+		}
 		if how.TLS != "" {
 			a[AnnotationTLS] = how.TLS
 		} else {

@@ -29,6 +29,7 @@ const (
 	// takes its place in a loopback test.
 	AnnotationIncoming = "io.mig/incoming"
 	AnnotationTLS      = "io.mig/tls"
+	AnnotationFrom     = "io.mig/from"
 	AnnotationInsecure = "io.mig/insecure"
 	// annotationAdded lists the annotations with policies that hold for the move
 	// only.
@@ -38,7 +39,7 @@ const (
 )
 
 // incomingAnnotations are those that a container has only on its way.
-var incomingAnnotations = []string{AnnotationIncoming, AnnotationTLS, AnnotationInsecure, annotationAdded, annotationNetwork}
+var incomingAnnotations = []string{AnnotationIncoming, AnnotationTLS, AnnotationFrom, AnnotationInsecure, annotationAdded, annotationNetwork}
 
 // editAnnotations returns a spec with other annotations and everything else as
 // it was, whatever fields this mig knows.

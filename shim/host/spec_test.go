@@ -21,7 +21,7 @@ func TestAnnotationsComeAndGo(t *testing.T) {
 		`{"ociVersion":"1.2.0","annotations":{"a":"b"},"later":{"x":[1,2]}}`, `{"ociVersion":"1.2.0","later":1}`, `{"annotations":null}`,
 	} {
 		b, err := editAnnotations([]byte(raw), func(a map[string]string) {
-			a[AnnotationIncoming], a[AnnotationTLS], a["io.mig/tcp"], a[annotationAdded] = "/x.sock", "/tls", "keep", "io.mig/tcp"
+			a[AnnotationIncoming], a[AnnotationTLS], a[AnnotationFrom], a["io.mig/tcp"], a[annotationAdded] = "/x.sock", "/tls", "alpha", "keep", "io.mig/tcp"
 		})
 		if err != nil || !strings.Contains(string(b), `"io.mig/incoming":"/x.sock"`) {
 			t.Fatalf("%s, %v", b, err)

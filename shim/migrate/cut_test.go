@@ -15,7 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/control/handover"
+	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/journal"
+	"github.com/io-mig/mig/layers/request/policy"
 	"github.com/io-mig/mig/spec/wire"
 )
 
@@ -216,26 +218,37 @@ func (w *world) abortAt(from *copy, step string) {
 }
 
 // TestStalledDestination: a destination that does nothing any more ends the move
-// when the source's patience does, and the source runs on.
+// when the source's patience does, by its time-out or by its watchdog, and the
+// source runs on.
 func TestStalledDestination(t *testing.T) {
 	w := newWorld(t, "1")
 	t.Cleanup(func() { fault(t, "") })
 	from := w.source()
-	for _, step := range []string{"destination: negotiating", "destination: receiving", "destination: joining"} {
-		t.Run(step, func(t *testing.T) {
+	for _, test := range []struct {
+		step, why string
+		patience  func(*address.Move)
+	}{
+		{"destination: negotiating", "", func(m *address.Move) { m.Timeout = 2 * time.Second }},
+		{"destination: receiving", "", func(m *address.Move) { m.Timeout = 2 * time.Second }},
+		{"destination: joining", "", func(m *address.Move) { m.Timeout = 2 * time.Second }},
+		{"destination: receiving", "advanced", func(m *address.Move) {
+			m.Policies = policy.Encode(map[string]string{policy.Watchdog: "1s"})
+		}},
+	} {
+		t.Run(test.step, func(t *testing.T) {
 			w.t = t
-			fault(t, "stop "+step)
+			fault(t, "stop "+test.step)
 			before, _, _ := from.report()
 			token := wire.NewToken()
 			to, arrived := w.destination(w.root.Context(), token)
 			m := w.address(token)
-			m.Timeout = 2 * time.Second
+			test.patience(&m)
 			moved := w.move(w.root.Context(), from, m)
 			pid := w.stopped(token, false)
 			fault(t, "")
 			err := w.await("the move", moved)
-			if err == nil {
-				t.Error("a container moved to a host that does nothing")
+			if err == nil || !strings.Contains(err.Error(), test.why) {
+				t.Errorf("a container moved to a host that does nothing: %v", err)
 			}
 			// It runs on before the destination does anything again.
 			if ticks, _, memory := from.report(); memory != "ok" || ticks <= before {

@@ -48,6 +48,7 @@ type world struct {
 	addr     string
 	here     string // the source's identity
 	there    string // the destination's
+	stranger string // that of a third host of the same authority
 	src, dst *Migrator
 }
 
@@ -95,6 +96,7 @@ func newWorld(t *testing.T, args ...string) *world {
 	ca := identitytest.New(t)
 	w.there, _ = ca.Host("127.0.0.1")
 	w.here, _ = ca.Host("here.example")
+	w.stranger, _ = ca.Host("stranger.example")
 	// As in real life, not on a disk.
 	journals, err := os.MkdirTemp("/run", "mig-move-test-")
 	w.must(err)
@@ -238,7 +240,7 @@ func (w *world) arrive(ctx context.Context, k *copy, token wire.Token) chan erro
 	w.root.Cleanup(forget)
 	r, err := w.dst.PrepareRestore(ctx, shim.RestoreRequest{
 		ID: k.name, Namespace: w.namespace(), Bundle: w.bundle, Spec: k.spec,
-		Image: address.Incoming{Socket: path, TLS: w.there}.String(),
+		Image: address.Incoming{Socket: path, TLS: w.there, From: "here.example"}.String(),
 	})
 	w.must(err)
 	k.create(r.Frame())

@@ -151,7 +151,7 @@ func (m Move) String() string {
 
 // Incoming is where a restoring engine finds the connections of a move:
 //
-//	mig-incoming:/run/migd/incoming/TOKEN.sock?tls=DIR
+//	mig-incoming:/run/migd/incoming/TOKEN.sock?tls=DIR&from=NAME
 type Incoming struct {
 	// Socket is the path that incoming.Acceptor.Expect has named.
 	Socket string
@@ -159,6 +159,10 @@ type Incoming struct {
 	// TLS and Insecure are as in Move.
 	TLS      string
 	Insecure bool
+	// From is the host with which the move was agreed (identity.Name): nobody else's
+	// connections are taken. The token is no secret, it travels in the clear. Empty:
+	// any host of the authority.
+	From string
 }
 
 // IsIncoming reports whether an image's address is one of an incoming move.
@@ -194,6 +198,7 @@ func parseIncoming(s string) (i Incoming, err error) {
 		return i, err
 	}
 	i.TLS, i.Insecure = r.identity()
+	i.From = r.text("from")
 	if i.TLS == "" && !i.Insecure && r.err == nil {
 		r.err = errors.New("give tls=DIRECTORY (or insecure=true for a test on the loopback)")
 	}
@@ -208,6 +213,9 @@ func (i Incoming) String() string {
 	}
 	if i.Insecure {
 		v.Set("insecure", "true")
+	}
+	if i.From != "" {
+		v.Set("from", i.From)
 	}
 	u := url.URL{Scheme: IncomingScheme, Path: i.Socket, OmitHost: true, RawQuery: v.Encode()}
 	return u.String()

@@ -59,6 +59,7 @@ func TestIncoming(t *testing.T) {
 	token := wire.NewToken()
 	for _, want := range []Incoming{
 		{Socket: "/run/migd/incoming/" + token.String() + ".sock", Token: token, TLS: "/etc/mig"},
+		{Socket: "/run/migd/incoming/" + token.String() + ".sock", Token: token, TLS: "/etc/mig", From: "host & name,10.0.0.1"},
 		{Socket: "/a b?c/" + token.String() + ".sock", Token: token, Insecure: true},
 	} {
 		got, err := ParseIncoming(want.String())

@@ -34,6 +34,9 @@ type Conn struct {
 // New makes a connection that owns c.
 func New(c net.Conn) *Conn { return &Conn{Conn: c} }
 
+// NetConn is the connection that it was made of.
+func (c *Conn) NetConn() net.Conn { return c.Conn }
+
 // Read returns what has come. A large p is filled without a detour.
 func (c *Conn) Read(p []byte) (int, error) {
 	if len(c.read) == 0 {

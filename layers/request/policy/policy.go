@@ -31,9 +31,11 @@ const (
 	// What an application with an agent is given: the shim obeys.
 	AgentTimeout = "agent-timeout"
 	AgentForce   = "agent-force"
+	// Watchdog is how long nothing may advance, a duration: the engine obeys.
+	Watchdog = "watchdog"
 )
 
-var known = []string{CopyVolume, SharedVolume, VolumeContent, RootfsBase, Tmpfs, TCP, Exec, Network, MapIP, CNI, AgentTimeout, AgentForce}
+var known = []string{CopyVolume, SharedVolume, VolumeContent, RootfsBase, Tmpfs, TCP, Exec, Network, MapIP, CNI, AgentTimeout, AgentForce, Watchdog}
 
 // maxValue bounds a policy's value, in bytes.
 const maxValue = 4096
