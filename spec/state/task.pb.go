@@ -713,9 +713,18 @@ type Thread struct {
 	Priority    uint32 `protobuf:"varint,12,opt,name=priority,proto3" json:"priority,omitempty"`
 	ResetOnFork bool   `protobuf:"varint,13,opt,name=reset_on_fork,json=resetOnFork,proto3" json:"reset_on_fork,omitempty"`
 	// prctl(PR_SET_TIMERSLACK), nanoseconds.
-	TimerSlack    uint64 `protobuf:"varint,14,opt,name=timer_slack,json=timerSlack,proto3" json:"timer_slack,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	TimerSlack uint64 `protobuf:"varint,14,opt,name=timer_slack,json=timerSlack,proto3" json:"timer_slack,omitempty"`
+	// Of SCHED_DEADLINE, in nanoseconds, see sched_setattr(2); and what it does
+	// beside (SCHED_FLAG_RECLAIM, SCHED_FLAG_DL_OVERRUN).
+	Runtime       uint64 `protobuf:"varint,16,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	Deadline      uint64 `protobuf:"varint,17,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	Period        uint64 `protobuf:"varint,18,opt,name=period,proto3" json:"period,omitempty"`
+	DeadlineFlags uint32 `protobuf:"varint,19,opt,name=deadline_flags,json=deadlineFlags,proto3" json:"deadline_flags,omitempty"`
+	// Utilization clamps of 1024, see sched_setattr(2). Both 0: not known.
+	UtilizationMin uint32 `protobuf:"varint,20,opt,name=utilization_min,json=utilizationMin,proto3" json:"utilization_min,omitempty"`
+	UtilizationMax uint32 `protobuf:"varint,21,opt,name=utilization_max,json=utilizationMax,proto3" json:"utilization_max,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Thread) Reset() {
@@ -846,6 +855,48 @@ func (x *Thread) GetTimerSlack() uint64 {
 	return 0
 }
 
+func (x *Thread) GetRuntime() uint64 {
+	if x != nil {
+		return x.Runtime
+	}
+	return 0
+}
+
+func (x *Thread) GetDeadline() uint64 {
+	if x != nil {
+		return x.Deadline
+	}
+	return 0
+}
+
+func (x *Thread) GetPeriod() uint64 {
+	if x != nil {
+		return x.Period
+	}
+	return 0
+}
+
+func (x *Thread) GetDeadlineFlags() uint32 {
+	if x != nil {
+		return x.DeadlineFlags
+	}
+	return 0
+}
+
+func (x *Thread) GetUtilizationMin() uint32 {
+	if x != nil {
+		return x.UtilizationMin
+	}
+	return 0
+}
+
+func (x *Thread) GetUtilizationMax() uint32 {
+	if x != nil {
+		return x.UtilizationMax
+	}
+	return 0
+}
+
 var File_spec_state_task_proto protoreflect.FileDescriptor
 
 const file_spec_state_task_proto_rawDesc = "" +
@@ -908,7 +959,7 @@ const file_spec_state_task_proto_rawDesc = "" +
 	"\vleader_comm\x18\f \x01(\fR\n" +
 	"leaderComm\"4\n" +
 	"\aThreads\x12)\n" +
-	"\x06thread\x18\x01 \x03(\v2\x11.mig.state.ThreadR\x06thread\"\xb1\x03\n" +
+	"\x06thread\x18\x01 \x03(\v2\x11.mig.state.ThreadR\x06thread\"\xf8\x04\n" +
 	"\x06Thread\x12\x10\n" +
 	"\x03tid\x18\x01 \x01(\x05R\x03tid\x12\x12\n" +
 	"\x04comm\x18\x02 \x01(\fR\x04comm\x12&\n" +
@@ -928,7 +979,13 @@ const file_spec_state_task_proto_rawDesc = "" +
 	"\bpriority\x18\f \x01(\rR\bpriority\x12\"\n" +
 	"\rreset_on_fork\x18\r \x01(\bR\vresetOnFork\x12\x1f\n" +
 	"\vtimer_slack\x18\x0e \x01(\x04R\n" +
-	"timerSlackJ\x04\b\x0f\x10\x10*x\n" +
+	"timerSlack\x12\x18\n" +
+	"\aruntime\x18\x10 \x01(\x04R\aruntime\x12\x1a\n" +
+	"\bdeadline\x18\x11 \x01(\x04R\bdeadline\x12\x16\n" +
+	"\x06period\x18\x12 \x01(\x04R\x06period\x12%\n" +
+	"\x0edeadline_flags\x18\x13 \x01(\rR\rdeadlineFlags\x12'\n" +
+	"\x0futilization_min\x18\x14 \x01(\rR\x0eutilizationMin\x12'\n" +
+	"\x0futilization_max\x18\x15 \x01(\rR\x0eutilizationMaxJ\x04\b\x0f\x10\x10*x\n" +
 	"\fTerminalKind\x12\x1d\n" +
 	"\x19TERMINAL_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12TERMINAL_KIND_PAIR\x10\x01\x12\x19\n" +

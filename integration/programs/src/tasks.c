@@ -533,3 +533,37 @@ PROGRAM(thread_dead_init, ANYONE, "the first process without its first thread")
 	CHECK(pthread_create(&thread, NULL, first_survivor, NULL) == 0);
 	syscall(SYS_exit, 0);
 }
+
+/* struct sched_attr of sched_setattr(2), of which this libc may have none. */
+struct policy {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period;
+};
+
+static void *deadline_thread(void *arg)
+{
+	struct board *b = arg;
+	struct policy d = {.size = sizeof d, .policy = 6, .flags = 2, .runtime = 2000000, .deadline = 30000000, .period = 40000000};
+	CHECK(syscall(SYS_sched_setattr, 0, &d, 0) == 0);
+	board_post(b, 0);
+	board_await(b, 1, 1);
+	struct policy now;
+	CHECK(syscall(SYS_sched_getattr, 0, &now, sizeof now, 0) == 0);
+	CHECK(now.policy == 6 && now.flags == 2 && now.runtime == d.runtime && now.deadline == d.deadline && now.period == d.period);
+	return NULL;
+}
+
+PROGRAM(deadlines, ROOT | ALL_CAPS, "a thread that runs for a time in each period (SCHED_DEADLINE)")
+{
+	struct board *b = board_new();
+	pthread_t t;
+	CHECK(pthread_create(&t, NULL, deadline_thread, b) == 0);
+	board_await(b, 0, 1);
+	ready();
+	board_post(b, 1);
+	CHECK(pthread_join(t, NULL) == 0);
+	CHECK(sched_getscheduler(0) == SCHED_OTHER);
+}

@@ -5,7 +5,6 @@ package task
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -165,16 +164,7 @@ func describeThread(th *tracer.Thread) (m *state.Thread, err error) {
 		return nil, err
 	}
 	m.RseqAddress, m.RseqSize, m.RseqSignature, m.RseqFlags = rseq.Addr, rseq.Size, rseq.Signature, rseq.Flags
-	attr, err := unix.SchedGetAttr(th.Tid, 0)
-	if err != nil {
-		return nil, fmt.Errorf("sched_getattr: %w", err)
-	}
-	if !knownPolicy(attr.Policy) {
-		return nil, errors.New(policyRefusal(attr.Policy))
-	}
-	m.Policy, m.Nice, m.Priority = attr.Policy, attr.Nice, attr.Priority
-	m.ResetOnFork = attr.Flags&unix.SCHED_FLAG_RESET_ON_FORK != 0
-	return m, nil
+	return m, describePolicy(th.Tid, m)
 }
 
 // aboutThread is what a thread is asked, beside its settings. Its name could be

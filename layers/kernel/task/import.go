@@ -68,6 +68,9 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 		if err == nil {
 			err = denyWriteExecute(t, k.settings)
 		}
+		if err == nil {
+			err = scheduleAll(t, k, true)
+		}
 		s.stopAgain(t)
 	}
 	if err != nil {
@@ -127,6 +130,9 @@ func (s *Subsystem) receive(in *record.Record) error {
 		for _, th := range m.Thread {
 			if th.Tid <= 0 || th.Tid > maxThreads || len(th.Comm) > 15 {
 				return fmt.Errorf("%w: %s: thread %d %q", errImage, in.Header, th.Tid, th.Comm)
+			}
+			if err := validPolicy(th); err != nil {
+				return fmt.Errorf("%s: %w", in.Header, err)
 			}
 		}
 		k.threads = append(k.threads, m.Thread...)
@@ -303,7 +309,16 @@ func outside(t *target.Task, k *saved) error {
 			return err
 		}
 	}
+	return scheduleAll(t, k, false)
+}
+
+// scheduleAll sets how threads are scheduled: those with a deadline when all else
+// is done, since they may have little time in each period.
+func scheduleAll(t *target.Task, k *saved, deadlines bool) error {
 	for _, th := range k.threads {
+		if (th.Policy == unix.SCHED_DEADLINE) != deadlines {
+			continue
+		}
 		if err := schedule(t, th); err != nil {
 			return fmt.Errorf("thread %d: scheduling: %w", th.Tid, err)
 		}
@@ -320,29 +335,3 @@ func setNumber(t *target.Task, file, text string) error {
 
 // capSysNice is CAP_SYS_NICE of include/uapi/linux/capability.h.
 const capSysNice = 23
-
-// schedule sets policy and nice value. Without CAP_SYS_NICE in the live spec an
-// image can only make a thread nicer than it would be started.
-func schedule(t *target.Task, th *state.Thread) error {
-	host := t.Threads[int(th.Tid)].Tid
-	now, err := unix.SchedGetAttr(host, 0)
-	if err != nil {
-		return err
-	}
-	flags := uint64(0)
-	if th.ResetOnFork {
-		flags = unix.SCHED_FLAG_RESET_ON_FORK
-	}
-	want := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: th.Policy, Nice: th.Nice, Priority: th.Priority, Flags: flags}
-	if now.Policy == want.Policy && now.Nice == want.Nice && now.Priority == want.Priority && now.Flags&unix.SCHED_FLAG_RESET_ON_FORK == flags {
-		return nil
-	}
-	if t.Allowed().Effective>>capSysNice&1 == 0 {
-		nicer := now.Policy == unix.SCHED_NORMAL && want.Nice >= now.Nice &&
-			(want.Policy == unix.SCHED_NORMAL || want.Policy == unix.SCHED_BATCH || want.Policy == unix.SCHED_IDLE)
-		if !nicer {
-			return nil
-		}
-	}
-	return unix.SchedSetAttr(host, want, 0)
-}

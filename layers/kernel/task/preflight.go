@@ -38,7 +38,8 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 				return nil, err
 			}
 		}
-		return out, nil
+		lost, err := coreCookies(t)
+		return append(out, lost...), err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("task: %w", err)
