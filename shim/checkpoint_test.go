@@ -98,6 +98,34 @@ func TestDuringCheckpoint(t *testing.T) {
 	}
 }
 
+// TestDeleteAtTheEndOfACheckpoint: a task that has ended, and whose checkpoint is
+// about to, is deleted: containerd that starts meanwhile finds a shim without
+// processes and asks for its end, once.
+func TestDeleteAtTheEndOfACheckpoint(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	m := &fakeMigrator{checkpoint: func(CheckpointRequest) error { close(entered); <-release; return nil }}
+	f := newFixture(t, m)
+	f.must(f.create(""))
+	f.must(f.start(""))
+	done, deleted := make(chan error, 1), make(chan error, 1)
+	go func() { done <- f.checkpoint(filepath.Join(t.TempDir(), "image")) }()
+	<-entered
+	f.container.init.exit(137)
+	go func() { deleted <- f.remove() }()
+	select {
+	case err := <-deleted:
+		// The exit may be known before: then there is nothing to wait for.
+		f.must(err)
+		close(release)
+		<-done
+		return
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(release)
+	<-done
+	f.must(<-deleted)
+}
+
 func TestFailedCheckpointChangesNothing(t *testing.T) {
 	m := &fakeMigrator{checkpoint: func(CheckpointRequest) error { return errors.New("disk full") }}
 	f := newFixture(t, m)

@@ -24,7 +24,8 @@ const initPidFile = "init.pid"
 // Create makes a container up to OCI's "created", or a frame container for a
 // restore. After an error nothing of it is left.
 func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
-	if err := s.reserve(r.ID); err != nil {
+	ctx, err := s.reserve(ctx, r.ID)
+	if err != nil {
 		return nil, err
 	}
 	t, err := s.create(ctx, r)
@@ -109,10 +110,8 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *
 	if err := t.init.attach(ctx); err != nil {
 		return nil, err
 	}
-	// containerd has hung up: its client is gone, and it has removed the bundle
-	// and asked for the shim's end. Nobody would ever delete this task.
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("create %s: given up by containerd: %w", t.id, err)
+	if err := s.keep(ctx, t.id); err != nil {
+		return nil, err
 	}
 	if t.cgroup, err = metrics.ForProcess(t.init.pid()); err != nil {
 		// The container works without; Stats says that it has no cgroup.

@@ -20,6 +20,11 @@ import (
 // Delete removes a stopped or merely created task, or an exec session that is
 // not running.
 func (s *service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskapi.DeleteResponse, error) {
+	if r.ExecID == "" {
+		if err := s.giveUp(ctx, r.ID); err != nil {
+			return nil, err
+		}
+	}
 	t, p, err := s.find(r.ID, r.ExecID)
 	if err != nil {
 		return nil, err
@@ -69,7 +74,9 @@ func (s *service) deleteTask(ctx context.Context, t *task) (err error) {
 	exit := t.exitOf(t.init)
 	s.events.Put(&eventapi.TaskDelete{ContainerID: t.id, Pid: exit.Pid,
 		ExitStatus: exit.ExitStatus, ExitedAt: exit.ExitedAt})
-	s.settle(t.id, nil)
+	s.mu.Lock()
+	delete(s.tasks, t.id)
+	s.mu.Unlock()
 	return nil
 }
 

@@ -53,6 +53,19 @@ func newProcess(execID string, spec *specs.Process, uris stdio.URIs) *process {
 // exited tells whether the exit is known.
 func (p *process) exited() bool { return !p.exitedAt.IsZero() }
 
+// over tells whether the process has ended, also if that is not published yet.
+func (p *process) over() bool {
+	if p.rt == nil {
+		return false
+	}
+	select {
+	case <-p.rt.Done():
+		return true
+	default:
+		return false
+	}
+}
+
 // pid is 0 as long as there is no process.
 func (p *process) pid() int {
 	if p.rt == nil {

@@ -136,14 +136,10 @@ func (s *service) Connect(_ context.Context, r *taskapi.ConnectRequest) (*taskap
 func (s *service) Shutdown(context.Context, *taskapi.ShutdownRequest) (*emptypb.Empty, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, t := range s.tasks {
-		if t != nil {
-			return &emptypb.Empty{}, nil
-		}
+	if s.ending = len(s.tasks) == 0; !s.ending {
+		s.watchForgotten()
 	}
-	if s.ending = len(s.tasks) > 0; !s.ending {
-		s.shutdown()
-	}
+	s.endIfTold()
 	return &emptypb.Empty{}, nil
 }
 

@@ -61,6 +61,7 @@ func serve(f bootstrap.Flags, m Migrator) error {
 	s := newService(f.Namespace, queue, m, end)
 	s.daemon = f.Address
 	s.register(server)
+	go s.endIfOrphan(ended)
 	go handleSignals(catchSignals(), end)
 	go func() {
 		if err := server.Serve(context.Background(), l); !errors.Is(err, ttrpc.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
@@ -28,18 +29,27 @@ type service struct {
 	// shutdown ends the server; it must not wait.
 	shutdown func()
 
-	mu sync.Mutex
-	// tasks has nil for an id that is just being created.
+	mu    sync.Mutex
 	tasks map[string]*task
+	// creates are the ids that are just being created.
+	creates map[string]*pendingCreate
+	// asked is closed with the first create.
+	asked chan struct{}
+	once  sync.Once
 	// ending: the server was told to shut down while a create was under way. Who
 	// asked has given the create up and asks no second time.
 	ending bool
+	// forgetting: removeForgotten is at work, until the time in forgetUntil.
+	forgetting  bool
+	forgetUntil time.Time
 }
 
 func newService(namespace string, events eventSink, m Migrator, shutdown func()) *service {
 	s := &service{namespace: namespace, events: events, migrator: m, shutdown: shutdown,
 		newContainer: createNative,
-		tasks:        make(map[string]*task)}
+		tasks:        make(map[string]*task),
+		creates:      make(map[string]*pendingCreate),
+		asked:        make(chan struct{})}
 	s.coordinate = s.runCoordinator
 	return s
 }
@@ -61,28 +71,4 @@ func (s *service) find(id, execID string) (*task, *process, error) {
 	}
 	p, err := t.process(execID)
 	return t, p, err
-}
-
-// reserve keeps an id for a create; settle replaces or drops the reservation.
-func (s *service) reserve(id string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.tasks[id]; ok {
-		return fmt.Errorf("task %s: %w", id, errdefs.ErrAlreadyExists)
-	}
-	s.tasks[id] = nil
-	return nil
-}
-
-func (s *service) settle(id string, t *task) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if t != nil {
-		s.tasks[id], s.ending = t, false
-		return
-	}
-	delete(s.tasks, id)
-	if s.ending && len(s.tasks) == 0 {
-		s.shutdown()
-	}
 }

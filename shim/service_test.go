@@ -162,16 +162,107 @@ func TestCreateThatIsGivenUp(t *testing.T) {
 	}
 }
 
+// TestDeleteGivesCreateUp: containerd, whose client is gone, asks for the end of a
+// task that it creates. It gets an answer when nothing is left, and the shim ends,
+// whatever the create was at.
+func TestDeleteGivesCreateUp(t *testing.T) {
+	f := newFixture(t, nil)
+	ended := make(chan struct{})
+	f.s.shutdown = func() { close(ended) }
+	entered := make(chan struct{})
+	f.s.newContainer = func(ctx context.Context, _ runtime.CreateOptions) (container, error) {
+		close(entered)
+		<-ctx.Done() // and succeeds all the same
+		return f.container, nil
+	}
+	created := make(chan error, 1)
+	go func() { created <- f.create("") }()
+	<-entered
+	if err := f.remove(); !errdefs.IsNotFound(err) {
+		t.Errorf("delete during the create: %v, want not found", err)
+	}
+	if !f.container.destroyed {
+		t.Error("the answer came before the container was destroyed")
+	}
+	if err := <-created; !errors.Is(err, errGivenUp) {
+		t.Errorf("create: %v, want %v", err, errGivenUp)
+	}
+	if _, err := f.s.Shutdown(t.Context(), &taskapi.ShutdownRequest{ID: "web"}); err != nil {
+		t.Error(err)
+	}
+	<-ended
+	if got := f.events.all(); len(got) != 0 {
+		t.Errorf("events %q, want none", got)
+	}
+}
+
+// TestDeleteOfCreateThatIsDone: the same when it is too late to give the create up.
+func TestDeleteOfCreateThatIsDone(t *testing.T) {
+	f := newFixture(t, nil)
+	ctx, err := f.s.reserve(t.Context(), "other")
+	f.must(err)
+	f.must(f.create(""))
+	f.must(f.s.keep(ctx, "other"))
+	deleted := make(chan error, 1)
+	go func() {
+		_, err := f.s.Delete(t.Context(), &taskapi.DeleteRequest{ID: "other"})
+		deleted <- err
+	}()
+	select {
+	case err := <-deleted:
+		t.Fatalf("delete does not wait for the task: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	if ctx.Err() != nil {
+		t.Error("the create is cancelled after its decision")
+	}
+	f.s.settle("other", f.s.tasks["web"])
+	if err := <-deleted; err != nil {
+		t.Errorf("delete of a task that was just created: %v", err)
+	}
+}
+
+// TestForgottenTask: containerd, which could not delete a task, has removed its
+// bundle and asked for the shim's end. The task goes as soon as it has ended, and
+// the shim with it.
+func TestForgottenTask(t *testing.T) {
+	f := newFixture(t, nil)
+	ended := make(chan struct{})
+	f.s.shutdown = func() { close(ended) }
+	f.must(f.create(""))
+	f.must(f.start(""))
+	if err := f.remove(); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("delete of a running task: %v", err)
+	}
+	f.must(os.RemoveAll(f.bundle))
+	if _, err := f.s.Shutdown(t.Context(), &taskapi.ShutdownRequest{ID: "web"}); err != nil {
+		t.Error(err)
+	}
+	f.must(f.kill())
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the shim goes on")
+	}
+	if !f.container.destroyed {
+		t.Error("the container was not destroyed")
+	}
+}
+
 // TestShutdownSparesOthers: a create beside a task that lives ends nothing.
 func TestShutdownSparesOthers(t *testing.T) {
 	f := newFixture(t, nil)
 	f.s.shutdown = func() { t.Error("the shim ends") }
 	f.must(f.create(""))
-	f.must(f.s.reserve("other"))
+	_, err := f.s.reserve(t.Context(), "other")
+	f.must(err)
 	if _, err := f.s.Shutdown(t.Context(), &taskapi.ShutdownRequest{ID: "web"}); err != nil {
 		t.Error(err)
 	}
 	f.s.settle("other", nil)
+	f.must(f.kill())
+	f.waitExit("")
+	f.must(f.remove()) // before its bundle: otherwise it would be taken for forgotten
 }
 
 func TestSecondCreateIsRefused(t *testing.T) {

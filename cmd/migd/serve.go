@@ -75,11 +75,7 @@ func serve(ctx context.Context, o *config) error {
 			return errors.Join(err, listener.Close())
 		}
 	}
-	go func() {
-		if err := d.moves.Recover(ctx); err != nil && ctx.Err() == nil {
-			log.Error("moves that were left unfinished", "error", err)
-		}
-	}()
+	go d.moves.Resume(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- d.acceptor.Serve(listener) }()
 	log.Info("ready", "listen", listener.Addr(), "containerd", o.containerd)

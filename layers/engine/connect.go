@@ -178,6 +178,9 @@ func (a *arrival) accept(ctx context.Context, from address.Incoming, g *stream.G
 			g.Add(ctx, conn)
 			continue
 		}
+		// A connection that the daemon had not passed on has died with it, and
+		// its source gives the move up.
+		g.Cut(fmt.Errorf("migd, which passes them on, is gone: %w", err))
 		w.Close()
 		for w = nil; w == nil; {
 			select {

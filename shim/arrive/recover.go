@@ -12,7 +12,17 @@ import (
 	"time"
 
 	"github.com/io-mig/mig/shim/host"
+	"github.com/io-mig/mig/spec/wire"
 )
+
+// Resume is Recover for the start of a daemon: what cannot be seen to at once is
+// tried again, in the background, until ctx ends.
+func (d *Daemon) Resume(ctx context.Context) {
+	if err := d.Recover(ctx); err != nil && ctx.Err() == nil {
+		d.opts.Log.Error("moves that were left unfinished", "error", err)
+		d.again(ctx)
+	}
+}
 
 // Recover sees to what a daemon before this one has left: copies that are being
 // filled are waited for, those that run are finished, everything else is
@@ -117,6 +127,7 @@ func (d *Daemon) settled(ctx context.Context, u host.Unfinished) (running bool, 
 		return false, nil // it had not got as far as a container
 	}
 	r := d.restoreOf(u.Namespace, u.Container, u.Token, u.Created)
+	defer d.expect(u.Token)()
 	for {
 		st, err := r.status()
 		if errors.Is(err, fs.ErrNotExist) {
@@ -134,6 +145,19 @@ func (d *Daemon) settled(ctx context.Context, u host.Unfinished) (running bool, 
 		case <-time.After(reportEvery):
 		}
 	}
+}
+
+// expect has connections of a move that this daemon did not begin passed on: its
+// engine has come back for more of them, and its source may have lost one.
+func (d *Daemon) expect(token string) (forget func()) {
+	t, err := wire.ParseToken(token)
+	if err == nil {
+		if _, forget, err = d.opts.Acceptor.Expect(t); err == nil {
+			return forget
+		}
+	}
+	d.opts.Log.Warn("connections of a move that was left unfinished", "token", token, "error", err)
+	return func() {}
 }
 
 // withoutRecord: no shim was asked to fill the frame. A task that runs all the

@@ -60,17 +60,48 @@ func (h *Host) discardContainer(ctx context.Context, id, token string) error {
 	if info.Labels[LabelIncoming] != token {
 		return nil // a container of somebody else's with the id
 	}
-	if err := deleteTask(ctx, c); err != nil {
+	namespace, err := namespaces.NamespaceRequired(ctx)
+	if err != nil {
+		return err
+	}
+	if err := h.endTask(ctx, c, namespace); err != nil {
 		return err
 	}
 	if err := deleteContainer(ctx, c); err != nil {
 		return err
 	}
-	namespace, err := namespaces.NamespaceRequired(ctx)
-	if err != nil {
-		return err
-	}
 	return h.removeStaleSocket(namespace, id)
+}
+
+// A create or a delete of a task that nobody waits for any more takes containerd,
+// and the shim, this long at the most, asked every shimPoll.
+const (
+	shimEndsWithin = 15 * time.Second
+	shimPoll       = 20 * time.Millisecond
+)
+
+// endTask ends a container's task and waits until its shim is gone. While the
+// shim is there, containerd may still be creating a task that a client asked for
+// that has died, and which is not to be seen yet; and it deletes a task only
+// while there is a container of that id.
+func (h *Host) endTask(ctx context.Context, c client.Container, namespace string) error {
+	socket := bootstrap.SocketPath(bootstrap.DefaultSocketDir, h.address, namespace, c.ID())
+	for end := time.Now().Add(shimEndsWithin); ; {
+		if err := deleteTask(ctx, c); err != nil {
+			return err
+		}
+		if !bootstrap.Answers(socket) {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("the shim of %s at %s has no task and does not end: the container stays until it does", c.ID(), socket)
+		}
+		select {
+		case <-time.After(shimPoll):
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the end of the shim of %s: %w", c.ID(), ctx.Err())
+		}
+	}
 }
 
 // removeStaleSocket removes what containerd forgets of a task whose client died

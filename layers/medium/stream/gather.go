@@ -54,6 +54,8 @@ type Gatherer struct {
 	complete  chan struct{}
 	once      sync.Once
 	pending   int
+	// cut is why no more connections come, nil as long as they may.
+	cut error
 }
 
 // maxPending bounds the connections that are being secured.
@@ -87,11 +89,32 @@ func (g *Gatherer) Add(ctx context.Context, conn net.Conn) {
 		err := g.greet(ctx, conn)
 		g.mu.Lock()
 		g.pending--
+		g.endIfCut()
 		g.mu.Unlock()
 		if err != nil {
 			g.warn(conn, err)
 		}
 	}()
+}
+
+// Cut says that no more connections come, because of err. A Stream that waits for
+// some fails when those that are being secured do not complete it. A stream that
+// is complete, and urgent connections, are not concerned.
+func (g *Gatherer) Cut(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.cut == nil {
+		g.cut = err
+	}
+	g.endIfCut()
+}
+
+// endIfCut needs the lock.
+func (g *Gatherer) endIfCut() {
+	if g.cut != nil && g.pending == 0 && !g.taken {
+		g.taken = true
+		close(g.done())
+	}
 }
 
 func (g *Gatherer) greet(ctx context.Context, bare net.Conn) error {
@@ -155,14 +178,21 @@ func (g *Gatherer) take(conn net.Conn, hello wire.Greeting) error {
 func (g *Gatherer) Stream(ctx context.Context) (*Reader, error) {
 	select {
 	case <-g.done():
-		return NewGreetedReader(Options{Token: g.Token}, g.conns, g.greetings)
 	case <-ctx.Done():
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.taken = true
+	complete := g.count > 0 && len(g.conns) == g.count
+	g.mu.Unlock()
+	if complete {
+		return NewGreetedReader(Options{Token: g.Token}, g.conns, g.greetings)
+	}
 	for _, c := range g.conns {
 		_ = c.Close()
 	}
-	return nil, fmt.Errorf("%d of %d connections of the move have come: %w", len(g.conns), g.count, context.Cause(ctx))
+	why := context.Cause(ctx)
+	if why == nil {
+		why = g.cut
+	}
+	return nil, fmt.Errorf("%d of %d connections of the move have come: %w", len(g.conns), g.count, why)
 }

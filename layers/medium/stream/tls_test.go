@@ -156,3 +156,39 @@ func TestGatherer(t *testing.T) {
 		t.Errorf("nobody came: %v", err)
 	}
 }
+
+// TestGathererIsCut: whoever brings the connections is gone. What is being secured
+// may still complete the stream; otherwise who waits is told at once.
+func TestGathererIsCut(t *testing.T) {
+	h := newHosts(t)
+	gone := errors.New("gone")
+	for _, come := range []int{0, 1, 2} {
+		token := wire.NewToken()
+		g := h.gatherer(token)
+		a, b := dial(t, 2)
+		for i := range come {
+			g.Add(t.Context(), b[i])
+		}
+		g.Cut(gone)
+		for i := range come {
+			conn := tls.Client(a[i], h.client)
+			go func() {
+				_, _ = conn.Write(wire.Greeting{Index: i, Count: 2, Purpose: wire.Data, Token: token}.Append(nil))
+			}()
+		}
+		r, err := g.Stream(t.Context())
+		if come < 2 {
+			if !errors.Is(err, gone) {
+				t.Errorf("with %d of 2: %v, want %v", come, err, gone)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatalf("with all: %v", err)
+		}
+		g.Cut(gone) // nothing waits any more
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
