@@ -3,15 +3,13 @@
 package live
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/io-mig/mig/integration/internal/image"
+	"github.com/io-mig/mig/integration/internal/traffic"
 )
 
 // footprint is what a host has of what a leak would make more.
@@ -27,9 +25,13 @@ type footprint struct {
 // MIG_BACK_AND_FORTH=200 for what make soak does.
 func TestRedisBackAndForth(t *testing.T) {
 	moves := number(t, "MIG_BACK_AND_FORTH", 6)
-	w := newPod(t, image.Redis, 6379, podRedis...)
-	stop := w.redisBenchmark()
-	l := w.ask(5, time.Millisecond, func(ctx context.Context) (net.Conn, error) { return w.dial(ctx, podIP4+":6379") }, echoes)
+	w := newPod(t, image.Redis, 6379, traffic.RedisCommand...)
+	load, err := w.clients().RedisBenchmark(podIP4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = load.Close() })
+	l := w.echo(5, podIP4+":6379")
 	from, to := w.alpha, w.beta
 	var before map[string]footprint
 	const warm = 4 // even: the container is back on alpha
@@ -41,13 +43,15 @@ func TestRedisBackAndForth(t *testing.T) {
 		}
 		w.mustMove(from, "server", to.IP, "--tcp", "keep")
 		w.answered(l, 20)
-		if _, _, err := l.seen(); err != nil {
+		if err := l.Err(); err != nil {
 			t.Fatalf("after %d moves: a client: %v", n+1, err)
 		}
 		from, to = to, from
 	}
-	l.end()
-	stop()
+	_ = l.Close()
+	if err := load.Close(); err != nil {
+		t.Error(err)
+	}
 	w.one("server", w.alpha, w.beta)
 	after := w.footprints()
 	for name, b := range before {

@@ -16,13 +16,14 @@ import (
 
 	"github.com/io-mig/mig/integration/internal/image"
 	"github.com/io-mig/mig/integration/internal/pattern"
+	"github.com/io-mig/mig/integration/internal/traffic"
 )
 
 // TestClientsLeaveDuringMove: clients end their streams, close and reset their
 // connections, and open new ones, at any moment of a move. The server learns of each
 // of that, and nobody of the move.
 func TestClientsLeaveDuringMove(t *testing.T) {
-	w := newPod(t, image.Redis, 6379, podRedis...)
+	w := newPod(t, image.Redis, 6379, traffic.RedisCommand...)
 	address := podIP4 + ":6379"
 	from, to := w.alpha, w.beta
 	within := milliseconds(w.mustMove(from, "server", to.IP, "--tcp", "keep").TotalMS)
@@ -113,7 +114,7 @@ func (w *world) visit(address string) error {
 // TestClosedWindow: a client that reads nothing for the time of several moves gets
 // every byte when it reads on.
 func TestClosedWindow(t *testing.T) {
-	w := newPod(t, talk(t), 8080)
+	w := newPod(t, talk(t), traffic.TalkPort)
 	const size = 64 << 20
 	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return w.dial(ctx, address) }}}
 	r, err := c.Get(fmt.Sprintf("http://%s:8080/stream/%d", podIP4, size))
@@ -142,7 +143,7 @@ func TestClosedWindow(t *testing.T) {
 // TestCutCableKeepsConnections: the destination's cable is out at any moment of a
 // move, and in again. One copy runs then, and clients go on with it.
 func TestCutCableKeepsConnections(t *testing.T) {
-	w := newPod(t, image.Redis, 6379, podRedis...)
+	w := newPod(t, image.Redis, 6379, traffic.RedisCommand...)
 	address := podIP4 + ":6379"
 	var clients []net.Conn
 	for range 10 {
@@ -192,7 +193,7 @@ func TestCutCableKeepsConnections(t *testing.T) {
 // TestDatagramsDuringMove: every datagram of a client's is answered, whenever it comes.
 // One that comes at the moment at which they begin to be held may be answered twice.
 func TestDatagramsDuringMove(t *testing.T) {
-	w := newPod(t, talk(t), 8080)
+	w := newPod(t, talk(t), traffic.TalkPort)
 	for _, address := range []string{podIP4 + ":8080", "[" + podIP6 + "]:8080"} {
 		c, err := w.dialBy(t.Context(), "udp", address)
 		if err != nil {

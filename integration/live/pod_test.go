@@ -4,15 +4,11 @@ package live
 
 import (
 	"context"
-	"fmt"
 	"net"
-	"runtime"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/integration/internal/image"
 	"github.com/io-mig/mig/integration/internal/itest"
+	"github.com/io-mig/mig/integration/internal/traffic"
 )
 
 // Addresses of a container that clients talk to, and of their host.
@@ -43,29 +39,12 @@ func (w *world) dial(ctx context.Context, address string) (net.Conn, error) {
 }
 
 // dialBy is dial by another protocol.
-func (w *world) dialBy(ctx context.Context, network, address string) (c net.Conn, err error) {
-	// The thread comes back and goes on: the lab's processes end with the thread that
-	// started them.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	back, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(back)
-	there, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", w.client.Pid()), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(there)
-	if err := unix.Setns(there, unix.CLONE_NEWNET); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if e := unix.Setns(back, unix.CLONE_NEWNET); e != nil {
-			panic(e)
-		}
-	}()
-	d := net.Dialer{Timeout: 10 * time.Second}
-	return d.DialContext(ctx, network, address)
+func (w *world) dialBy(ctx context.Context, network, address string) (net.Conn, error) {
+	return w.client.Dial(ctx, network, address)
+}
+
+// clients are those of the client's host.
+func (w *world) clients() traffic.Client {
+	w.t.Helper()
+	return traffic.Client{Host: w.client, Dir: w.t.TempDir()}
 }

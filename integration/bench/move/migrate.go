@@ -42,6 +42,17 @@ func (r *Report) Downtime() time.Duration { return time.Duration(r.DowntimeMS * 
 // Total is the whole command, as mig has it.
 func (r *Report) Total() time.Duration { return time.Duration(r.TotalMS * 1e6) }
 
+// Switched is when the copy ran, as the source knows; zero if it says nothing of
+// that.
+func (r *Report) Switched() time.Time {
+	for _, s := range r.States {
+		if s.State == "decided" {
+			return s.At
+		}
+	}
+	return time.Time{}
+}
+
 // Spent is how long the source's engine was in a state, of all times it was.
 func (r *Report) Spent(state string) (spent time.Duration) {
 	for i := range max(0, len(r.States)-1) {
@@ -57,12 +68,16 @@ const interruptPatience = 10 * time.Second
 
 // Move moves a container from the one host to the other, or says why not.
 func (w *World) Move(ctx context.Context, id string, o Order) (*Report, error) {
+	return w.move(ctx, w.From, w.To, id, o)
+}
+
+func (w *World) move(ctx context.Context, from, to *Host, id string, o Order) (*Report, error) {
 	args := append([]string{
-		"migrate", "--json", "-n", w.From.d.Namespace, "--containerd", w.From.d.Address,
-		"--state", filepath.Join(w.From.d.Dir, "state"), "--strategy", o.Strategy,
-	}, w.From.identity(o.Transport)...)
-	args = append(append(args, o.Flags...), id, w.To.address(o.Transport))
-	cmd := w.From.Command(ctx, w.tree.Bin("mig"), args...)
+		"migrate", "--json", "-n", from.d.Namespace, "--containerd", from.d.Address,
+		"--state", filepath.Join(from.d.Dir, "state"), "--strategy", o.Strategy,
+	}, from.identity(o.Transport)...)
+	args = append(append(args, o.Flags...), id, to.address(o.Transport))
+	cmd := from.Command(ctx, w.tree.Bin("mig"), args...)
 	// An interrupted mig undoes the move and says where it stood.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = interruptPatience

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"github.com/io-mig/mig/integration/bench/driver"
 	"github.com/io-mig/mig/integration/internal/daemon"
@@ -28,6 +29,8 @@ type World struct {
 	lab   *lab.Lab
 	dir   string // scratch, the caller's
 	image image.Image
+	// transports that the hosts speak.
+	transports []Transport
 }
 
 // Host is one of them.
@@ -42,11 +45,22 @@ type Host struct {
 // executable. dir is an existing directory for scratch files. The caller must
 // Close the world.
 func New(ctx context.Context, tree repo.Tree, dir, program string) (_ *World, err error) {
-	w := &World{tree: tree, dir: dir, image: image.Image{
+	w := &World{tree: tree, dir: dir, transports: []Transport{TLS, Plain}, image: image.Image{
 		Name: "mig.test/victim:1", Command: []string{driver.ProgramPath}, Extra: map[string]string{driver.ProgramPath: program},
 	}}
-	if w.lab, err = lab.New("alpha", "beta"); err != nil {
+	if err := w.open(ctx, "alpha", "beta"); err != nil {
 		return nil, err
+	}
+	if err := w.load(ctx, w.image); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	return w, nil
+}
+
+// open makes the hosts, From and To first. After an error everything is closed.
+func (w *World) open(ctx context.Context, names ...string) (err error) {
+	if w.lab, err = lab.New(names...); err != nil {
+		return err
 	}
 	defer func() {
 		if err != nil {
@@ -55,37 +69,44 @@ func New(ctx context.Context, tree repo.Tree, dir, program string) (_ *World, er
 	}()
 	w.From, w.To = &Host{Host: w.lab.Hosts[0]}, &Host{Host: w.lab.Hosts[1]}
 	if err := w.certs(ctx, "init"); err != nil {
-		return nil, err
+		return err
 	}
-	for i, h := range w.hosts() {
-		if err := w.setUp(ctx, h, i); err != nil {
-			return nil, fmt.Errorf("host %s: %w", h.Name, err)
+	for _, h := range w.hosts() {
+		if err := w.setUp(ctx, h); err != nil {
+			return fmt.Errorf("host %s: %w", h.Name, err)
 		}
 	}
-	archive, err := w.image.Write(dir)
+	return nil
+}
+
+// load gives From an image.
+func (w *World) load(ctx context.Context, i image.Image) error {
+	archive, err := i.Write(w.dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return w, w.From.d.Import(ctx, archive)
+	return w.From.d.Import(ctx, archive)
 }
 
 func (w *World) hosts() []*Host { return []*Host{w.From, w.To} }
 
-// setUp gives a host its certificate, its address for plain text, its containerd
-// and its two migd.
-func (w *World) setUp(ctx context.Context, h *Host, number int) (err error) {
+// setUp gives a host its certificate, its address for plain text if it is to speak
+// that, its containerd and a migd for each transport.
+func (w *World) setUp(ctx context.Context, h *Host) (err error) {
 	if err := w.certs(ctx, "host", h.Name, "--ip", h.IP); err != nil {
 		return err
 	}
 	h.tls = filepath.Join(w.authority(), "hosts", h.Name)
-	if err := h.Run(fmt.Sprintf(plainScript, h.plain())); err != nil {
-		return err
+	if slices.Contains(w.transports, Plain) {
+		if err := h.Run(fmt.Sprintf(plainScript, h.plain())); err != nil {
+			return err
+		}
 	}
 	h.d, err = daemon.Start(ctx, w.tree, daemon.Config{Version: daemon.V24, Enter: h.Enter(), Namespace: w.lab.Name})
 	if err != nil {
 		return err
 	}
-	for _, t := range []Transport{TLS, Plain} {
+	for _, t := range w.transports {
 		m, err := w.startMigd(ctx, h, t)
 		if err != nil {
 			return err

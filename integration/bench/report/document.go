@@ -5,6 +5,7 @@ package report
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -14,15 +15,20 @@ func marks(name string) (begin, end string) {
 }
 
 // Into replaces the report in a document, a Markdown file that has the two
-// marking lines. What people wrote around them stays.
+// marking lines. What people wrote around them stays. The pictures go into a
+// directory beside the document, of its name.
 func (r *Report) Into(path string) error {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	text, err := replaced(string(raw), r.Name, r.Markdown())
+	pictures := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+	text, err := replaced(string(raw), r.Name, r.Markdown(pictures))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
+	}
+	if err := r.savePlots(filepath.Join(filepath.Dir(path), pictures)); err != nil {
+		return err
 	}
 	return os.WriteFile(path, []byte(text), 0o644)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -110,8 +111,9 @@ func number(v float64) string {
 	}
 }
 
-// Markdown is the whole report.
-func (r *Report) Markdown() string {
+// Markdown is the whole report; pictures is where its pictures are, "" for beside
+// it.
+func (r *Report) Markdown(pictures string) string {
 	var b strings.Builder
 	m := r.Machine
 	fmt.Fprintf(&b, "Measured %s, %s, %d runs each%s.\n\n", r.Started.Format("2006-01-02 15:04 MST"), r.Took, r.Runs, r.Counted)
@@ -134,6 +136,9 @@ func (r *Report) Markdown() string {
 	r.goals(&b)
 	for _, s := range r.Sections {
 		s.markdown(&b)
+		for i := range s.Plots {
+			fmt.Fprintf(&b, "\n![%s](%s)\n", s.Plots[i].Title, path.Join(pictures, r.picture(&s.Plots[i])))
+		}
 	}
 	return b.String()
 }

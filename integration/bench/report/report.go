@@ -36,6 +36,7 @@ type Section struct {
 	Note  string `json:"note,omitempty"`
 	Rows  []Row  `json:"rows"`
 	Goals []Goal `json:"goals,omitempty"`
+	Plots []Plot `json:"plots,omitempty"`
 	// Failures are the errors of what could not be measured.
 	Failures []string `json:"failures,omitempty"`
 }
@@ -120,7 +121,7 @@ func (r *Report) Failed() int {
 	return n
 }
 
-// Save writes NAME.json and NAME.md into dir.
+// Save writes NAME.json, NAME.md and the pictures, NAME-PLOT.svg, into dir.
 func (r *Report) Save(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -132,5 +133,8 @@ func (r *Report) Save(dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, r.Name+".json"), append(raw, '\n'), 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, r.Name+".md"), []byte(r.Markdown()), 0o644)
+	if err := r.savePlots(dir); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, r.Name+".md"), []byte(r.Markdown("")), 0o644)
 }

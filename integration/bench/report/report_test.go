@@ -63,7 +63,7 @@ func TestFailuresAreShown(t *testing.T) {
 	s.Fail("it", errors.New("first\nsecond"))
 	var out bytes.Buffer
 	s.Print(&out)
-	if r.Failed() != 1 || !strings.Contains(out.String(), "FAILED it: first") || !strings.Contains(r.Markdown(), "failed: it: first second") {
+	if r.Failed() != 1 || !strings.Contains(out.String(), "FAILED it: first") || !strings.Contains(r.Markdown(""), "failed: it: first second") {
 		t.Errorf("%d failures, printed as %q", r.Failed(), out.String())
 	}
 }

@@ -29,8 +29,9 @@ var liveSections = []section{
 	{name: "dirty", run: liveDirty},
 	{name: "transport", run: liveTransport},
 	{name: "bulk", run: liveBulk},
-	{name: "early", run: liveEarly, onDemand: true},
-	{name: "processes", run: liveProcesses, onDemand: true},
+	{name: "clients", run: liveClients},
+	{name: "early", run: liveEarly},
+	{name: "processes", run: liveProcesses},
 }
 
 // strategies are the ways to move, in the order in which they are measured.

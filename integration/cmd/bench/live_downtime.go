@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/io-mig/mig/integration/bench/move"
@@ -39,9 +40,10 @@ func liveIdle(ctx context.Context, b *bench) error {
 		return err
 	}
 	silences := map[string]map[int]stats.Series{} // by mover and size
+	picture := report.Plot{Name: "idle", Title: "Silence of an idle program while it is moved", X: "MB", Unit: report.Milliseconds, Joined: true}
 	var last *report.Section
 	for _, size := range sizes {
-		movers, section := b.liveTable(ctx, victim.Config{Megabytes: size})
+		movers, peer, section := b.liveTable(ctx, victim.Config{Megabytes: size})
 		last = section
 		for _, m := range movers {
 			if silences[m.name] == nil {
@@ -49,6 +51,7 @@ func liveIdle(ctx context.Context, b *bench) error {
 			}
 			silences[m.name][size] = m.silence
 		}
+		addSilences(&picture, strconv.Itoa(size), movers, peer)
 		if err := b.flush(); err != nil {
 			return err
 		}
@@ -59,18 +62,42 @@ func liveIdle(ctx context.Context, b *bench) error {
 			last.AtMost(fmt.Sprintf("%s: silence at %d MB, of that at %d MB", m.name, growth.large, growth.small), "", grown, goalGrowth)
 		}
 	}
+	last.Plot(picture)
 	return nil
+}
+
+// addSilences adds a label, with the silences of movers and of the peer, which may be
+// nil, to a picture. The movers are the same each time.
+func addSilences(p *report.Plot, label string, movers []*mover, peer *entrant) {
+	p.Labels = append(p.Labels, label)
+	add := func(i int, name string, silence stats.Series) {
+		if i == len(p.Lines) {
+			p.Lines = append(p.Lines, report.Line{Name: name})
+		}
+		p.Lines[i].Points = append(p.Lines[i].Points, silence)
+	}
+	for i, m := range movers {
+		add(i, m.name, m.silence)
+	}
+	if peer != nil {
+		add(len(movers), peer.name, peer.silence)
+	}
 }
 
 // liveDirty is a program that writes to one page after the other, at several
 // rates.
 func liveDirty(ctx context.Context, b *bench) error {
+	picture := report.Plot{Name: "dirty", Title: "Silence of a program that writes to its memory", X: "MB/s dirtied", Unit: report.Milliseconds, Joined: true}
+	var last *report.Section
 	for _, rate := range []int{20, goalDirtyRate, 400} {
-		b.liveTable(ctx, victim.Config{Megabytes: b.middle(), DirtyMBps: rate})
+		movers, peer, section := b.liveTable(ctx, victim.Config{Megabytes: b.middle(), DirtyMBps: rate})
+		last = section
+		addSilences(&picture, strconv.Itoa(rate), movers, peer)
 		if err := b.flush(); err != nil {
 			return err
 		}
 	}
+	last.Plot(picture)
 	return nil
 }
 
@@ -95,7 +122,7 @@ func (b *bench) middle() int {
 
 // liveTable measures all strategies over TLS beside the peer, and notes what was
 // reached of the goals that hold for the program.
-func (b *bench) liveTable(ctx context.Context, conf victim.Config) ([]*mover, *report.Section) {
+func (b *bench) liveTable(ctx context.Context, conf victim.Config) ([]*mover, *entrant, *report.Section) {
 	what := "idle"
 	if conf.DirtyMBps > 0 {
 		what = fmt.Sprintf("%d MB/s dirtied", conf.DirtyMBps)
@@ -106,7 +133,7 @@ func (b *bench) liveTable(ctx context.Context, conf victim.Config) ([]*mover, *r
 	b.compete(ctx, s, conf, movers, peer)
 	liveRows(s, movers, peer)
 	if peer == nil {
-		return movers, s
+		return movers, nil, s
 	}
 	for _, m := range movers {
 		ratio := m.silence.Over(peer.silence)
@@ -122,7 +149,7 @@ func (b *bench) liveTable(ctx context.Context, conf victim.Config) ([]*mover, *r
 			s.Row("ratio: "+compared, "", ratio)
 		}
 	}
-	return movers, s
+	return movers, peer, s
 }
 
 // liveTransport is TLS beside plain text, in turn.
@@ -137,9 +164,18 @@ func liveTransport(ctx context.Context, b *bench) error {
 	}
 	b.compete(ctx, s, conf, all, nil)
 	liveRows(s, all, nil)
+	picture := report.Plot{
+		Name: "transport", Title: "Silence over TLS and plain text", Unit: report.Milliseconds,
+		Lines: []report.Line{{Name: string(move.TLS)}, {Name: string(move.Plain)}},
+	}
 	for i, m := range encrypted {
 		name, _, _ := strings.Cut(m.name, ",")
 		s.Row("ratio TLS / plain: silence of "+name, "", m.silence.Over(plain[i].silence))
+		picture.Labels = append(picture.Labels, name)
+		for line, of := range []*mover{m, plain[i]} {
+			picture.Lines[line].Points = append(picture.Lines[line].Points, of.silence)
+		}
 	}
+	s.Plot(picture)
 	return nil
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/io-mig/mig/integration/bench/move"
 	"github.com/io-mig/mig/integration/bench/report"
@@ -20,13 +21,22 @@ const figurePoints = 9
 func liveEarly(ctx context.Context, b *bench) error {
 	s := b.report.Add("Latency against size, with and without an early request",
 		"Early: pre-copy, whose rounds fill the destination while the program runs. Without: stop-and-copy. Over TLS.")
+	picture := report.Plot{
+		Name: "early", Title: "Silence against size", X: "MB", Unit: report.Milliseconds, Joined: true,
+		Lines: []report.Line{{Name: "early request"}, {Name: "without"}},
+	}
 	for size := 1; size <= figurePoints; size++ {
 		early := &mover{name: fmt.Sprintf("%d MB, early", size), order: move.Order{Strategy: "pre-copy", Transport: move.TLS}}
 		late := &mover{name: fmt.Sprintf("%d MB, without", size), order: move.Order{Strategy: "stop-and-copy", Transport: move.TLS}}
 		b.compete(ctx, s, victim.Config{Megabytes: size}, []*mover{early, late}, nil)
 		figureRows(s, early, late)
 		s.Row(fmt.Sprintf("%d MB: ratio early / without: silence", size), "", early.silence.Over(late.silence))
+		picture.Labels = append(picture.Labels, strconv.Itoa(size))
+		for i, m := range []*mover{early, late} {
+			picture.Lines[i].Points = append(picture.Lines[i].Points, m.silence)
+		}
 	}
+	s.Plot(picture)
 	return nil
 }
 
@@ -36,6 +46,10 @@ func liveProcesses(ctx context.Context, b *bench) error {
 	const size = 1
 	s := b.report.Add(fmt.Sprintf("Latency against the number of processes, %d MB each or shared", size),
 		"Stop-and-copy over TLS; every process compares all of its memory after the move.")
+	picture := report.Plot{
+		Name: "processes", Title: "Silence against processes", X: "processes", Unit: report.Milliseconds, Joined: true,
+		Lines: []report.Line{{Name: "own memory"}, {Name: "one region shared"}},
+	}
 	for n := 1; n <= figurePoints; n++ {
 		var both []*mover
 		for _, shared := range []bool{false, true} {
@@ -48,7 +62,12 @@ func liveProcesses(ctx context.Context, b *bench) error {
 			both = append(both, m)
 		}
 		figureRows(s, both...)
+		picture.Labels = append(picture.Labels, strconv.Itoa(n))
+		for i, m := range both {
+			picture.Lines[i].Points = append(picture.Lines[i].Points, m.silence)
+		}
 	}
+	s.Plot(picture)
 	return nil
 }
 

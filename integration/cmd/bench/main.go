@@ -27,8 +27,6 @@ import (
 type section struct {
 	name string
 	run  func(context.Context, *bench) error
-	// onDemand: only if -only names it.
-	onDemand bool
 }
 
 var sections = []section{
@@ -44,7 +42,7 @@ var sections = []section{
 
 func main() {
 	live := flag.Bool("live", false, "measure live moves between two hosts")
-	runs := flag.Int("runs", 0, "measurements of each kind (10; live 3)")
+	runs := flag.Int("runs", 0, "measurements of each kind (10; live 3, and 10 moves of each server with clients)")
 	out := flag.String("out", "bench-out", "`directory` for results.json and results.md")
 	document := flag.String("document", "", "Markdown `file` whose results are replaced too, docs/benchmarks.md for example")
 	only := flag.String("only", "", "comma-separated sections: "+names(sections)+"; live: "+names(liveSections))
@@ -111,7 +109,7 @@ func measure(ctx context.Context, r *report.Report, o options) (err error) {
 		}
 	}
 	for _, s := range sections {
-		if len(wanted) == 0 && s.onDemand || len(wanted) > 0 && !slices.Contains(wanted, s.name) {
+		if len(wanted) > 0 && !slices.Contains(wanted, s.name) {
 			continue
 		}
 		if err := s.run(ctx, b); err != nil && ctx.Err() == nil {

@@ -7,6 +7,7 @@ import "time"
 // options are the command line's.
 type options struct {
 	runs        int
+	given       bool // runs was given, and is no default
 	only, sizes string
 	shim        string // empty: the one in bin/
 	out         string // directory
@@ -23,12 +24,20 @@ func (o *options) complete() {
 	if o.live {
 		runs, sizes = 3, "1,64,512,2048"
 	}
-	if o.runs <= 0 {
+	if o.given = o.runs > 0; !o.given {
 		o.runs = runs
 	}
 	if o.sizes == "" {
 		o.sizes = sizes
 	}
+}
+
+// clientRuns is how often a server with clients is moved.
+func (o *options) clientRuns() int {
+	if o.given {
+		return o.runs
+	}
+	return clientMoves
 }
 
 // name is that of the report.

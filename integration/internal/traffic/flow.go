@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package live
+package traffic
 
 import (
 	"sync"
@@ -43,10 +43,14 @@ func (f *flow) begin() {
 	f.longest = 0
 }
 
-// after waits until so much more has come, or everything.
-func (f *flow) after(bytes int64) {
+// after waits until so much more has come, or the flow has ended.
+func (f *flow) after(bytes int64, ended <-chan struct{}) {
 	for was, end := f.all(), time.Now().Add(patience); f.all() < was+bytes && time.Now().Before(end); {
-		time.Sleep(5 * time.Millisecond)
+		select {
+		case <-ended:
+			return
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
 }
 
