@@ -82,7 +82,7 @@ func (t *tool) Close() error {
 type steady struct {
 	cmd  *exec.Cmd
 	out  bytes.Buffer
-	exit chan error
+	exit chan error // has its end, and is closed
 }
 
 func (c Client) steady(name string, args ...string) (*steady, error) {
@@ -91,14 +91,21 @@ func (c Client) steady(name string, args ...string) (*steady, error) {
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
-	go func() { s.exit <- s.cmd.Wait() }()
+	go func() {
+		s.exit <- s.cmd.Wait()
+		close(s.exit)
+	}()
 	return s, nil
 }
 
-// end ends it and returns what it printed; an error if it had ended by itself.
+// end ends it and returns what it printed; an error if it had ended by itself. What
+// was ended already has nothing to say.
 func (s *steady) end() (string, error) {
 	select {
-	case err := <-s.exit:
+	case err, ok := <-s.exit:
+		if !ok {
+			return "", nil
+		}
 		return s.out.String(), fmt.Errorf("%s has ended: %v: %s", s.cmd, err, &s.out)
 	default:
 	}
