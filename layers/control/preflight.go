@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/io-mig/mig/spec/record"
@@ -45,25 +46,23 @@ func sameFinding(a, b record.Finding) bool {
 	return refuses(a) == refuses(b) && a.Pid == b.Pid && a.TID == b.TID && a.FD == b.FD && a.Subsystem == b.Subsystem && a.What == b.What
 }
 
-// preflight asks everyone before anything is touched.
+// answer is what the pre-flight of one subsystem found.
+type answer struct {
+	found []record.Finding
+	err   error
+}
+
+// preflight asks everyone before anything is touched, side by side: nobody changes
+// anything.
 func (x *Exporter) preflight(ctx context.Context) error {
 	if err := errors.Join(x.to(StatePreflight), x.check()); err != nil {
 		return err
 	}
 	var refused []record.Finding
 	var errs []error
-	for _, sub := range x.opts.Subsystems {
-		p, ok := sub.(Preflighter)
-		if !ok {
-			continue
-		}
-		var found []record.Finding
-		errs = append(errs, x.call(ctx, Place{Call: "preflight", Subsystem: sub.Name()}, func(ctx context.Context) (err error) {
-			f, err := Preflight(ctx, p)
-			found = f
-			return err
-		}))
-		for _, f := range found {
+	for _, a := range x.ask(ctx) {
+		errs = append(errs, a.err)
+		for _, f := range a.found {
 			if f.Warning {
 				x.update(func(r *Result) { r.Warnings = append(r.Warnings, f.String()) })
 				continue
@@ -75,4 +74,34 @@ func (x *Exporter) preflight(ctx context.Context) error {
 		errs = append([]error{&PreflightError{Findings: refused}}, errs...)
 	}
 	return errors.Join(errs...)
+}
+
+// ask returns the answers in the order of the subsystems.
+func (x *Exporter) ask(ctx context.Context) []answer {
+	answers := make([]answer, len(x.opts.Subsystems))
+	var wg sync.WaitGroup
+	room := make(chan struct{}, max(x.tune.Workers, 1))
+	for i, sub := range x.opts.Subsystems {
+		p, ok := sub.(Preflighter)
+		if !ok {
+			continue
+		}
+		room <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-room }()
+			got := make(chan []record.Finding, 1) // what comes after its time is dropped
+			err := x.call(ctx, Place{Call: "preflight", Subsystem: sub.Name()}, func(ctx context.Context) error {
+				found, err := Preflight(ctx, p)
+				got <- found
+				return err
+			})
+			answers[i].err = err
+			select {
+			case answers[i].found = <-got:
+			default:
+			}
+		})
+	}
+	wg.Wait()
+	return answers
 }

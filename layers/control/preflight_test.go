@@ -5,6 +5,7 @@ package control
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -53,4 +54,43 @@ func TestPreflightLooksAgain(t *testing.T) {
 	if _, err := Preflight(canceled, &looks{{connection(1)}}); !errors.Is(err, why) {
 		t.Errorf("a cancelled one: %v", err)
 	}
+}
+
+// meeter answers when n subsystems are being asked.
+type meeter struct {
+	Subsystem
+	name  string
+	all   *sync.WaitGroup
+	once  sync.Once // it is asked again where it refuses
+	finds record.Finding
+}
+
+func (m *meeter) Name() string { return m.name }
+
+func (m *meeter) Preflight(context.Context) ([]record.Finding, error) {
+	m.once.Do(m.all.Done)
+	m.all.Wait()
+	return []record.Finding{m.finds}, nil
+}
+
+// TestPreflightSideBySide: subsystems are asked at the same time, and what they
+// find is in their order.
+func TestPreflightSideBySide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var all sync.WaitGroup
+		var subs []Subsystem
+		names := []string{"a", "b", "c"}
+		all.Add(len(names))
+		for _, n := range names {
+			subs = append(subs, &meeter{name: n, all: &all, finds: record.Finding{What: n, Warning: n == "b"}})
+		}
+		x := NewExport(ExportOptions{Subsystems: subs, Tuning: Tuning{Workers: len(names), Watchdog: -1}})
+		var refused *PreflightError
+		if err := x.preflight(t.Context()); !errors.As(err, &refused) {
+			t.Fatal(err)
+		}
+		if f := refused.Findings; len(f) != 2 || f[0].What != "a" || f[1].What != "c" {
+			t.Errorf("refused for %v", f)
+		}
+	})
 }

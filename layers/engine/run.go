@@ -53,6 +53,7 @@ const programName = "mig-engine"
 func warmUp() {
 	_, _ = cpuFeatures()
 	tracer.HostXSave()
+	prepareMessages()
 }
 
 // Run does one job.

@@ -63,14 +63,14 @@ func (c *copier) send(ctx context.Context, chunks []chunk) error {
 	g, working := errgroup.WithContext(ctx)
 	for range min(c.s.workers, len(chunks)) {
 		g.Go(func() error {
-			buf := buffers.Get().(*[]byte)
+			buf := buffers.Get()
 			defer buffers.Put(buf)
 			for {
 				i := int(taken.Add(1)) - 1
 				if i >= len(chunks) {
 					return nil
 				}
-				if err := c.one(working, mem, &chunks[i], *buf); err != nil {
+				if err := c.one(working, mem, &chunks[i], buf); err != nil {
 					return err
 				}
 			}

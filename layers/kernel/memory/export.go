@@ -142,7 +142,7 @@ func (s *Subsystem) exportLayout(ctx context.Context, p *target.Process, out rec
 	if !p.Ahead || a.incarnation != p.Incarnation {
 		a.sent, a.have, a.filled = nil, nil, nil
 	}
-	smaps, err := a.stoppedSmaps(p)
+	smaps, err := a.stoppedSmaps(s, p)
 	if err != nil {
 		return nil, err
 	}
@@ -248,11 +248,12 @@ func planPages(pid int, mappings []*state.Mapping) ([]chunk, error) {
 	}
 	defer pm.Close()
 	var pl planner
-	// A guard region's markers count as swapped (fs/proc/task_mmu.c), and
-	// reading them fails.
-	sel := selection{none: pageIsFile | pageIsPFNZero | pageIsGuard, any: pageIsPresent | pageIsSwapped}
-	for _, r := range spans(mappings) {
-		if err := pm.scan(r.start, r.end, sel, pl.add); err != nil {
+	for _, sp := range spans(mappings) {
+		sel := content
+		if sp.file {
+			sel.none |= pageIsFile
+		}
+		if err := pm.scan(sp.start, sp.end, sel, pl.add); err != nil {
 			return nil, err
 		}
 	}
@@ -261,20 +262,29 @@ func planPages(pid int, mappings []*state.Mapping) ([]chunk, error) {
 	return pl.chunks, nil
 }
 
-// spans joins neighbouring mappings whose pages are carried, so that one scan
-// covers many.
-func spans(mappings []*state.Mapping) []run {
-	var out []run
+// span is a stretch of mappings that one scan covers.
+type span struct {
+	run
+	// file: some of its pages may be the file's. To tell which, the kernel looks at
+	// each page's own description beside the page table, which takes several times
+	// as long: memory without a file is not asked for it.
+	file bool
+}
+
+// spans joins neighbouring mappings of a kind whose pages are carried, so that one
+// scan covers many.
+func spans(mappings []*state.Mapping) []span {
+	var out []span
 	for _, m := range mappings {
 		if !hasPages(m) {
 			continue
 		}
-		end := m.Start + m.Length
-		if n := len(out); n > 0 && out[n-1].end == m.Start {
+		end, file := m.Start+m.Length, m.Backing != state.Backing_BACKING_ANONYMOUS
+		if n := len(out); n > 0 && out[n-1].end == m.Start && out[n-1].file == file {
 			out[n-1].end = end
 			continue
 		}
-		out = append(out, run{m.Start, end})
+		out = append(out, span{run{m.Start, end}, file})
 	}
 	return out
 }

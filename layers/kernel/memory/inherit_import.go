@@ -284,11 +284,11 @@ func (s *Subsystem) copyPages(t *target.Task, l *layout, from record.ProcessID, 
 		return fmt.Errorf("open the memory of process %d: %w", from, err)
 	}
 	defer mem.Close()
-	buf := buffers.Get().(*[]byte)
+	buf := buffers.Get()
 	defer buffers.Put(buf)
 	for r.start < r.end {
 		part := run{r.start, min(r.end, r.start+chunkBytes)}
-		b := (*buf)[:part.bytes()]
+		b := buf[:part.bytes()]
 		if err := readRuns(o.Pid, mem, true, []run{part}, b); err != nil {
 			return fmt.Errorf("copy pages of process %d: %w", from, err)
 		}

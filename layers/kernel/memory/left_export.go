@@ -133,8 +133,8 @@ func (s *Subsystem) Pull(_ context.Context, want record.Pull) (*record.Record, f
 		return nil, nil, err
 	}
 	defer mem.Close()
-	buf := buffers.Get().(*[]byte)
-	b := (*buf)[:r.bytes()]
+	buf := buffers.Get()
+	b := buf[:r.bytes()]
 	if err := readRuns(l.p.Pid, mem, false, []run{r}, b); err != nil {
 		buffers.Put(buf)
 		return nil, nil, fmt.Errorf("memory: pid %d: %w", l.p.Pid, err)

@@ -24,6 +24,7 @@ import (
 	"sync/atomic"
 
 	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/payload"
 	"github.com/io-mig/mig/spec/record"
 )
 
@@ -44,6 +45,7 @@ type Subsystem struct {
 	exports map[record.ProcessID]*export
 	aheads  map[record.ProcessID]*ahead
 	lefts   map[record.ProcessID]*left
+	looks   map[record.ProcessID]*foresight
 	imports map[record.ProcessID]*layout
 	// objects are the shared ones of an export, by inode; shared those that an
 	// import has made, by id.
@@ -73,8 +75,12 @@ func New(env target.Env) *Subsystem {
 		exports: map[record.ProcessID]*export{},
 		aheads:  map[record.ProcessID]*ahead{},
 		lefts:   map[record.ProcessID]*left{},
+		looks:   map[record.ProcessID]*foresight{},
 		imports: map[record.ProcessID]*layout{},
 		objects: map[uint64]*sharedObject{}, shared: map[uint64]*sharedCopy{},
+	}
+	if env.Source != nil {
+		env.Source.OnHeld(s.foresee)
 	}
 	if env.Frame != nil {
 		env.Frame.OnFork(s.noteFork)
@@ -120,4 +126,9 @@ func (s *Subsystem) Dump(w io.Writer) error {
 }
 
 // buffers hold one record's pages each, with room for an index before them.
-var buffers = sync.Pool{New: func() any { b := make([]byte, pageSize+chunkBytes); return &b }}
+var buffers = payload.NewPool(pageSize, chunkBytes)
+
+// warm readies the buffers that the workers of an export take.
+func (s *Subsystem) warm() { warmed.Do(func() { buffers.Warm(s.workers) }) }
+
+var warmed sync.Once

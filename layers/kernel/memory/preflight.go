@@ -16,6 +16,7 @@ import (
 // Preflight names the mappings that cannot be carried. The tasks run: a
 // process that exits meanwhile has nothing left to refuse.
 func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
+	go s.warm() // while the container still runs
 	out, err := s.env.Source.Survey(ctx, s.preflightProcess)
 	if err != nil {
 		return nil, fmt.Errorf("memory: %w", err)

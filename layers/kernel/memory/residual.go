@@ -20,10 +20,10 @@ import (
 // for each gigabyte, so what the last round has read is used where nothing shows
 // that it has changed since: advice that was given in between to a whole mapping
 // is not seen (madvise(2); locks are, by their sum).
-func (a *ahead) stoppedSmaps(p *target.Process) ([]procfs.SmapsMapping, error) {
+func (a *ahead) stoppedSmaps(s *Subsystem, p *target.Process) ([]procfs.SmapsMapping, error) {
 	smaps, err := a.unchanged(p)
 	if err == nil && smaps == nil {
-		smaps, err = p.Proc.Smaps()
+		smaps, err = s.readSmaps(p)
 	}
 	if err == nil {
 		a.lockFuture, err = lockedFuture(p, smaps)

@@ -46,10 +46,13 @@ func (s *Subsystem) exportShared(ctx context.Context, out record.Sink) (record.P
 		s.listed = true
 	}
 	var copied uint64
-	buf := buffers.Get().(*[]byte)
+	if len(s.todo) == 0 {
+		return record.Progress{Done: true, Advanced: true}, nil
+	}
+	buf := buffers.Get()
 	defer buffers.Put(buf)
 	for len(s.todo) > 0 && copied < stepBytes {
-		n, err := s.todo[0].copy(ctx, *buf, stepBytes-copied, out)
+		n, err := s.todo[0].copy(ctx, buf, stepBytes-copied, out)
 		copied += n
 		s.bytes.Add(n)
 		if errors.Is(err, io.EOF) {

@@ -42,7 +42,6 @@ type Process struct {
 	idle *tracer.Tracer
 	// running is Proc while the process is not stopped.
 	running procfs.Task
-	gadgets tracer.Gadgets
 	pidfd   int
 	// startTime tells a process from a later one with the same pid.
 	startTime uint64
@@ -153,7 +152,7 @@ func (p *Process) attach(ctx context.Context) error {
 		t = tracer.New()
 	}
 	p.setAttaching(t)
-	tr, err := t.Attach(ctx, tracer.Options{Pid: p.Group, Thaw: p.thaw, Gadgets: &p.gadgets})
+	tr, err := t.Attach(ctx, tracer.Options{Pid: p.Group, Thaw: p.thaw, Gadgets: &p.source.gadgets})
 	p.setAttaching(nil)
 	p.mu.Lock()
 	p.answers = nil // of an earlier stop

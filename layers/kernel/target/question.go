@@ -3,7 +3,10 @@
 package target
 
 import (
+	"runtime"
 	"slices"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/io-mig/mig/layers/kernel/tracer"
 )
@@ -11,7 +14,7 @@ import (
 // Question is what a subsystem has to ask every thread of a stopped process,
 // since nobody else can tell. A remote batch costs the thread and the tracer a
 // switch of context each, whatever it holds: so the questions of all
-// subsystems are asked together, when the first of them is.
+// subsystems are asked together, when the last process was stopped.
 //
 // The calls change nothing, and nothing that an export does while the threads
 // are stopped changes what they answer.
@@ -93,6 +96,28 @@ func (p *Process) Ask(q *Question) ([]Answer, error) {
 		p.answers[q] = answers[i]
 	}
 	return p.answers[q], nil
+}
+
+// askAll asks several stopped processes side by side what was announced. What
+// fails is asked again by whoever wants to know, and fails there.
+func (s *Source) askAll(processes []*Process) {
+	s.mu.Lock()
+	all := slices.Clone(s.questions)
+	s.mu.Unlock()
+	if len(all) == 0 {
+		return
+	}
+	var g errgroup.Group
+	g.SetLimit(2 * runtime.GOMAXPROCS(0))
+	for _, p := range processes {
+		g.Go(func() error {
+			return p.Traced.Do(func() error {
+				_, err := p.Ask(all[0])
+				return err
+			})
+		})
+	}
+	_ = g.Wait()
 }
 
 // ask asks all threads all questions in one batch each.

@@ -52,6 +52,7 @@ type Source struct {
 	first   int // Init's process
 	files   identities
 	objects objectIDs
+	gadgets tracer.Gadgets
 
 	// leaderless: the leader of some process has ended before other threads.
 	leaderless atomic.Bool
@@ -65,6 +66,8 @@ type Source struct {
 	wasFrozen bool
 	sealed    bool
 	asked     int // calls of Hold
+	// onHeld is what OnHeld was given.
+	onHeld []func([]*Process)
 	// beforeRun, beforeKill and afterKill are what BeforeRun, BeforeKill and
 	// AfterKill were given, nil once called.
 	beforeRun, beforeKill, afterKill []func() error
@@ -86,6 +89,13 @@ func NewSource(init int, f *Freezer, stdio []StdioFile) (*Source, error) {
 	return s, nil
 }
 
+// Learn begins to find out, in the background, what a stop needs to know and the
+// running container shows. Nobody has to wait for it.
+func (s *Source) Learn() {
+	init := s.Init
+	go s.gadgets.Learn(init)
+}
+
 // freezeAfter is how often the processes are listed and stopped one by one
 // before the freezer is used to stop them all: a container that forks faster
 // than it can be seized.
@@ -94,25 +104,58 @@ const freezeAfter = 3
 // Hold lists the container's processes, the init first. New ones may appear
 // until all that it named are set up; it is asked until it names no new one.
 func (s *Source) Hold(ctx context.Context) ([]record.ProcessID, error) {
+	ids, held, err := s.hold(ctx)
+	if err == nil && held != nil {
+		s.askAll(held)
+		s.mu.Lock()
+		fns := slices.Clone(s.onHeld)
+		s.mu.Unlock()
+		for _, fn := range fns {
+			fn(held)
+		}
+	}
+	return ids, err
+}
+
+// hold is Hold. Once all processes are stopped, held are these.
+func (s *Source) hold(ctx context.Context) (ids []record.ProcessID, held []*Process, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked++
 	frozen := s.wasFrozen && s.asked == 1
 	if s.asked > freezeAfter && !frozen {
 		if err := s.Freezer.Freeze(ctx); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		frozen = true
 	}
 	if err := s.list(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if frozen {
 		if err := s.attachFrozen(ctx); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return s.alive(), nil
+	for _, p := range s.processes {
+		if p.gone {
+			continue
+		}
+		if p.Traced == nil {
+			return s.alive(), nil, nil
+		}
+		held = append(held, p)
+	}
+	return s.alive(), held, nil
+}
+
+// OnHeld has fn called with the processes when all of them are stopped, before the
+// first subsystem exports any of them. fn returns soon: what takes long it begins
+// in the background, and nobody waits for that but its own subsystem.
+func (s *Source) OnHeld(fn func([]*Process)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onHeld = append(s.onHeld, fn)
 }
 
 // List names the processes while they run, with the ids that Hold will give

@@ -7,6 +7,9 @@ package tracer
 import (
 	"bytes"
 	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // Code for the first remote call. A thread that makes one system call and
@@ -67,20 +70,67 @@ func gadgetSources(maps []mapping) []mapping {
 	return out
 }
 
-// Gadgets remembers where a process has code for the first remote call. Its zero
-// value knows nothing. It may be used by one stop at a time.
-type Gadgets struct{ known gadgets }
+// Gadgets remembers where processes have code for the first remote call: a search
+// goes through whole libraries, and a process that was forked has it where its
+// parent has. Its zero value knows nothing. Safe for concurrent use.
+type Gadgets struct {
+	mu    sync.Mutex
+	known []gadgets
+}
 
-// findGadgets is what the last stop has found, if it is still there, or a search.
+// maxGadgets bounds the programs whose code is remembered.
+const maxGadgets = 16
+
+func (k *Gadgets) list() []gadgets {
+	if k == nil {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.known)
+}
+
+func (k *Gadgets) add(g gadgets) {
+	if k == nil || !g.complete() {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !slices.Contains(k.known, g) && len(k.known) < maxGadgets {
+		k.known = append(k.known, g)
+	}
+}
+
+// Learn searches a process that runs, ahead of its stop. What it cannot read then
+// it leaves to the stop.
+func (k *Gadgets) Learn(pid int) {
+	maps, err := readMaps(pid)
+	if err != nil {
+		return
+	}
+	k.add(findGadgets(maps, func(addr uint64, b []byte) error { return readRunning(pid, addr, b) }))
+}
+
+// readRunning reads memory of a process that is not traced.
+func readRunning(pid int, addr uint64, b []byte) error {
+	local := []unix.Iovec{{Base: &b[0], Len: uint64(len(b))}}
+	n, err := unix.ProcessVMReadv(pid, local, []unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}, 0)
+	if err == nil && n < len(b) {
+		err = unix.EFAULT
+	}
+	return err
+}
+
+// findGadgets is what was found before, if it is still there, or a search.
 func (p *Process) findGadgets(maps []mapping) gadgets {
-	k := p.opts.Gadgets
-	if k != nil && k.known.complete() && k.known.there(maps, p.Read) {
-		return k.known
+	known := p.opts.Gadgets.list()
+	for i := range known {
+		if known[i].there(maps, p.Read) {
+			return known[i]
+		}
 	}
 	g := findGadgets(maps, p.Read)
-	if k != nil {
-		k.known = g
-	}
+	p.opts.Gadgets.add(g)
 	return g
 }
 

@@ -36,8 +36,8 @@ type Options struct {
 	// BatchTimeout bounds one batch (Run, RunEach), 0 means
 	// DefaultBatchTimeout: a remote call that blocks must not hang the engine.
 	BatchTimeout time.Duration
-	// Gadgets, if set, is what an earlier stop of the same process has found, and
-	// takes what this one finds. It saves a search through the program's code.
+	// Gadgets, if set, is what earlier stops have found, of this process or of others,
+	// and takes what this one finds. It saves a search through the program's code.
 	Gadgets *Gadgets
 	// Avoid are ranges the scratch area must not touch (beside what is
 	// mapped already): for a frame, the mappings of the image to come.

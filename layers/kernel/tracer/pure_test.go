@@ -4,6 +4,7 @@ package tracer
 
 import (
 	"encoding/binary"
+	"os"
 	"slices"
 	"testing"
 
@@ -202,6 +203,34 @@ func TestFindGadgets(t *testing.T) {
 	m.Write = true
 	if g := findGadgets([]mapping{m}, read); g.complete() {
 		t.Fatal("writable code was used")
+	}
+}
+
+// TestLearn: what a running process shows is found ahead of its stop, once, and
+// believed only where it still is.
+func TestLearn(t *testing.T) {
+	var k Gadgets
+	k.Learn(os.Getpid())
+	k.Learn(os.Getpid())
+	known := k.list()
+	if len(known) != 1 || !known[0].complete() {
+		t.Fatalf("%#x: a Go program has the code", known)
+	}
+	maps, err := readMaps(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(at uint64, b []byte) error { return readRunning(os.Getpid(), at, b) }
+	if !known[0].there(maps, read) {
+		t.Error("it is not where it was found")
+	}
+	moved := gadgets{known[0].syscallRet + 1, known[0].restorer}
+	if moved.there(maps, read) {
+		t.Error("other code was taken for it")
+	}
+	k.Learn(1 << 30) // no such process: nothing is learnt, nothing happens
+	if len(k.list()) != 1 {
+		t.Errorf("%#x", k.list())
 	}
 }
 

@@ -35,7 +35,7 @@ func NewReader(path string) (*Reader, error) {
 		_ = i.Close()
 		return nil, i.wrap(err)
 	}
-	return &Reader{image: i, stream: stream}, nil
+	return &Reader{image: i, stream: stream, buffers: medium.Buffers{Bounded: true}}, nil
 }
 
 // PopData returns the next record. Callers share the state file in turn; large
