@@ -424,7 +424,12 @@ type TcpConnection struct {
 	// When timestamp was read, in nanoseconds since 1970.
 	ReadAt int64 `protobuf:"varint,16,opt,name=read_at,json=readAt,proto3" json:"read_at,omitempty"`
 	// The other end is outside of the container.
-	Outside       bool `protobuf:"varint,17,opt,name=outside,proto3" json:"outside,omitempty"`
+	Outside bool `protobuf:"varint,17,opt,name=outside,proto3" json:"outside,omitempty"`
+	// The byte out of band in what was received and not read: its place, counted from
+	// 1; 0 if there is none. It is in the queue, as 0 if the program has read it
+	// (urgent_read) and not what is behind it.
+	Urgent        uint32 `protobuf:"varint,18,opt,name=urgent,proto3" json:"urgent,omitempty"`
+	UrgentRead    bool   `protobuf:"varint,19,opt,name=urgent_read,json=urgentRead,proto3" json:"urgent_read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -574,6 +579,20 @@ func (x *TcpConnection) GetReadAt() int64 {
 func (x *TcpConnection) GetOutside() bool {
 	if x != nil {
 		return x.Outside
+	}
+	return false
+}
+
+func (x *TcpConnection) GetUrgent() uint32 {
+	if x != nil {
+		return x.Urgent
+	}
+	return 0
+}
+
+func (x *TcpConnection) GetUrgentRead() bool {
+	if x != nil {
+		return x.UrgentRead
 	}
 	return false
 }
@@ -1090,7 +1109,7 @@ const file_spec_state_socket_proto_rawDesc = "" +
 	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\fR\x05group\x12\x18\n" +
 	"\aexclude\x18\x03 \x01(\bR\aexclude\x12\x16\n" +
-	"\x06source\x18\x04 \x03(\fR\x06source\"\x9f\x04\n" +
+	"\x06source\x18\x04 \x03(\fR\x06source\"\xd8\x04\n" +
 	"\rTcpConnection\x12\x1b\n" +
 	"\tsend_next\x18\x01 \x01(\rR\bsendNext\x12!\n" +
 	"\freceive_next\x18\x02 \x01(\rR\vreceiveNext\x12\x16\n" +
@@ -1114,7 +1133,10 @@ const file_spec_state_socket_proto_rawDesc = "" +
 	"sendBuffer\x12%\n" +
 	"\x0ereceive_buffer\x18\x0f \x01(\rR\rreceiveBuffer\x12\x17\n" +
 	"\aread_at\x18\x10 \x01(\x03R\x06readAt\x12\x18\n" +
-	"\aoutside\x18\x11 \x01(\bR\aoutside\"\xa0\x01\n" +
+	"\aoutside\x18\x11 \x01(\bR\aoutside\x12\x16\n" +
+	"\x06urgent\x18\x12 \x01(\rR\x06urgent\x12\x1f\n" +
+	"\vurgent_read\x18\x13 \x01(\bR\n" +
+	"urgentRead\"\xa0\x01\n" +
 	"\tTcpWindow\x12\x1f\n" +
 	"\vsend_update\x18\x01 \x01(\rR\n" +
 	"sendUpdate\x12\x12\n" +

@@ -17,7 +17,6 @@ type connection struct {
 	state         uint8  // include/net/tcp_states.h
 	local, remote netip.AddrPort
 	ulp           string // see ulpOf
-	urgent        bool   // see urgent
 	ao            bool   // see hasAO
 	sending       bool   // what was written is not all acknowledged
 }
@@ -42,7 +41,7 @@ func connectionOf(pid, fd int) (c connection, err error) {
 		if a, err := unix.Getpeername(own); err == nil {
 			c.remote = addrPort(a)
 		}
-		c.ulp, c.urgent, c.ao = ulpOf(own), urgent(own), hasAO(own)
+		c.ulp, c.ao = ulpOf(own), hasAO(own)
 		return nil
 	})
 	return c, err

@@ -105,7 +105,7 @@ func TestInternet(t *testing.T) {
 
 func TestRefusedByName(t *testing.T) {
 	for kind, why := range map[string]string{
-		"packet": "PACKET", "pending": "its client has closed", "urgent": "out of band", "backlog": "wait to be accepted",
+		"packet": "PACKET", "pending": "its client has closed", "backlog": "wait to be accepted",
 		"signed": "TCP_MD5SIG", "signed-listener": "TCP_MD5SIG", "multipath": "subflows",
 	} {
 		t.Run(kind, func(t *testing.T) {

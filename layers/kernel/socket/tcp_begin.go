@@ -114,6 +114,11 @@ func (r *rising) write() error {
 
 // end ends the streams that were ended and gives the buffers their sizes.
 func (r *rising) end() error {
+	if len(r.behind) > 0 {
+		if err := target.InNamespace(r.net, r.mark); err != nil {
+			return fmt.Errorf("what was received from a byte out of band on: %w", err)
+		}
+	}
 	if r.standIn != nil {
 		// The end of the other stream arrives; what is left of the socket is the
 		// kernel's, as it was.

@@ -30,6 +30,8 @@ type rising struct {
 	// push is what was transmitted and not acknowledged, to be transmitted again
 	// at once; unsent comes behind it.
 	push, unsent []byte
+	// behind is what was received from the byte out of band on.
+	behind       []byte
 	acknowledged uint32 // where the queue of what was sent begins
 	// ended: the end of the stream is in the queue already.
 	ended bool
@@ -273,16 +275,22 @@ func (r *rising) fill(a *arrival) error {
 	if err := tcprepair.Select(r.fd(), tcprepair.Receive); err != nil {
 		return err
 	}
-	if err := sendAll(r.fd(), a.stream, 0); err != nil {
+	if err := checkUrgent(t, len(a.stream)); err != nil {
+		return err
+	}
+	mark := a.beforeMark()
+	r.behind = a.stream[mark:]
+	if err := sendAll(r.fd(), a.stream[:mark], 0); err != nil {
 		return fmt.Errorf("what was received and not read: %w", err)
 	}
 	if err := r.fillSent(a.send); err != nil {
 		return fmt.Errorf("what was sent and not acknowledged: %w", err)
 	}
 	w := t.Window
+	from := notAfter(w.GetReceiveFrom(), t.ReceiveNext-uint32(len(r.behind)))
 	err := tcprepair.SetWindow(r.fd(), tcprepair.Window{
 		SendUpdate: w.GetSendUpdate(), Send: w.GetSend(), LargestSend: max(w.GetLargestSend(), w.GetSend()),
-		Receive: w.GetReceive(), ReceiveFrom: notAfter(w.GetReceiveFrom(), t.ReceiveNext),
+		Receive: w.GetReceive() + w.GetReceiveFrom() - from, ReceiveFrom: from, // which ends where it ended
 	})
 	if err != nil {
 		return err

@@ -157,9 +157,6 @@ func (n *network) decide(c *connection, at otherEnd) (state.SocketState, error) 
 	if c.ulp != "" {
 		return 0, &refusal{what, fmt.Sprintf("the kernel runs the protocol %q in it (TCP_ULP), which is not carried by this version", c.ulp), "end the connection before the checkpoint"}
 	}
-	if c.urgent {
-		return 0, &refusal{what, "data out of band (MSG_OOB) were not read, which are not carried by this version", "let the program read them, then try again"}
-	}
 	switch c.state {
 	case stateSynSent:
 		return state.SocketState_SOCKET_STATE_CONNECTING, nil

@@ -108,8 +108,7 @@ func (t *tcpState) readReceived(fd int) (failed error) {
 		}
 		defer func() { failed = errors.Join(failed, back()) }()
 	}
-	t.receive, err = peekTCP(fd, n)
-	return err
+	return t.readAround(fd, n)
 }
 
 // readSent copies what the program has written and nobody has acknowledged.
@@ -172,14 +171,5 @@ func peekTCP(fd, n int) ([]byte, error) {
 	return buf, nil
 }
 
-// errMoving: a queue changed while it was read, or hides something.
-var errMoving = errors.New("a part of a queue cannot be seen: it may be out of band (MSG_OOB)")
-
-// urgent: data out of band were not read, whose place in the stream cannot be
-// restored.
-func urgent(fd int) bool {
-	b := make([]byte, 1)
-	_, _, err := unix.Recvfrom(fd, b, unix.MSG_OOB|unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	mark, markErr := unix.IoctlGetInt(fd, unix.SIOCATMARK)
-	return err == nil || errors.Is(err, unix.EAGAIN) || markErr == nil && mark != 0
-}
+// errMoving: a queue changed while it was read.
+var errMoving = errors.New("a queue changes while it is read")

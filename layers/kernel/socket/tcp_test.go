@@ -3,11 +3,15 @@
 package socket_test
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/kernel/kerneltest"
 	"github.com/io-mig/mig/layers/kernel/socket"
@@ -32,6 +36,72 @@ func TestConnectionsWithin(t *testing.T) {
 	t.Run("of an unprivileged user", func(t *testing.T) {
 		kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/tcp.c", UID: 1000, GID: 1000, Generations: 2}, with(nil)...)
 	})
+}
+
+// TestUrgent: bytes out of band, unread and read, between connections of the
+// container and of the test.
+func TestUrgent(t *testing.T) {
+	t.Run("left running", func(t *testing.T) {
+		c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/urgent.c", Args: []string{"0"}})
+		for range 2 {
+			if _, err := c.Export(true, with(nil)...); err != nil {
+				t.Fatal(err)
+			}
+			c.Verify()
+		}
+	})
+	t.Run("within", func(t *testing.T) {
+		kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/urgent.c", Args: []string{"0"}, Generations: 3}, with(nil)...)
+	})
+	t.Run("outside", func(t *testing.T) {
+		keep := with(map[string]string{socket.OptionTCP: socket.TCPKeep})
+		kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/urgent.c", Args: []string{urgency(t)}, Generations: 3}, keep...)
+	})
+}
+
+// urgency listens on the loopback, and sends to each client what it asks for: so many
+// bytes, one out of band, and so many more, and the end of the stream. It returns its
+// port.
+func urgency(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { c.Close() })
+			go func() {
+				var before, behind, ended int
+				if _, err := fmt.Fscanln(c, &before, &behind, &ended); err != nil {
+					t.Errorf("a client asks: %v", err)
+					return
+				}
+				raw, err := c.(*net.TCPConn).SyscallConn()
+				if err == nil {
+					err = raw.Write(func(fd uintptr) bool {
+						err = unix.Sendto(int(fd), append(bytes.Repeat([]byte{'a'}, before), '!'), unix.MSG_OOB, nil)
+						return true
+					})
+				}
+				if err != nil {
+					t.Errorf("send out of band: %v", err)
+				}
+				if _, err := c.Write(bytes.Repeat([]byte{'z'}, behind)); err != nil {
+					t.Errorf("send: %v", err)
+				}
+				if ended != 0 {
+					_ = c.(*net.TCPConn).CloseWrite()
+				}
+			}()
+		}
+	}()
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
 // echo listens on the loopback, sends back what it gets, and returns its port.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Sockets that are refused by name. The one in question is descriptor 3.
-// usage: refused raw|packet|pending|backlog|urgent|signed|signed-listener|member|member6, or what
+// usage: refused raw|packet|pending|backlog|signed|signed-listener|member|member6, or what
 // is carried with a loss: unread|named|left
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -33,17 +33,6 @@ static void backlog(void) {
   socklen_t n = sizeof a;
   MUST(getsockname(l, (void *)&a, &n) == 0);
   MUST(connect(c, (void *)&a, n) == 0 && close(c) == 0);
-}
-
-// urgent: data out of band that nobody has read.
-static void urgent(void) {
-  struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  socklen_t n = sizeof a;
-  int c = socket(AF_INET, SOCK_STREAM, 0), l = socket(AF_INET, SOCK_STREAM, 0);
-  MUST(c == 3 && bind(l, (void *)&a, n) == 0 && listen(l, 1) == 0 && getsockname(l, (void *)&a, &n) == 0);
-  MUST(connect(c, (void *)&a, n) == 0);
-  int s = accept(l, 0, 0);
-  MUST(s >= 0 && send(s, "ab!", 3, MSG_OOB) == 3);
 }
 
 #ifndef IPPROTO_MPTCP
@@ -130,7 +119,6 @@ int main(int argc, char **argv) {
   if (!strcmp(argv[1], "packet")) MUST(socket(AF_PACKET, SOCK_RAW, 0) == 3);
   if (!strcmp(argv[1], "pending")) pending();
   if (!strcmp(argv[1], "backlog")) backlog();
-  if (!strcmp(argv[1], "urgent")) urgent();
   if (!strcmp(argv[1], "signed-listener")) signing(3, 4);
   if (!strcmp(argv[1], "signed")) signing(4, 3);
   if (!strcmp(argv[1], "multipath")) multipath();
