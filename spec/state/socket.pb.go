@@ -141,7 +141,11 @@ type Socket struct {
 	// Of a unix socket that listens: the descriptions of those whose connections
 	// nobody has accepted, in the order in which accept(2) will return them. Their
 	// peer is the listener.
-	Pending       []uint64 `protobuf:"varint,21,rep,packed,name=pending,proto3" json:"pending,omitempty"`
+	Pending []uint64 `protobuf:"varint,21,rep,packed,name=pending,proto3" json:"pending,omitempty"`
+	// Of a TCP socket that listens, in a move: the connections from outside of the
+	// container that nobody has accepted. Their state (WaitingConnection) comes when
+	// the copy runs.
+	Waiting       []*WaitingEnds `protobuf:"bytes,23,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -323,6 +327,13 @@ func (x *Socket) GetPending() []uint64 {
 	return nil
 }
 
+func (x *Socket) GetWaiting() []*WaitingEnds {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
 // Membership is in a multicast group of IPv4 or IPv6, on one interface.
 type Membership struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -428,8 +439,11 @@ type TcpConnection struct {
 	// The byte out of band in what was received and not read: its place, counted from
 	// 1; 0 if there is none. It is in the queue, as 0 if the program has read it
 	// (urgent_read) and not what is behind it.
-	Urgent        uint32 `protobuf:"varint,18,opt,name=urgent,proto3" json:"urgent,omitempty"`
-	UrgentRead    bool   `protobuf:"varint,19,opt,name=urgent_read,json=urgentRead,proto3" json:"urgent_read,omitempty"`
+	Urgent     uint32 `protobuf:"varint,18,opt,name=urgent,proto3" json:"urgent,omitempty"`
+	UrgentRead bool   `protobuf:"varint,19,opt,name=urgent_read,json=urgentRead,proto3" json:"urgent_read,omitempty"`
+	// The program had ended its stream when the other end did, and that has not
+	// acknowledged it (CLOSING).
+	EndedFirst    bool `protobuf:"varint,20,opt,name=ended_first,json=endedFirst,proto3" json:"ended_first,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -597,6 +611,130 @@ func (x *TcpConnection) GetUrgentRead() bool {
 	return false
 }
 
+func (x *TcpConnection) GetEndedFirst() bool {
+	if x != nil {
+		return x.EndedFirst
+	}
+	return false
+}
+
+// WaitingEnds are the addresses of a TCP connection that nobody has accepted: 4 or 16
+// bytes, and two of the port, which is in network order.
+type WaitingEnds struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Local         []byte                 `protobuf:"bytes,1,opt,name=local,proto3" json:"local,omitempty"`
+	Remote        []byte                 `protobuf:"bytes,2,opt,name=remote,proto3" json:"remote,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitingEnds) Reset() {
+	*x = WaitingEnds{}
+	mi := &file_spec_state_socket_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitingEnds) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitingEnds) ProtoMessage() {}
+
+func (x *WaitingEnds) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_socket_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitingEnds.ProtoReflect.Descriptor instead.
+func (*WaitingEnds) Descriptor() ([]byte, []int) {
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *WaitingEnds) GetLocal() []byte {
+	if x != nil {
+		return x.Local
+	}
+	return nil
+}
+
+func (x *WaitingEnds) GetRemote() []byte {
+	if x != nil {
+		return x.Remote
+	}
+	return nil
+}
+
+// WaitingConnection is a TCP connection that nobody has accepted, which the source of
+// a move hands on when the copy runs.
+type WaitingConnection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Ends  *WaitingEnds           `protobuf:"bytes,1,opt,name=ends,proto3" json:"ends,omitempty"`
+	Tcp   *TcpConnection         `protobuf:"bytes,2,opt,name=tcp,proto3" json:"tcp,omitempty"`
+	// What was received by it.
+	Received      []byte `protobuf:"bytes,3,opt,name=received,proto3" json:"received,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitingConnection) Reset() {
+	*x = WaitingConnection{}
+	mi := &file_spec_state_socket_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitingConnection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitingConnection) ProtoMessage() {}
+
+func (x *WaitingConnection) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_socket_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitingConnection.ProtoReflect.Descriptor instead.
+func (*WaitingConnection) Descriptor() ([]byte, []int) {
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *WaitingConnection) GetEnds() *WaitingEnds {
+	if x != nil {
+		return x.Ends
+	}
+	return nil
+}
+
+func (x *WaitingConnection) GetTcp() *TcpConnection {
+	if x != nil {
+		return x.Tcp
+	}
+	return nil
+}
+
+func (x *WaitingConnection) GetReceived() []byte {
+	if x != nil {
+		return x.Received
+	}
+	return nil
+}
+
 // TcpWindow is struct tcp_repair_window of include/uapi/linux/tcp.h.
 type TcpWindow struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -611,7 +749,7 @@ type TcpWindow struct {
 
 func (x *TcpWindow) Reset() {
 	*x = TcpWindow{}
-	mi := &file_spec_state_socket_proto_msgTypes[3]
+	mi := &file_spec_state_socket_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +761,7 @@ func (x *TcpWindow) String() string {
 func (*TcpWindow) ProtoMessage() {}
 
 func (x *TcpWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[3]
+	mi := &file_spec_state_socket_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +774,7 @@ func (x *TcpWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpWindow.ProtoReflect.Descriptor instead.
 func (*TcpWindow) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{3}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *TcpWindow) GetSendUpdate() uint32 {
@@ -685,7 +823,7 @@ type SocketOption struct {
 
 func (x *SocketOption) Reset() {
 	*x = SocketOption{}
-	mi := &file_spec_state_socket_proto_msgTypes[4]
+	mi := &file_spec_state_socket_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +835,7 @@ func (x *SocketOption) String() string {
 func (*SocketOption) ProtoMessage() {}
 
 func (x *SocketOption) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[4]
+	mi := &file_spec_state_socket_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +848,7 @@ func (x *SocketOption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketOption.ProtoReflect.Descriptor instead.
 func (*SocketOption) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{4}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SocketOption) GetLevel() uint32 {
@@ -750,7 +888,7 @@ type SocketFile struct {
 
 func (x *SocketFile) Reset() {
 	*x = SocketFile{}
-	mi := &file_spec_state_socket_proto_msgTypes[5]
+	mi := &file_spec_state_socket_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -762,7 +900,7 @@ func (x *SocketFile) String() string {
 func (*SocketFile) ProtoMessage() {}
 
 func (x *SocketFile) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[5]
+	mi := &file_spec_state_socket_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -775,7 +913,7 @@ func (x *SocketFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketFile.ProtoReflect.Descriptor instead.
 func (*SocketFile) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{5}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SocketFile) GetDirectory() string {
@@ -830,7 +968,7 @@ type SocketQueue struct {
 
 func (x *SocketQueue) Reset() {
 	*x = SocketQueue{}
-	mi := &file_spec_state_socket_proto_msgTypes[6]
+	mi := &file_spec_state_socket_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +980,7 @@ func (x *SocketQueue) String() string {
 func (*SocketQueue) ProtoMessage() {}
 
 func (x *SocketQueue) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[6]
+	mi := &file_spec_state_socket_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +993,7 @@ func (x *SocketQueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketQueue.ProtoReflect.Descriptor instead.
 func (*SocketQueue) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{6}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SocketQueue) GetDescription() uint64 {
@@ -898,7 +1036,7 @@ type SocketMessages struct {
 
 func (x *SocketMessages) Reset() {
 	*x = SocketMessages{}
-	mi := &file_spec_state_socket_proto_msgTypes[7]
+	mi := &file_spec_state_socket_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1048,7 @@ func (x *SocketMessages) String() string {
 func (*SocketMessages) ProtoMessage() {}
 
 func (x *SocketMessages) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[7]
+	mi := &file_spec_state_socket_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1061,7 @@ func (x *SocketMessages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketMessages.ProtoReflect.Descriptor instead.
 func (*SocketMessages) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{7}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SocketMessages) GetDescription() uint64 {
@@ -955,7 +1093,7 @@ type SocketMessage struct {
 
 func (x *SocketMessage) Reset() {
 	*x = SocketMessage{}
-	mi := &file_spec_state_socket_proto_msgTypes[8]
+	mi := &file_spec_state_socket_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +1105,7 @@ func (x *SocketMessage) String() string {
 func (*SocketMessage) ProtoMessage() {}
 
 func (x *SocketMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[8]
+	mi := &file_spec_state_socket_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -980,7 +1118,7 @@ func (x *SocketMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketMessage.ProtoReflect.Descriptor instead.
 func (*SocketMessage) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{8}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SocketMessage) GetData() []byte {
@@ -1024,7 +1162,7 @@ type SocketCredentials struct {
 
 func (x *SocketCredentials) Reset() {
 	*x = SocketCredentials{}
-	mi := &file_spec_state_socket_proto_msgTypes[9]
+	mi := &file_spec_state_socket_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1174,7 @@ func (x *SocketCredentials) String() string {
 func (*SocketCredentials) ProtoMessage() {}
 
 func (x *SocketCredentials) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[9]
+	mi := &file_spec_state_socket_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1187,7 @@ func (x *SocketCredentials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketCredentials.ProtoReflect.Descriptor instead.
 func (*SocketCredentials) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{9}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SocketCredentials) GetPid() uint32 {
@@ -1077,7 +1215,7 @@ var File_spec_state_socket_proto protoreflect.FileDescriptor
 
 const file_spec_state_socket_proto_rawDesc = "" +
 	"\n" +
-	"\x17spec/state/socket.proto\x12\tmig.state\"\xfd\x04\n" +
+	"\x17spec/state/socket.proto\x12\tmig.state\"\xaf\x05\n" +
 	"\x06Socket\x12\x16\n" +
 	"\x06family\x18\x01 \x01(\rR\x06family\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\rR\x04type\x12\x1a\n" +
@@ -1103,13 +1241,14 @@ const file_spec_state_socket_proto_rawDesc = "" +
 	"\n" +
 	"membership\x18\x14 \x03(\v2\x15.mig.state.MembershipR\n" +
 	"membership\x12\x18\n" +
-	"\apending\x18\x15 \x03(\x04R\apending\"r\n" +
+	"\apending\x18\x15 \x03(\x04R\apending\x120\n" +
+	"\awaiting\x18\x17 \x03(\v2\x16.mig.state.WaitingEndsR\awaiting\"r\n" +
 	"\n" +
 	"Membership\x12\x1c\n" +
 	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\fR\x05group\x12\x18\n" +
 	"\aexclude\x18\x03 \x01(\bR\aexclude\x12\x16\n" +
-	"\x06source\x18\x04 \x03(\fR\x06source\"\xd8\x04\n" +
+	"\x06source\x18\x04 \x03(\fR\x06source\"\xf9\x04\n" +
 	"\rTcpConnection\x12\x1b\n" +
 	"\tsend_next\x18\x01 \x01(\rR\bsendNext\x12!\n" +
 	"\freceive_next\x18\x02 \x01(\rR\vreceiveNext\x12\x16\n" +
@@ -1136,7 +1275,16 @@ const file_spec_state_socket_proto_rawDesc = "" +
 	"\aoutside\x18\x11 \x01(\bR\aoutside\x12\x16\n" +
 	"\x06urgent\x18\x12 \x01(\rR\x06urgent\x12\x1f\n" +
 	"\vurgent_read\x18\x13 \x01(\bR\n" +
-	"urgentRead\"\xa0\x01\n" +
+	"urgentRead\x12\x1f\n" +
+	"\vended_first\x18\x14 \x01(\bR\n" +
+	"endedFirst\";\n" +
+	"\vWaitingEnds\x12\x14\n" +
+	"\x05local\x18\x01 \x01(\fR\x05local\x12\x16\n" +
+	"\x06remote\x18\x02 \x01(\fR\x06remote\"\x87\x01\n" +
+	"\x11WaitingConnection\x12*\n" +
+	"\x04ends\x18\x01 \x01(\v2\x16.mig.state.WaitingEndsR\x04ends\x12*\n" +
+	"\x03tcp\x18\x02 \x01(\v2\x18.mig.state.TcpConnectionR\x03tcp\x12\x1a\n" +
+	"\breceived\x18\x03 \x01(\fR\breceived\"\xa0\x01\n" +
 	"\tTcpWindow\x12\x1f\n" +
 	"\vsend_update\x18\x01 \x01(\rR\n" +
 	"sendUpdate\x12\x12\n" +
@@ -1195,34 +1343,39 @@ func file_spec_state_socket_proto_rawDescGZIP() []byte {
 }
 
 var file_spec_state_socket_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_spec_state_socket_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_spec_state_socket_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_spec_state_socket_proto_goTypes = []any{
 	(SocketState)(0),          // 0: mig.state.SocketState
 	(*Socket)(nil),            // 1: mig.state.Socket
 	(*Membership)(nil),        // 2: mig.state.Membership
 	(*TcpConnection)(nil),     // 3: mig.state.TcpConnection
-	(*TcpWindow)(nil),         // 4: mig.state.TcpWindow
-	(*SocketOption)(nil),      // 5: mig.state.SocketOption
-	(*SocketFile)(nil),        // 6: mig.state.SocketFile
-	(*SocketQueue)(nil),       // 7: mig.state.SocketQueue
-	(*SocketMessages)(nil),    // 8: mig.state.SocketMessages
-	(*SocketMessage)(nil),     // 9: mig.state.SocketMessage
-	(*SocketCredentials)(nil), // 10: mig.state.SocketCredentials
+	(*WaitingEnds)(nil),       // 4: mig.state.WaitingEnds
+	(*WaitingConnection)(nil), // 5: mig.state.WaitingConnection
+	(*TcpWindow)(nil),         // 6: mig.state.TcpWindow
+	(*SocketOption)(nil),      // 7: mig.state.SocketOption
+	(*SocketFile)(nil),        // 8: mig.state.SocketFile
+	(*SocketQueue)(nil),       // 9: mig.state.SocketQueue
+	(*SocketMessages)(nil),    // 10: mig.state.SocketMessages
+	(*SocketMessage)(nil),     // 11: mig.state.SocketMessage
+	(*SocketCredentials)(nil), // 12: mig.state.SocketCredentials
 }
 var file_spec_state_socket_proto_depIdxs = []int32{
 	0,  // 0: mig.state.Socket.state:type_name -> mig.state.SocketState
-	5,  // 1: mig.state.Socket.option:type_name -> mig.state.SocketOption
-	6,  // 2: mig.state.Socket.file:type_name -> mig.state.SocketFile
+	7,  // 1: mig.state.Socket.option:type_name -> mig.state.SocketOption
+	8,  // 2: mig.state.Socket.file:type_name -> mig.state.SocketFile
 	3,  // 3: mig.state.Socket.tcp:type_name -> mig.state.TcpConnection
 	2,  // 4: mig.state.Socket.membership:type_name -> mig.state.Membership
-	4,  // 5: mig.state.TcpConnection.window:type_name -> mig.state.TcpWindow
-	9,  // 6: mig.state.SocketMessages.message:type_name -> mig.state.SocketMessage
-	10, // 7: mig.state.SocketMessage.credentials:type_name -> mig.state.SocketCredentials
-	8,  // [8:8] is the sub-list for method output_type
-	8,  // [8:8] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	4,  // 5: mig.state.Socket.waiting:type_name -> mig.state.WaitingEnds
+	6,  // 6: mig.state.TcpConnection.window:type_name -> mig.state.TcpWindow
+	4,  // 7: mig.state.WaitingConnection.ends:type_name -> mig.state.WaitingEnds
+	3,  // 8: mig.state.WaitingConnection.tcp:type_name -> mig.state.TcpConnection
+	11, // 9: mig.state.SocketMessages.message:type_name -> mig.state.SocketMessage
+	12, // 10: mig.state.SocketMessage.credentials:type_name -> mig.state.SocketCredentials
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_spec_state_socket_proto_init() }
@@ -1236,7 +1389,7 @@ func file_spec_state_socket_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_socket_proto_rawDesc), len(file_spec_state_socket_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

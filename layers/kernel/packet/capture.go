@@ -14,6 +14,7 @@
 package packet
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -43,20 +44,26 @@ const maxPacket = 1 << 16
 
 // Open begins to take copies of what arrives for the calling thread's network
 // namespace. The caller must Close it.
-func Open() (*Capture, error) {
+func Open() (*Capture, error) { return open(unix.PACKET_HOST) }
+
+// OpenSent begins to take copies of what the calling thread's network namespace
+// sends, behind filters that drop it at an interface. The caller must Close it.
+func OpenSent() (*Capture, error) { return open(unix.PACKET_OUTGOING) }
+
+func open(direction uint32) (*Capture, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0) // no protocol: nothing comes yet
 	if err != nil {
 		return nil, fmt.Errorf("a packet socket (CONFIG_PACKET): %w", err)
 	}
 	c := &Capture{fd: fd, buffer: make([]byte, maxPacket), oob: make([]byte, 256)}
-	if err := c.listen(); err != nil {
+	if err := c.listen(direction); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
 	return c, nil
 }
 
-func (c *Capture) listen() error {
-	code := wanted()
+func (c *Capture) listen(direction uint32) error {
+	code := wanted(direction)
 	prog := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
 	if err := unix.SetsockoptSockFprog(c.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog); err != nil {
 		return fmt.Errorf("setsockopt(SO_ATTACH_FILTER) of a packet socket: %w", err)
@@ -84,9 +91,9 @@ const (
 	adType     = 4
 )
 
-// wanted is a filter for TCP and UDP packets to this host. A packet of
-// SOCK_DGRAM begins with its network header.
-func wanted() []unix.SockFilter {
+// wanted is a filter for TCP and UDP packets to this host (PACKET_HOST), or from it
+// (PACKET_OUTGOING). A packet of SOCK_DGRAM begins with its network header.
+func wanted(direction uint32) []unix.SockFilter {
 	const take = 1<<32 - 1
 	load := func(size uint16, at uint32) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_LD | size | unix.BPF_ABS, K: at}
@@ -96,7 +103,7 @@ func wanted() []unix.SockFilter {
 	}
 	return []unix.SockFilter{
 		load(unix.BPF_H, ancillary+adType),
-		equal(unix.PACKET_HOST, 0, 9),
+		equal(direction, 0, 9),
 		load(unix.BPF_H, ancillary+adProtocol),
 		equal(unix.ETH_P_IP, 0, 2),
 		load(unix.BPF_B, 9), // protocol of IPv4
@@ -138,8 +145,7 @@ func (c *Capture) Read() (p Packet, ok bool, err error) {
 			return p, false, os.NewSyscallError("recvmsg of a packet socket", err)
 		}
 		at, unfinished := parseControl(c.oob[:oobn])
-		data := make([]byte, n)
-		copy(data, c.buffer[:n])
+		data := bytes.Clone(withoutPadding(c.buffer[:n]))
 		h, ok := Parse(data)
 		if !ok {
 			continue

@@ -61,6 +61,18 @@ func Parse(b []byte) (h Header, ok bool) {
 	return h, true
 }
 
+// withoutPadding cuts off what fills up a short frame: the kernel takes it away later.
+func withoutPadding(b []byte) []byte {
+	n := len(b)
+	switch {
+	case len(b) >= 20 && b[0]>>4 == 4:
+		n = int(binary.BigEndian.Uint16(b[2:]))
+	case len(b) >= 40 && b[0]>>4 == 6:
+		n = 40 + int(binary.BigEndian.Uint16(b[4:]))
+	}
+	return b[:min(n, len(b))]
+}
+
 // finish computes the transport's checksum.
 func (h *Header) finish(b []byte) {
 	t := b[h.transport:]

@@ -160,6 +160,24 @@ func TestNoWayOut(t *testing.T) {
 	})
 }
 
+// TestPadding: an acknowledgment is shorter than the shortest frame, and is no less one.
+func TestPadding(t *testing.T) {
+	ack := make([]byte, 40)
+	ack[0], ack[3], ack[9], ack[32] = 4<<4|5, 40, unix.IPPROTO_TCP, 5<<4
+	if _, ok := Parse(ack); !ok {
+		t.Fatal("an acknowledgment is not known")
+	}
+	for _, n := range []int{0, 6} {
+		got := withoutPadding(append(bytes.Clone(ack), make([]byte, n)...))
+		if !bytes.Equal(got, ack) {
+			t.Errorf("with %d bytes of padding it has %d", n, len(got))
+		}
+	}
+	if got := withoutPadding(ack[:30]); len(got) != 30 {
+		t.Errorf("one that is cut off has %d bytes", len(got))
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte{0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1, 0, 1, 0, 2, 0, 8, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {

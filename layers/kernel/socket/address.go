@@ -33,6 +33,16 @@ func endpoint(family uint32, addr []byte) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// rawEnd is an address without sa_family, for sockets of its family.
+func rawEnd(a netip.AddrPort) []byte {
+	b := binary.BigEndian.AppendUint16(nil, a.Port())
+	if a.Addr().Is4() {
+		return append(append(b, a.Addr().AsSlice()...), make([]byte, 8)...)
+	}
+	b = append(append(b, 0, 0, 0, 0), a.Addr().AsSlice()...)
+	return append(b, 0, 0, 0, 0) // sin6_scope_id
+}
+
 // addressText shows an address without sa_family; empty for none.
 func addressText(family uint32, addr []byte) string {
 	switch {

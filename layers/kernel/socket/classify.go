@@ -38,6 +38,7 @@ type network struct {
 	netlink map[uint64]procfs.NetlinkSocket
 	ours    map[uint64]bool // inodes
 	policy  string          // see OptionTCP
+	moves   bool            // to another host, now
 	groups  *memberships    // nil until somebody asks
 	tcp     *tcpTable
 	// waiting are the listeners to which unix sockets have connected, by the
@@ -146,10 +147,10 @@ func (n *network) classifyListener(t procfs.Task, c *connection) (state.SocketSt
 	if err != nil {
 		return 0, err
 	}
-	if lost > 0 && n.policy != TCPClose {
+	if lost > 0 && n.policy != TCPClose && !n.carriesWaiting() {
 		return 0, &refusal{
 			fmt.Sprintf("TCP listener %s", c.local), fmt.Sprintf("%d connections wait to be accepted", lost),
-			"try again in a moment, or choose " + OptionTCP + "=" + TCPClose + ": their clients find them reset and connect again",
+			"try again in a moment, move with " + OptionTCP + "=" + TCPKeep + ", or choose " + OptionTCP + "=" + TCPClose + ": their clients find them reset and connect again",
 		}
 	}
 	return state.SocketState_SOCKET_STATE_LISTENING, nil

@@ -106,6 +106,9 @@ func checkState(m *state.Socket) error {
 	if len(m.Pending) > 0 && (!isUnix || m.State != state.SocketState_SOCKET_STATE_LISTENING || uint64(len(m.Pending)) > uint64(m.Backlog)+1 || m.File.GetUnlinked()) {
 		return fmt.Errorf("%d connections wait for a socket that is %s", len(m.Pending), m.State)
 	}
+	if len(m.Waiting) > 0 && (!isTCP || m.State != state.SocketState_SOCKET_STATE_LISTENING || uint64(len(m.Waiting)) > uint64(m.Backlog)+1) {
+		return fmt.Errorf("%d connections wait for a socket that is %s with room for %d", len(m.Waiting), m.State, m.Backlog)
+	}
 	if len(m.Group) > 0 && m.Family != unix.AF_NETLINK || len(m.Group) > 512 {
 		return fmt.Errorf("%d groups for family %d", len(m.Group), m.Family)
 	}

@@ -3,6 +3,7 @@
 package socket
 
 import (
+	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -49,6 +50,42 @@ func tcpConnection() *state.Socket {
 		Family: unix.AF_INET, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP,
 		State: state.SocketState_SOCKET_STATE_CONNECTION, Local: make([]byte, 14), Remote: make([]byte, 14),
 		Tcp: &state.TcpConnection{Mss: 1460, Window: &state.TcpWindow{}},
+	}
+}
+
+// TestHostileWaiting: connections that nobody has accepted have two addresses of one
+// family, and wait for a listener, which has room for them.
+func TestHostileWaiting(t *testing.T) {
+	good := encodeEnds(ends{netip.MustParseAddrPort("10.0.0.1:80"), netip.MustParseAddrPort("10.0.0.2:1024")})
+	if e, err := decodeEnds(good); err != nil || e.local.Port() != 80 || e.remote.Addr().String() != "10.0.0.2" {
+		t.Errorf("%v, %v", e, err)
+	}
+	for _, bad := range []*state.WaitingEnds{
+		nil, {Local: good.Local}, {Local: good.Local, Remote: []byte{1}}, {Local: good.Local, Remote: make([]byte, 18)},
+		{Local: good.Local, Remote: []byte{10, 0, 0, 2, 0, 0}},
+	} {
+		if e, err := decodeEnds(bad); err == nil {
+			t.Errorf("%v are taken for %v", bad, e)
+		}
+	}
+	for name, m := range map[string]*state.Socket{"a connection": tcpConnection(), "a listener without room": listener(), "a datagram socket": datagram()} {
+		for range 7 {
+			m.Waiting = append(m.Waiting, good)
+		}
+		if _, err := decodeSocket(encode(t, KindSocket, 1, m)); err == nil {
+			t.Errorf("%s has seven connections that wait", name)
+		}
+	}
+	w := &state.WaitingConnection{Ends: good, Tcp: tcpConnection().Tcp}
+	if err := checkWaiting(w); err != nil {
+		t.Errorf("one as the source describes it: %v", err)
+	}
+	w.Tcp.Urgent = 1
+	if err := checkWaiting(w); err == nil {
+		t.Error("a byte out of band is in an empty queue")
+	}
+	if err := checkWaiting(&state.WaitingConnection{Ends: good}); err == nil {
+		t.Error("one without state")
 	}
 }
 

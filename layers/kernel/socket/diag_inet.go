@@ -18,7 +18,7 @@ type inetSocket struct {
 	state    uint8
 	inode    uint32 // 0 without a descriptor
 	received uint32 // and not read, in bytes
-	port     uint16 // of this end
+	local    netip.AddrPort
 	remote   netip.AddrPort
 	md5      bool   // its segments are signed
 	request  []byte // by which it was found
@@ -180,12 +180,15 @@ func parseInet(b []byte, each func(*inetSocket)) (done bool, err error) {
 // _rqueue, _wqueue, _uid, _inode; then attributes.
 func newInetSocket(b []byte) *inetSocket {
 	le := binary.LittleEndian
-	s := &inetSocket{state: b[1], port: binary.BigEndian.Uint16(b[4:]), received: le.Uint32(b[56:]), inode: le.Uint32(b[68:])}
-	a := netip.AddrFrom16([16]byte(b[24:40]))
-	if b[0] == unix.AF_INET {
-		a = netip.AddrFrom4([4]byte(b[24:28]))
+	s := &inetSocket{state: b[1], received: le.Uint32(b[56:]), inode: le.Uint32(b[68:])}
+	address := func(at int) netip.Addr {
+		if b[0] == unix.AF_INET {
+			return netip.AddrFrom4([4]byte(b[at:]))
+		}
+		return netip.AddrFrom16([16]byte(b[at:])).Unmap()
 	}
-	s.remote = netip.AddrPortFrom(a, binary.BigEndian.Uint16(b[6:]))
+	s.local = netip.AddrPortFrom(address(8), binary.BigEndian.Uint16(b[4:]))
+	s.remote = netip.AddrPortFrom(address(24), binary.BigEndian.Uint16(b[6:]))
 	for b = b[72:]; len(b) >= 4; {
 		size, kind := int(le.Uint16(b)), le.Uint16(b[2:])
 		if size < 4 || size > len(b) {

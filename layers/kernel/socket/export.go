@@ -27,6 +27,10 @@ type exporter struct {
 	// connections are the TCP connections by their descriptions.
 	connections map[uint64]*connected
 	byEnds      map[ends]uint64
+	// queues are the TCP listeners, and waiting the connections from outside that
+	// nobody has accepted (tcp_waiting.go).
+	queues  []queue
+	waiting []ends
 }
 
 // Checkpoint exports all sockets in one step, for the container as a whole: two
@@ -97,6 +101,7 @@ func (x *exporter) all(ctx context.Context) (uint64, error) {
 			x.entities.Add(1)
 		}
 	}
+	x.handOn()
 	return uint64(len(done)), nil
 }
 
@@ -113,6 +118,7 @@ func (x *exporter) network(p *target.Process) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
+	n.moves = x.env.Peer != nil
 	x.networks[ns.Inode] = n
 	return n, nil
 }
@@ -147,6 +153,11 @@ func (x *exporter) export(ctx context.Context, p *target.Process, d *target.Desc
 			if parts, messages, err = x.unreadUnix(p, d, g.fd, msg); err != nil {
 				return err
 			}
+		}
+	}
+	if isListeningTCP(msg) && n.carriesWaiting() {
+		if msg.Waiting, err = x.waitAt(p, d, endpoint(msg.Family, msg.Local).Port()); err != nil {
+			return err
 		}
 	}
 	if isUDP(msg) {

@@ -54,6 +54,9 @@ func (s *Subsystem) receive(r *record.Record) error {
 		if err := s.outsideOf(a); err != nil {
 			return fmt.Errorf("%s: %w", r.Header, err)
 		}
+		if err := s.waitingOf(m); err != nil {
+			return fmt.Errorf("%s: %w", r.Header, err)
+		}
 		if err := s.mapped(m); err != nil {
 			return fmt.Errorf("%s: %w", r.Header, err)
 		}

@@ -44,7 +44,7 @@ func (n *network) losses(t procfs.Task, d *target.Descriptor, how state.SocketSt
 // reset.
 func (n *network) lossesTCP(t procfs.Task, d *target.Descriptor, warn func(what, why, remedy string) []record.Finding) ([]record.Finding, error) {
 	c, err := connectionOf(d.Holder, d.FD)
-	if err != nil || c.state != stateListen {
+	if err != nil || c.state != stateListen || n.carriesWaiting() {
 		return nil, err
 	}
 	lost, err := n.unaccepted(t, &c)

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -41,10 +43,21 @@ type player struct {
 
 	connections map[netdrop.Connection]bool
 	silence     netdrop.Silence // of ports
+	// expected are the connections that nobody has accepted, until the source has
+	// handed them on.
+	expected map[netdrop.Connection]*expected
+	net      *os.File // network namespace; nil if nothing is expected or may come
 }
 
 // Command takes what the source hands on.
 func (s *Subsystem) Command(_ context.Context, c record.Command) (record.Command, error) {
+	if c.Verb == verbWaiting && s.env.Frame != nil {
+		err := s.play.waits(c.Body)
+		if err != nil {
+			err = fmt.Errorf("socket: %w", err)
+		}
+		return record.Command{}, err
+	}
 	if c.Verb != verbArrived || s.env.Frame == nil {
 		return record.Command{}, fmt.Errorf("socket: command %q: %w", c.Verb, errors.ErrUnsupported)
 	}
@@ -72,14 +85,30 @@ func (p *player) take(list [][]byte) {
 
 // start has arrive what has come, here last, and from then on what comes. It must be
 // called in the container's network namespace.
-func (p *player) start(connections map[netdrop.Connection]bool, ports netdrop.Silence, here [][]byte) error {
+func (p *player) start(connections map[netdrop.Connection]bool, ports netdrop.Silence, waiting []netdrop.Connection, here [][]byte) error {
 	i, err := packet.NewInjector()
 	if err != nil {
 		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.injector, p.connections, p.silence = i, connections, ports
+	if p.net, err = os.Open("/proc/thread-self/ns/net"); err != nil {
+		i.Close()
+		return err
+	}
+	p.injector, p.connections, p.silence, p.expected = i, connections, ports, map[netdrop.Connection]*expected{}
+	for _, c := range waiting {
+		p.expected[c] = &expected{}
+	}
+	if len(waiting) > 0 {
+		time.AfterFunc(waitingPatience, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if err := p.giveUpWaiting(); err != nil {
+				slog.Warn("let through what nobody hands on", "error", err)
+			}
+		})
+	}
 	for _, b := range p.waiting {
 		p.arrive(b)
 	}
@@ -100,7 +129,16 @@ func (p *player) forget(c netdrop.Connection) {
 // arrive has one packet arrive, if it is for a socket of ours. mu is held.
 func (p *player) arrive(b []byte) {
 	h, ok := packet.Parse(b)
-	if !ok || !p.admits(h) {
+	if !ok {
+		return
+	}
+	if e := p.expected[netdrop.Connection{Source: h.Source, Destination: h.Destination}]; e != nil {
+		if len(e.packets) < maxExpected {
+			e.packets = append(e.packets, bytes.Clone(b))
+		}
+		return
+	}
+	if !p.admits(h) {
 		return
 	}
 	if err := p.injector.Inject(b); err != nil {
@@ -113,11 +151,16 @@ func (p *player) admits(h packet.Header) bool {
 	switch {
 	case h.Protocol == unix.IPPROTO_UDP:
 		return slices.Contains(p.silence.Datagrams, to)
-	case h.New && slices.Contains(p.silence.Listeners, to):
+	case h.New && p.listens(to):
 		return true
 	}
 	return p.connections[netdrop.Connection{Source: h.Source, Destination: h.Destination}]
 }
+
+// waitingPatience is how long the source may take to hand on what nobody has accepted.
+const waitingPatience = 5 * time.Second
+
+func (p *player) listens(port uint16) bool { return slices.Contains(p.silence.Listeners, port) }
 
 // portsOf are those of an image's sockets that receive from any device.
 func (s *Subsystem) portsOf() (ports netdrop.Silence) {
@@ -144,7 +187,9 @@ func (s *Subsystem) startPlay() error {
 		return nil
 	}
 	connections := map[netdrop.Connection]bool{}
+	var waiting []netdrop.Connection
 	if s.kept != nil {
+		waiting = s.kept.waiting
 		for _, c := range s.kept.all {
 			connections[c] = true
 		}
@@ -156,6 +201,6 @@ func (s *Subsystem) startPlay() error {
 	here = slices.DeleteFunc(here, func(b []byte) bool { h, _ := packet.Parse(b); return h.Protocol != unix.IPPROTO_TCP || h.New })
 	ports := s.portsOf()
 	return target.InNamespace(s.env.Frame.Task(target.FirstTask).Proc.Path("ns/net"), func() error {
-		return s.play.start(connections, ports, here)
+		return s.play.start(connections, ports, waiting, here)
 	})
 }

@@ -124,7 +124,7 @@ func (p *ports) busy(net *os.File) (busy bool, err error) {
 func handshakes(listeners []uint16) (found bool, err error) {
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		b := inetRequest(family, 1<<stateSynReceived, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-		err := askInet(b, func(s *inetSocket) { found = found || slices.Contains(listeners, s.port) })
+		err := askInet(b, func(s *inetSocket) { found = found || slices.Contains(listeners, s.local.Port()) })
 		if err != nil || found {
 			return found, err
 		}

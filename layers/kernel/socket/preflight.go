@@ -53,7 +53,7 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 		if len(lists[pid]) == 0 {
 			continue
 		}
-		found, err := inspect(ctx, pid, lists[pid], ours, tcp, tcpPolicy, s.env.Source.Agent, blind)
+		found, err := inspect(ctx, pid, lists[pid], ours, tcp, tcpPolicy, s.env.Source.Agent, blind, s.env.Source.Files.Moves)
 		if procfs.IsGone(err) {
 			continue
 		}
@@ -65,8 +65,8 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 	return out, nil
 }
 
-// inspect looks at one process's sockets. blind: see network.
-func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[uint64]bool, tcp *tcpTable, policy string, hasAgent, blind bool) ([]record.Finding, error) {
+// inspect looks at one process's sockets. blind and moves: see network.
+func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[uint64]bool, tcp *tcpTable, policy string, hasAgent, blind, moves bool) ([]record.Finding, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[ui
 	if err != nil {
 		return nil, err
 	}
-	n.blind = blind
+	n.blind, n.moves = blind, moves
 	var out []record.Finding
 	for i := range list {
 		d := &list[i]

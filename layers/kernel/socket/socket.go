@@ -19,9 +19,10 @@
 //     poll(2) reports POLLIN, POLLRDHUP and POLLHUP, getpeername(2) fails with
 //     ENOTCONN. Servers close such a connection and their clients reconnect.
 //   - Connections that a TCP listener has not accepted yet are made anew by
-//     their client, if it is in the container and nothing was sent. Others are
-//     refused; with tcp=close they are dropped with a warning: the client is told
-//     by a reset and connects again.
+//     their client, if it is in the container and nothing was sent. In a move with
+//     tcp=keep those from outside are handed on when the copy runs (tcp_waiting.go).
+//     Others are refused; with tcp=close they are dropped with a warning: the client
+//     is told by a reset and connects again.
 //   - Datagrams that wait in a UDP socket are received again (udp.go); those in
 //     one that shares its port or is bound to a device, and those in raw sockets,
 //     are dropped with a warning, as a network may drop them.

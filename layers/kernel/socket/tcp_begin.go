@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -127,14 +128,14 @@ func (r *rising) end() error {
 		}
 	}
 	t := r.msg.Tcp
-	if t.Outside && t.ReceiveEnded {
-		if err := target.InNamespace(r.net, r.endOther); err != nil {
-			return fmt.Errorf("end the stream of the other end, which had ended it: %w", err)
-		}
+	// In the order in which it was: CLOSING is not LAST_ACK.
+	turns := []func() error{r.endIncoming, r.endOutgoing}
+	if t.EndedFirst {
+		slices.Reverse(turns)
 	}
-	if t.SendEnded && !r.ended {
-		if err := unix.Shutdown(r.fd(), unix.SHUT_WR); err != nil {
-			return fmt.Errorf("shutdown: %w", err)
+	for _, fn := range turns {
+		if err := fn(); err != nil {
+			return err
 		}
 	}
 	if t.ReceiveShut {
@@ -151,6 +152,28 @@ func (r *rising) end() error {
 		}
 	}
 	return r.narrow()
+}
+
+// endIncoming has the end of the other stream arrive, if that has ended.
+func (r *rising) endIncoming() error {
+	if t := r.msg.Tcp; !t.Outside || !t.ReceiveEnded {
+		return nil
+	}
+	if err := target.InNamespace(r.net, r.endOther); err != nil {
+		return fmt.Errorf("end the stream of the other end, which had ended it: %w", err)
+	}
+	return nil
+}
+
+// endOutgoing ends the stream that the program has ended.
+func (r *rising) endOutgoing() error {
+	if !r.msg.Tcp.SendEnded || r.ended {
+		return nil
+	}
+	if err := unix.Shutdown(r.fd(), unix.SHUT_WR); err != nil {
+		return fmt.Errorf("shutdown: %w", err)
+	}
+	return nil
 }
 
 // toDevice binds it to the device that it was bound to, when it receives nothing

@@ -245,12 +245,21 @@ func setSequences(fd int, send, receive uint32) error {
 	)
 }
 
-// connect makes it connected, without a handshake.
+// connect makes it connected, without a handshake. How large its segments are the
+// kernel computes here, from what a program has set and not from the option that is
+// set behind (net/ipv4/tcp_output.c, tcp_connect_init): without it they would have 536
+// bytes for ever.
 func (r *rising) connect() error {
+	t := r.msg.Tcp
+	if err := unix.SetsockoptInt(r.fd(), unix.IPPROTO_TCP, unix.TCP_MAXSEG, int(min(max(t.Mss, minMSS), maxMSS))); err != nil {
+		return fmt.Errorf("setsockopt(TCP_MAXSEG): %w", err)
+	}
 	if err := rawConnect(r.fd(), sockaddr(r.msg.Family, r.msg.Remote)); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	t := r.msg.Tcp
+	if err := unix.SetsockoptInt(r.fd(), unix.IPPROTO_TCP, unix.TCP_MAXSEG, 0); err != nil { // nobody has set it
+		return fmt.Errorf("setsockopt(TCP_MAXSEG): %w", err)
+	}
 	if err := tcprepair.SetOptions(r.fd(), agreed(t)); err != nil {
 		return err
 	}
@@ -262,6 +271,12 @@ func (r *rising) connect() error {
 	}
 	return nil
 }
+
+// What TCP_MAXSEG takes: TCP_MIN_MSS and MAX_TCP_WINDOW of include/net/tcp.h.
+const (
+	minMSS = 88
+	maxMSS = 32767
+)
 
 // fill puts the queues back.
 func (r *rising) fill(a *arrival) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/io-mig/mig/layers/kernel/netdrop"
@@ -75,15 +76,45 @@ func (s *Subsystem) outsideOf(a *arrival) error {
 // else's: an image cannot silence others in a namespace that the container
 // shares.
 func (s *Subsystem) expect(e ends) error {
-	if s.kept == nil {
-		net, err := os.Open(s.env.Frame.Task(target.FirstTask).Proc.Path("ns/net"))
-		if err != nil {
-			return fmt.Errorf("network namespace of the frame: %w", err)
-		}
-		s.kept = &kept{net: net}
-		s.env.Frame.AtFailure(s.kept.giveUp)
+	err := s.beginKept()
+	if err == nil {
+		s.kept.all = append(s.kept.all, e.arriving())
 	}
-	s.kept.all = append(s.kept.all, e.arriving())
+	return err
+}
+
+func (s *Subsystem) beginKept() error {
+	if s.kept != nil {
+		return nil
+	}
+	net, err := os.Open(s.env.Frame.Task(target.FirstTask).Proc.Path("ns/net"))
+	if err != nil {
+		return fmt.Errorf("network namespace of the frame: %w", err)
+	}
+	s.kept = &kept{net: net}
+	s.env.Frame.AtFailure(s.kept.giveUp)
+	return nil
+}
+
+// waitingOf has what arrives for connections that nobody has accepted dropped until
+// the source hands them on (tcp_waiting.go).
+func (s *Subsystem) waitingOf(m *state.Socket) error {
+	for _, w := range m.Waiting {
+		e, err := decodeEnds(w)
+		if err != nil {
+			return err
+		}
+		if s.env.Frame == nil {
+			continue // a test of the decoder
+		}
+		if s.env.Peer == nil || e.local.Port() != endpoint(m.Family, m.Local).Port() {
+			return fmt.Errorf("a connection %s to %s, which nobody hands on, waits for the listener %s", e.local, e.remote, endpoint(m.Family, m.Local))
+		}
+		if err := s.beginKept(); err != nil {
+			return err
+		}
+		s.kept.waiting = append(s.kept.waiting, e.arriving())
+	}
 	return nil
 }
 
@@ -98,7 +129,8 @@ func (k *kept) silence() error {
 		if k.capture, err = packet.Open(); err != nil {
 			return err
 		}
-		for _, c := range k.all {
+		silent := slices.Concat(k.all, k.waiting)
+		for _, c := range silent {
 			other, err := findInet(ends{c.Destination, c.Source})
 			if err != nil {
 				return err
@@ -107,7 +139,7 @@ func (k *kept) silence() error {
 				return fmt.Errorf("TCP connection %s to %s: somebody in this network has it", c.Destination, c.Source)
 			}
 		}
-		added, err := netdrop.Drop(netdrop.Silence{Connections: k.all})
+		added, err := netdrop.Drop(netdrop.Silence{Connections: silent})
 		k.added = added.Connections
 		return err
 	})
@@ -120,6 +152,8 @@ type kept struct {
 	capture *packet.Capture // nil when it was read
 	// all are dropped; added were not dropped before.
 	all, added []netdrop.Connection
+	// waiting are dropped until the source has handed them on.
+	waiting []netdrop.Connection
 }
 
 func (k *kept) in(fn func() error) error {

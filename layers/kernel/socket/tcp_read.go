@@ -49,7 +49,7 @@ func readTCP(fd int) (t *tcpState, err error) {
 		return nil, err
 	}
 	t = &tcpState{msg: &state.TcpConnection{
-		SendEnded: finSent(tcp), ReceiveEnded: finReceived(tcp),
+		SendEnded: finSent(tcp), ReceiveEnded: finReceived(tcp), EndedFirst: tcp == stateClosing,
 		Sack: options&infoSACK != 0, Timestamps: options&infoTimestamps != 0,
 		Window: &state.TcpWindow{
 			SendUpdate: window.SendUpdate, Send: window.Send, LargestSend: window.LargestSend,
