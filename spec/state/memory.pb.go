@@ -407,7 +407,11 @@ type Mapping struct {
 	Unaccounted bool `protobuf:"varint,19,opt,name=unaccounted,proto3" json:"unaccounted,omitempty"`
 	// Of an AIO ring: what was completed and not fetched yet, struct io_event of
 	// include/uapi/linux/aio_abi.h each, the oldest first.
-	AioEvents     []byte `protobuf:"bytes,20,opt,name=aio_events,json=aioEvents,proto3" json:"aio_events,omitempty"`
+	AioEvents []byte `protobuf:"bytes,20,opt,name=aio_events,json=aioEvents,proto3" json:"aio_events,omitempty"`
+	// mbind(2): mode with its flags, 0 for none of its own, and nodes: bit 0 of the
+	// first byte is node 0.
+	MemoryPolicy  uint32 `protobuf:"varint,21,opt,name=memory_policy,json=memoryPolicy,proto3" json:"memory_policy,omitempty"`
+	MemoryNodes   []byte `protobuf:"bytes,22,opt,name=memory_nodes,json=memoryNodes,proto3" json:"memory_nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -578,6 +582,20 @@ func (x *Mapping) GetUnaccounted() bool {
 func (x *Mapping) GetAioEvents() []byte {
 	if x != nil {
 		return x.AioEvents
+	}
+	return nil
+}
+
+func (x *Mapping) GetMemoryPolicy() uint32 {
+	if x != nil {
+		return x.MemoryPolicy
+	}
+	return 0
+}
+
+func (x *Mapping) GetMemoryNodes() []byte {
+	if x != nil {
+		return x.MemoryNodes
 	}
 	return nil
 }
@@ -777,7 +795,7 @@ const file_spec_state_memory_proto_rawDesc = "" +
 	"exe_object\x18\x14 \x01(\x04R\texeObject\x12\x1b\n" +
 	"\tvdso_code\x18\x15 \x01(\fR\bvdsoCode\"8\n" +
 	"\bMappings\x12,\n" +
-	"\amapping\x18\x01 \x03(\v2\x12.mig.state.MappingR\amapping\"\xc5\x04\n" +
+	"\amapping\x18\x01 \x03(\v2\x12.mig.state.MappingR\amapping\"\x8d\x05\n" +
 	"\aMapping\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\x04R\x05start\x12\x16\n" +
 	"\x06length\x18\x02 \x01(\x04R\x06length\x12\x1e\n" +
@@ -804,7 +822,9 @@ const file_spec_state_memory_proto_rawDesc = "" +
 	"\x06sealed\x18\x12 \x01(\bR\x06sealed\x12 \n" +
 	"\vunaccounted\x18\x13 \x01(\bR\vunaccounted\x12\x1d\n" +
 	"\n" +
-	"aio_events\x18\x14 \x01(\fR\taioEvents\"\"\n" +
+	"aio_events\x18\x14 \x01(\fR\taioEvents\x12#\n" +
+	"\rmemory_policy\x18\x15 \x01(\rR\fmemoryPolicy\x12!\n" +
+	"\fmemory_nodes\x18\x16 \x01(\fR\vmemoryNodes\"\"\n" +
 	"\fSharedMemory\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\"G\n" +
 	"\tInherited\x12\x12\n" +

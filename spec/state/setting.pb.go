@@ -90,6 +90,9 @@ type ProcessSettings struct {
 	Membarrier uint32 `protobuf:"varint,2,opt,name=membarrier,proto3" json:"membarrier,omitempty"`
 	// prctl(PR_SET_MDWE), Linux 6.3: PR_MDWE_*.
 	DenyWriteExecute uint32 `protobuf:"varint,3,opt,name=deny_write_execute,json=denyWriteExecute,proto3" json:"deny_write_execute,omitempty"`
+	// arch_prctl(ARCH_GET_XCOMP_PERM), Linux 5.16: the components of xsave that its
+	// threads may use, by their bits in XCR0. Some have to be asked for (AMX: 18).
+	XstatePermission uint64 `protobuf:"varint,4,opt,name=xstate_permission,json=xstatePermission,proto3" json:"xstate_permission,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -141,6 +144,13 @@ func (x *ProcessSettings) GetMembarrier() uint32 {
 func (x *ProcessSettings) GetDenyWriteExecute() uint32 {
 	if x != nil {
 		return x.DenyWriteExecute
+	}
+	return 0
+}
+
+func (x *ProcessSettings) GetXstatePermission() uint64 {
+	if x != nil {
+		return x.XstatePermission
 	}
 	return 0
 }
@@ -269,13 +279,14 @@ const file_spec_state_setting_proto_rawDesc = "" +
 	"\x18spec/state/setting.proto\x12\tmig.state\"s\n" +
 	"\bSettings\x124\n" +
 	"\aprocess\x18\x01 \x01(\v2\x1a.mig.state.ProcessSettingsR\aprocess\x121\n" +
-	"\x06thread\x18\x02 \x03(\v2\x19.mig.state.ThreadSettingsR\x06thread\"\x82\x01\n" +
+	"\x06thread\x18\x02 \x03(\v2\x19.mig.state.ThreadSettingsR\x06thread\"\xaf\x01\n" +
 	"\x0fProcessSettings\x12!\n" +
 	"\fmemory_merge\x18\x01 \x01(\bR\vmemoryMerge\x12\x1e\n" +
 	"\n" +
 	"membarrier\x18\x02 \x01(\rR\n" +
 	"membarrier\x12,\n" +
-	"\x12deny_write_execute\x18\x03 \x01(\rR\x10denyWriteExecute\"\xbb\x02\n" +
+	"\x12deny_write_execute\x18\x03 \x01(\rR\x10denyWriteExecute\x12+\n" +
+	"\x11xstate_permission\x18\x04 \x01(\x04R\x10xstatePermission\"\xbb\x02\n" +
 	"\x0eThreadSettings\x12\x10\n" +
 	"\x03tid\x18\x01 \x01(\x05R\x03tid\x12\x1a\n" +
 	"\baffinity\x18\x02 \x01(\fR\baffinity\x12\x1f\n" +

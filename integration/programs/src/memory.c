@@ -232,3 +232,42 @@ PROGRAM(mem_reserved, ANYONE, "eight terabytes of address space of which some pa
 	fill(p + (3ul << 40), MB, 9);
 	CHECK(filled(p + (3ul << 40), MB, 9));
 }
+
+/* policy_at is get_mempolicy(2) of the mapping at p; node is set if node 0 is in it. */
+static int policy_at(void *p, int *node)
+{
+	unsigned long nodes[16] = {0};
+	int mode = -1;
+	CHECK(syscall(SYS_get_mempolicy, &mode, nodes, 1024, p, 2 /* MPOL_F_ADDR */) == 0);
+	*node = nodes[0] & 1;
+	return mode;
+}
+
+PROGRAM(mem_policy, ANYONE, "mappings with memory policies of their own, and a child that has another")
+{
+	enum { BIND = 2, INTERLEAVE = 3, LOCAL = 4, STATIC = 1 << 15 };
+	unsigned long nodes = 1;
+	char *p = area(3 * MB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+	char *shared = area(MB, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS);
+	fill(p, 3 * MB, 4);
+	CHECK(syscall(SYS_mbind, p + MB, MB, BIND | STATIC, &nodes, 64, 0) == 0);
+	CHECK(syscall(SYS_mbind, shared, MB, INTERLEAVE, &nodes, 64, 0) == 0);
+	struct board *b = board_new();
+	int node;
+	pid_t child = SYS(fork());
+	if (child == 0) {
+		CHECK(syscall(SYS_mbind, p + MB, MB, LOCAL, NULL, 0, 0) == 0);
+		board_post(b, 0);
+		board_await(b, 1, 1);
+		CHECK(policy_at(p + MB, &node) == LOCAL && policy_at(p, &node) == 0 && filled(p, 3 * MB, 4));
+		_exit(3);
+	}
+	board_await(b, 0, 1);
+	ready();
+	CHECK(policy_at(p, &node) == 0 && policy_at(p + 2 * MB, &node) == 0);
+	CHECK(policy_at(p + MB, &node) == (BIND | STATIC) && node);
+	CHECK(policy_at(shared, &node) == INTERLEAVE && node);
+	CHECK(filled(p, 3 * MB, 4));
+	board_post(b, 1);
+	CHECK(child_exits(child) == 3);
+}

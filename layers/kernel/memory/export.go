@@ -155,6 +155,9 @@ func (s *Subsystem) exportLayout(ctx context.Context, p *target.Process, out rec
 	if err != nil {
 		return nil, err
 	}
+	if err := askPolicies(p, mappings); err != nil {
+		return nil, err
+	}
 	space.MlockFuture = a.lockFuture
 	if err := s.nameShared(mappings); err != nil {
 		return nil, err

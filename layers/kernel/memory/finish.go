@@ -76,6 +76,9 @@ func (s *Subsystem) finish(t *target.Task, l *layout) error {
 			return fmt.Errorf("mapping %#x-%#x %s: system call %d: %w", about[i].Start, end(about[i]), about[i].Path, calls[i].Nr, err)
 		}
 	}
+	if err := setPolicies(t, l.mappings); err != nil {
+		return err
+	}
 	return s.setBoundaries(t, l.space)
 }
 

@@ -3,6 +3,7 @@
 package memory
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"slices"
@@ -150,7 +151,7 @@ func alike(a, b *state.Mapping) bool {
 		sameFile = true
 	}
 	return a.Backing == b.Backing && a.Shared == b.Shared && sameFile && a.NoReserve == b.NoReserve && a.GrowsDown == b.GrowsDown && a.Unaccounted == b.Unaccounted &&
-		slices.Equal(huge(a), huge(b))
+		slices.Equal(huge(a), huge(b)) && a.MemoryPolicy == b.MemoryPolicy && bytes.Equal(a.MemoryNodes, b.MemoryNodes)
 }
 
 // huge is the advice that is given before the fill.

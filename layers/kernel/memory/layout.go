@@ -169,6 +169,9 @@ func validMapping(m *state.Mapping) error {
 	default:
 		return bad("backing " + m.Backing.String() + " is not known to this version")
 	}
+	if len(m.MemoryNodes) > nodeBytes || m.MemoryPolicy == 0 && len(m.MemoryNodes) > 0 {
+		return bad("memory policy")
+	}
 	for _, a := range m.Advice {
 		if !knownAdvice(a) {
 			return bad(fmt.Sprintf("advice %d", a))

@@ -83,6 +83,8 @@ func TestHostileLayoutIsRefused(t *testing.T) {
 		"advice":            {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_ANONYMOUS, Advice: []uint32{4}},
 		"guard outside":     {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_ANONYMOUS, Guard: []*state.Range{{Start: 0x20000, Length: pageSize}}},
 		"shared anonymous":  {Start: 0x10000, Length: pageSize, Shared: true, Backing: state.Backing_BACKING_ANONYMOUS},
+		"many nodes":        {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_ANONYMOUS, MemoryPolicy: 2, MemoryNodes: make([]byte, nodeBytes+1)},
+		"nodes of nothing":  {Start: 0x10000, Length: pageSize, Backing: state.Backing_BACKING_ANONYMOUS, MemoryNodes: []byte{1}},
 		"locked":            {Start: 0x10000, Length: pageSize, Locked: 3, Backing: state.Backing_BACKING_ANONYMOUS},
 		"growing file":      file(func(m *state.Mapping) { m.GrowsDown = true }),
 		"offset wraps":      file(func(m *state.Mapping) { m.Offset = ^uint64(0) &^ 0xfff; m.Length = 2 * pageSize }),

@@ -75,6 +75,9 @@ func (s *Subsystem) mapFresh(t *target.Task, l *layout, mappings []*state.Mappin
 	if err := t.Run(adviseHuge(l.mappings)); err != nil {
 		return fmt.Errorf("advise about huge pages: %w", err)
 	}
+	if err := setPolicies(t, l.mappings); err != nil {
+		return err
+	}
 	if err := checkFiles(t, l); err != nil {
 		return err
 	}

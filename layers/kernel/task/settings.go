@@ -41,6 +41,10 @@ const (
 	mceDefault                         = 2
 	// specControllable: the thread may choose; the others say what it chose.
 	specControllable, specChosen = 1 << 0, 1<<2 | 1<<3 | 1<<4
+	// Of arch/x86/include/uapi/asm/prctl.h, and the component of XCR0 that has to be
+	// asked for: the tiles of AMX.
+	archGetXcompPerm, archReqXcompPerm = 0x1022, 0x1023
+	xstateTiles                        = 18
 	// speculations is how many features there are to ask about.
 	speculations = 3
 )
@@ -79,12 +83,13 @@ func exportSettings(ctx context.Context, p *target.Process, out record.Sink) err
 
 // aboutProcessSettings is what the leader is asked.
 var aboutProcessSettings = &target.Question{
-	Process: true,
-	Calls: func(uint64) []tracer.Call {
+	Process: true, Size: 8,
+	Calls: func(at uint64) []tracer.Call {
 		return []tracer.Call{
 			tracer.Prctl(prGetMemoryMerge, 0, 0, 0, 0),
 			tracer.Prctl(prGetMDWE, 0, 0, 0, 0),
 			tracer.Syscall(unix.SYS_MEMBARRIER, membarrierRegistrations, 0, 0),
+			tracer.Syscall(unix.SYS_ARCH_PRCTL, archGetXcompPerm, at),
 		}
 	},
 }
@@ -108,6 +113,9 @@ func processSettings(p *target.Process) (*state.ProcessSettings, error) {
 		m.Membarrier = uint32(calls[2].Ret) & membarrierRegisters
 	} else if !errors.Is(err, unix.EINVAL) {
 		m.Membarrier = 0 // a kernel without membarrier(2)
+	}
+	if !calls[3].Failed() {
+		m.XstatePermission = binary.LittleEndian.Uint64(asked[0].Memory)
 	}
 	return m, nil
 }

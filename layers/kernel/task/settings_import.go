@@ -58,6 +58,7 @@ func setProcess(t *target.Task, m *state.ProcessSettings) error {
 	if m.MemoryMerge {
 		calls = append(calls, tracer.Prctl(prSetMemoryMerge, 1, 0, 0, 0))
 	}
+	calls = append(calls, permissions(m)...)
 	if len(calls) == 0 {
 		return nil
 	}
@@ -65,6 +66,9 @@ func setProcess(t *target.Task, m *state.ProcessSettings) error {
 		return err
 	}
 	for i := range calls {
+		if calls[i].Nr == unix.SYS_ARCH_PRCTL && calls[i].Failed() {
+			return fmt.Errorf("ask for the use of tiles (AMX), which the program may use: %w", calls[i].Errno())
+		}
 		// A registration that this kernel does not have, another did: the
 		// program's next membarrier(2) would fail as on its own start here.
 		if calls[i].Failed() && !errors.Is(calls[i].Errno(), unix.EINVAL) {
@@ -72,6 +76,15 @@ func setProcess(t *target.Task, m *state.ProcessSettings) error {
 		}
 	}
 	return nil
+}
+
+// permissions asks for what threads may use only when somebody has asked: before
+// there are alternate signal stacks, which may be too small for more of it.
+func permissions(m *state.ProcessSettings) []tracer.Call {
+	if m.XstatePermission>>xstateTiles&1 == 0 {
+		return nil
+	}
+	return []tracer.Call{tracer.Syscall(unix.SYS_ARCH_PRCTL, archReqXcompPerm, xstateTiles)}
 }
 
 // denyWriteExecute comes last, since it forbids what the import does.
