@@ -27,9 +27,9 @@ const still = 500 * time.Millisecond
 var unsupported = map[string][]string{
 	"io_uring": {`io_uring`},
 	"perf":     {`perf`},
-	"child":    {`descriptor table`},
+	"child":    {`memory`},
 	"tcp":      {`TCP connection .* out of band`},
-	"all":      {`io_uring`, `perf`, `descriptor table`},
+	"all":      {`io_uring`, `perf`, `memory`},
 }
 
 func TestUnsupportedStateIsRefused(t *testing.T) {

@@ -303,6 +303,9 @@ type Node struct {
 	// It has its working directory, root and umask in common with its parent, as
 	// clone(2) makes it with CLONE_FS.
 	SharesDirectories bool `protobuf:"varint,15,opt,name=shares_directories,json=sharesDirectories,proto3" json:"shares_directories,omitempty"`
+	// It has its descriptor table in common with its parent, as clone(2) makes it
+	// with CLONE_FILES. Its own record of the table is empty.
+	SharesTable bool `protobuf:"varint,16,opt,name=shares_table,json=sharesTable,proto3" json:"shares_table,omitempty"`
 	// The process exists already, by an earlier tree, and is the same in all that
 	// is said here; so is its parent. What an earlier tree has made and this one
 	// does not name so is ended first.
@@ -442,6 +445,13 @@ func (x *Node) GetStopUnreported() bool {
 func (x *Node) GetSharesDirectories() bool {
 	if x != nil {
 		return x.SharesDirectories
+	}
+	return false
+}
+
+func (x *Node) GetSharesTable() bool {
+	if x != nil {
+		return x.SharesTable
 	}
 	return false
 }
@@ -918,7 +928,7 @@ const file_spec_state_task_proto_rawDesc = "" +
 	"\x04rows\x18\x05 \x01(\rR\x04rows\x12\x18\n" +
 	"\acolumns\x18\x06 \x01(\rR\acolumns\x12\x14\n" +
 	"\x05width\x18\a \x01(\rR\x05width\x12\x16\n" +
-	"\x06height\x18\b \x01(\rR\x06height\"\xcb\x03\n" +
+	"\x06height\x18\b \x01(\rR\x06height\"\xee\x03\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x16\n" +
@@ -938,7 +948,8 @@ const file_spec_state_task_proto_rawDesc = "" +
 	"noTerminal\x12\x18\n" +
 	"\astopped\x18\v \x01(\bR\astopped\x12'\n" +
 	"\x0fstop_unreported\x18\f \x01(\bR\x0estopUnreported\x12-\n" +
-	"\x12shares_directories\x18\x0f \x01(\bR\x11sharesDirectories\x12\x14\n" +
+	"\x12shares_directories\x18\x0f \x01(\bR\x11sharesDirectories\x12!\n" +
+	"\fshares_table\x18\x10 \x01(\bR\vsharesTable\x12\x14\n" +
 	"\x05ahead\x18  \x01(\bR\x05ahead\"<\n" +
 	"\fAddressRange\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\x04R\x05start\x12\x16\n" +

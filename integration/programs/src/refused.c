@@ -89,23 +89,25 @@ static void shares(int flags)
 }
 
 REFUSED(refused_shared_memory, ANYONE, "it shares its memory with process", "a child in its parent's memory") { shares(CLONE_VM); }
-REFUSED(refused_shared_descriptors, ANYONE, "it shares its descriptor table with process", "a child with its parent's descriptors") { shares(CLONE_FILES); }
 REFUSED(refused_shared_handlers, ANYONE, "it shares its signal handlers with process", "a child with its parent's memory and handlers") { shares(CLONE_VM | CLONE_SIGHAND); }
 
-REFUSED(refused_shared_directories, ANYONE, "it shares its working directory, root and umask with process", "a grandchild with its grandparent's directories")
+static void grandchild_shares(int flag)
 {
 	CHECK(pipe(told) == 0);
 	static char stack[64 << 10] __attribute__((aligned(16)));
-	pid_t child = SYS(syscall(SYS_clone, CLONE_FS | SIGCHLD, 0, 0, 0, 0));
+	pid_t child = SYS(syscall(SYS_clone, flag | SIGCHLD, 0, 0, 0, 0));
 	if (child == 0) {
-		pid_t grandchild = SYS(clone(waits_in_pipe, stack + sizeof stack, CLONE_FS | SIGCHLD, NULL));
-		CHECK(unshare(CLONE_FS) == 0);
+		pid_t grandchild = SYS(clone(waits_in_pipe, stack + sizeof stack, flag | SIGCHLD, NULL));
+		CHECK(unshare(flag) == 0);
 		_exit(child_exits(grandchild));
 	}
 	ready();
 	CHECK(write(told[1], "e", 1) == 1);
 	CHECK(child_exits(child) == 0);
 }
+
+REFUSED(refused_shared_directories, ANYONE, "it shares its working directory, root and umask with process", "a grandchild with its grandparent's directories") { grandchild_shares(CLONE_FS); }
+REFUSED(refused_shared_descriptors, ANYONE, "it shares its descriptor table with process", "a grandchild with its grandparent's descriptors") { grandchild_shares(CLONE_FILES); }
 
 REFUSED(refused_vfork, ANYONE, "waits in vfork(2)", "a thread's vfork child that neither executes a program nor ends")
 {

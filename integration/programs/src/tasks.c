@@ -4,6 +4,9 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <sys/socket.h>
+#include <sys/eventfd.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/personality.h>
@@ -532,6 +535,85 @@ PROGRAM(thread_dead_init, ANYONE, "the first process without its first thread")
 	CHECK(sigprocmask(SIG_BLOCK, &ask, NULL) == 0);
 	CHECK(pthread_create(&thread, NULL, first_survivor, NULL) == 0);
 	syscall(SYS_exit, 0);
+}
+
+/* What a process of shared_tables sees of a table: descriptor 70 is an event
+ * counter that nobody had when it was made. */
+static int counter_of(int fd)
+{
+	uint64_t n = 0;
+	return read(fd, &n, sizeof n) == sizeof n ? (int)n : -errno;
+}
+
+/* sharer answers on board stages at and at + 1. */
+static void sharer(struct board *b, int at)
+{
+	CHECK(dup2(SYS(eventfd(at, 0)), 70 + at) == 70 + at);
+	board_post(b, at);
+	board_await(b, at, 2);
+	CHECK(counter_of(70) == 7);
+	CHECK(close(70 + at) == 0);
+	CHECK(fcntl(80 + at, F_GETFD) == FD_CLOEXEC);
+	board_post(b, at + 1);
+}
+
+/* two of them, one the child of the other */
+static void sharers(struct board *b)
+{
+	pid_t child = SYS(syscall(SYS_clone, CLONE_FILES | CLONE_FS | SIGCHLD, 0, 0, 0, 0));
+	if (child == 0) {
+		sharer(b, 6);
+		_exit(0);
+	}
+	board_await(b, 6, 1);
+	sharer(b, 4);
+	CHECK(child_exits(child) == 0);
+	_exit(0);
+}
+
+PROGRAM(shared_tables, ANYONE, "a child and a grandchild with one descriptor table, and a child with its own")
+{
+	struct board *b = board_new();
+	int p[2], sp[2], file = SYS(open("/tmp/locked", O_RDWR | O_CREAT, 0600));
+	CHECK(pipe(p) == 0 && write(p[1], "pipe", 4) == 4);
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, sp) == 0 && write(sp[1], "pair", 4) == 4);
+	CHECK(write(file, "0123456789", 10) == 10 && lseek(file, 3, SEEK_SET) == 3);
+	struct flock range = {.l_type = F_WRLCK, .l_start = 2, .l_len = 5};
+	CHECK(fcntl(file, F_SETLK, &range) == 0);
+	pid_t lone = SYS(fork());
+	if (lone == 0) {
+		board_post(b, 40);
+		board_await(b, 40, 2);
+		CHECK(fcntl(70, F_GETFD) == -1 && errno == EBADF && fcntl(84, F_GETFD) == -1);
+		struct flock other = range;
+		CHECK(fcntl(file, F_GETLK, &other) == 0 && other.l_type == F_WRLCK && other.l_start == 2 && other.l_len == 5);
+		_exit(9);
+	}
+	pid_t child = SYS(syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0));
+	if (child == 0)
+		sharers(b);
+	board_await(b, 40, 1);
+	board_await(b, 4, 1);
+	CHECK(counter_of(74) == 4 && counter_of(76) == 6); /* they are ours, too */
+	int poll = SYS(epoll_create1(EPOLL_CLOEXEC));
+	struct epoll_event e = {.events = EPOLLIN};
+	CHECK(epoll_ctl(poll, EPOLL_CTL_ADD, p[0], &e) == 0);
+	ready();
+	CHECK(dup3(SYS(open("/dev/null", O_RDONLY)), 84, O_CLOEXEC) == 84 && dup3(84, 86, O_CLOEXEC) == 86);
+	for (int at = 4; at <= 6; at += 2) {
+		int fd = SYS(eventfd(7, 0));
+		CHECK(dup2(fd, 70) == 70 && close(fd) == 0);
+		board_post(b, at);
+		board_await(b, at + 1, 1);
+		CHECK(fcntl(70 + at, F_GETFD) == -1 && errno == EBADF); /* closed for all */
+	}
+	char text[8];
+	CHECK(epoll_wait(poll, &e, 1, 0) == 1);
+	CHECK(read(p[0], text, 4) == 4 && !memcmp(text, "pipe", 4) && read(sp[0], text, 4) == 4 && !memcmp(text, "pair", 4));
+	CHECK(read(file, text, 2) == 2 && !memcmp(text, "34", 2));
+	CHECK(close(70) == 0);
+	board_post(b, 40);
+	CHECK(child_exits(child) == 0 && child_exits(lone) == 9);
 }
 
 /* struct sched_attr of sched_setattr(2), of which this libc may have none. */

@@ -59,6 +59,9 @@ func (s *Subsystem) clear(t *target.Task) error {
 	if tab := s.in.tables[t.ID]; tab == nil || !tab.listed || tab.working == nil {
 		return fmt.Errorf("process %d: the image has no descriptor table or no working directory for it", t.ID)
 	}
+	if t.SharesTable {
+		return nil // it is clear
+	}
 	if err := t.MoveStdio(); err != nil {
 		return err
 	}

@@ -73,7 +73,15 @@ func (s *Subsystem) exportTable(ctx context.Context, p *target.Process, out reco
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := pushTable(ctx, p.ID, list, out); err != nil {
+	common, err := p.SharesTable()
+	if err != nil {
+		return nil, 0, err
+	}
+	own := list
+	if common {
+		own = nil // it is its parent's, and so are the locks
+	}
+	if err := pushTable(ctx, p.ID, own, out); err != nil {
 		return nil, 0, err
 	}
 	l, err := newLooker(p.Proc, s.env.Source.Init)

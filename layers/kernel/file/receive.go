@@ -143,6 +143,9 @@ func (s *Subsystem) receiveTable(r *record.Record) error {
 	if err != nil {
 		return err
 	}
+	if task.SharesTable && len(msg.Slot)+len(msg.PosixLock) > 0 {
+		return fmt.Errorf("process %d: it has descriptors of its own, and its parent's", r.Process)
+	}
 	t := s.tableOf(r.Process)
 	t.listed = true
 	for _, slot := range msg.Slot {

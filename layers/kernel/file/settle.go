@@ -22,20 +22,10 @@ func (s *Subsystem) settle(id record.ProcessID) error {
 		return err
 	}
 	tab := s.in.tables[id]
-	if err := s.setOwners(t, true); err != nil {
-		return fmt.Errorf("process %d: %w", id, err)
-	}
-	if err := t.CloseOwn(); err != nil {
-		return err
-	}
-	if missing := t.Table.Missing(); len(missing) > 0 {
-		return fmt.Errorf("process %d: nobody carries the description of descriptor %d (and %d more): the image is incomplete", id, missing[0], len(missing)-1)
-	}
-	if err := setLocks(t, tab.posix); err != nil {
-		return fmt.Errorf("process %d: %w", id, err)
-	}
-	if err := s.setOwners(t, false); err != nil {
-		return fmt.Errorf("process %d: %w", id, err)
+	if !t.SharesTable {
+		if err := s.settleTable(t, tab); err != nil {
+			return err
+		}
 	}
 	for tid, w := range tab.threads {
 		if err := setThreadWorking(t, tid, w); err != nil {
@@ -47,6 +37,26 @@ func (s *Subsystem) settle(id record.ProcessID) error {
 	}
 	if err := enter(t.Plan(), tab.working); err != nil {
 		return fmt.Errorf("process %d: %w", id, err)
+	}
+	return nil
+}
+
+// settleTable does it for a table.
+func (s *Subsystem) settleTable(t *target.Task, tab *table) error {
+	if err := s.setOwners(t, true); err != nil {
+		return fmt.Errorf("process %d: %w", t.ID, err)
+	}
+	if err := t.CloseOwn(); err != nil {
+		return err
+	}
+	if missing := t.Table.Missing(); len(missing) > 0 {
+		return fmt.Errorf("process %d: nobody carries the description of descriptor %d (and %d more): the image is incomplete", t.ID, missing[0], len(missing)-1)
+	}
+	if err := setLocks(t, tab.posix); err != nil {
+		return fmt.Errorf("process %d: %w", t.ID, err)
+	}
+	if err := s.setOwners(t, false); err != nil {
+		return fmt.Errorf("process %d: %w", t.ID, err)
 	}
 	return nil
 }

@@ -11,12 +11,15 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/io-mig/mig/layers/kernel/event"
 	"github.com/io-mig/mig/layers/kernel/file"
 	"github.com/io-mig/mig/layers/kernel/kerneltest"
 	"github.com/io-mig/mig/layers/kernel/pipe"
 	"github.com/io-mig/mig/layers/kernel/socket"
 	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
 )
 
 // whole are all subsystems.
@@ -131,7 +134,7 @@ func TestForkStorm(t *testing.T) {
 // touched.
 func TestSharingIsRefused(t *testing.T) {
 	for kind, want := range map[string]string{
-		"memory": "shares its memory", "descriptors": "shares its descriptor table",
+		"memory":   "shares its memory",
 		"handlers": "shares its signal handlers", "mounts": "another mnt namespace", "hostname": "another uts namespace",
 	} {
 		t.Run(kind, func(t *testing.T) {
@@ -185,4 +188,34 @@ func TestSharedDirectories(t *testing.T) {
 	kerneltest.RoundTrip(t, kerneltest.Program{
 		Source: "testdata/directories.c", Args: []string{t.TempDir(), t.TempDir()}, Generations: 3, LeaveRunning: true,
 	}, whole...)
+}
+
+// TestSharedTable: who has a descriptor table in common has it again, and an image
+// cannot give such a process another one besides.
+func TestSharedTable(t *testing.T) {
+	p := kerneltest.Program{Source: "testdata/clones.c", Args: []string{"descriptors"}, Generations: 3, LeaveRunning: true}
+	kerneltest.RoundTrip(t, p, whole...)
+	c := kerneltest.Start(t, p)
+	image, err := c.Export(false, whole...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Stop()
+	payload, err := proto.Marshal(&state.DescriptorTable{Slot: []*state.DescriptorSlot{{Fd: 5, Description: 1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := *image
+	forged.Records = slices.Clone(image.Records)
+	for i, r := range forged.Records {
+		if r.Subsystem == file.Name && r.Kind == file.KindTable && r.Process == 2 {
+			forged.Records[i] = &record.Record{Header: r.Header, Payload: payload}
+			if err := forged.Records[i].Seal(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := c.Import(&forged, whole...); err == nil || !strings.Contains(err.Error(), "it has descriptors of its own, and its parent's") {
+		t.Errorf("a second table: %v", err)
+	}
 }

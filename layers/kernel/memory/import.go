@@ -55,6 +55,7 @@ func (s *Subsystem) Restart(ctx context.Context, step record.Step, in *record.Re
 	case in != nil:
 		return s.receive(ctx, t, l, in)
 	case step.Stage == record.StageBuild:
+		defer t.LockTable()()
 		return s.build(t, l)
 	case step.Stage == record.StageResume:
 		if err := seal(t, l); err != nil {

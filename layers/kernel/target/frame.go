@@ -110,6 +110,9 @@ type Task struct {
 
 	// SharesDirectories: see Birth.Directories.
 	SharesDirectories bool
+	// SharesTable: see Birth.Table. Its Table is its maker's, by which everything is
+	// done.
+	SharesTable bool
 
 	// ending is the leader's exit code if it is to end before the other threads.
 	ending *int
@@ -420,6 +423,11 @@ func (t *Task) MoveStdio() error {
 	}
 	if err := p.Run(); err != nil {
 		return fmt.Errorf("move the frame's descriptors out of the way (is the hard limit of open files large enough?): %w", err)
+	}
+	for _, o := range t.frame.Tasks() {
+		if o.Table == t.Table {
+			o.socket, o.Stdio = t.socket, t.Stdio
+		}
 	}
 	return nil
 }

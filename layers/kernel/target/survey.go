@@ -66,19 +66,24 @@ func SharesWith(tid1, tid2 int, r Resource) (bool, error) {
 	return n == 0, err
 }
 
-// SharesDirectories reports whether a process has its working directory, root
-// and umask in common with its parent.
-func SharesDirectories(pid int) (bool, error) {
+// SharesWithParent reports whether a process has something in common with its
+// parent: ResourceFS or ResourceFiles.
+func SharesWithParent(pid int, r Resource) (bool, error) {
 	st, err := procfs.Host().Process(pid).Status()
 	if err != nil || st.PPid == 0 {
 		return false, err
 	}
-	return sharesDirectories(pid, Living(st.PPid))
+	return sharesWithParent(pid, Living(st.PPid), r)
 }
 
-// SharesDirectories is the function of that name; the parent is one of the
-// container's.
-func (p *Process) SharesDirectories() (bool, error) {
+// SharesDirectories reports whether a process has its working directory, root
+// and umask in common with its parent, which is one of the container's.
+func (p *Process) SharesDirectories() (bool, error) { return p.sharesWithParent(ResourceFS) }
+
+// SharesTable is the same for its descriptor table.
+func (p *Process) SharesTable() (bool, error) { return p.sharesWithParent(ResourceFiles) }
+
+func (p *Process) sharesWithParent(r Resource) (bool, error) {
 	if p.Group == p.source.first {
 		return false, nil
 	}
@@ -86,11 +91,11 @@ func (p *Process) SharesDirectories() (bool, error) {
 	if err != nil || st.PPid == 0 {
 		return false, err
 	}
-	return sharesDirectories(p.Pid, p.source.parent(st.PPid))
+	return sharesWithParent(p.Pid, p.source.parent(st.PPid), r)
 }
 
-func sharesDirectories(pid, parent int) (bool, error) {
-	same, err := SharesWith(pid, parent, ResourceFS)
+func sharesWithParent(pid, parent int, r Resource) (bool, error) {
+	same, err := SharesWith(pid, parent, r)
 	if procfs.IsGone(err) {
 		return false, nil // the parent has ended
 	}

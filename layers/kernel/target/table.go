@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sort"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -38,6 +39,21 @@ type Table struct {
 	transit map[uint64]bool
 	// carried are descriptors that MoveStdio moves out of the way.
 	carried []*int
+	// common: several processes have it. mu is held by the one that opens or closes
+	// something where they are worked on at the same time.
+	common bool
+	mu     sync.Mutex
+}
+
+// LockTable keeps other processes that have the same table from opening and
+// closing, until the function that it returns is called. Nothing happens where
+// there are none.
+func (t *Task) LockTable() (unlock func()) {
+	if !t.Table.common {
+		return func() {}
+	}
+	t.Table.mu.Lock()
+	return t.Table.mu.Unlock
 }
 
 // newTable starts with the descriptors the task has now.

@@ -27,6 +27,9 @@ type Birth struct {
 	// Directories: it has its working directory, root and umask in common with the
 	// process that makes it (CLONE_FS).
 	Directories bool
+	// Table: it has the descriptor table in common with the process that makes it
+	// (CLONE_FILES).
+	Table bool
 }
 
 // cloneArgsSize is the size of struct clone_args with set_tid
@@ -43,6 +46,9 @@ func (t *Task) Fork(b Birth) (*Task, error) {
 	}
 	if b.Directories {
 		flags |= unix.CLONE_FS
+	}
+	if b.Table {
+		flags |= unix.CLONE_FILES
 	}
 	p, le := t.Plan(), binary.LittleEndian
 	addr, args := p.room(cloneArgsSize + 8)
@@ -61,8 +67,13 @@ func (t *Task) Fork(b Birth) (*Task, error) {
 	}
 	child := &Task{
 		Pid: traced.Pid, Proc: procfs.Host().Process(traced.Pid), Traced: traced,
-		Table: newTable(sortedKeys(t.Table.used)), frame: t.frame, socket: t.socket,
-		Threads: map[int]*tracer.Thread{b.Pid: traced.Leader()}, SharesDirectories: b.Directories,
+		Table: t.Table, frame: t.frame, socket: t.socket, Stdio: t.Stdio,
+		Threads: map[int]*tracer.Thread{b.Pid: traced.Leader()}, SharesDirectories: b.Directories, SharesTable: b.Table,
+	}
+	if b.Table {
+		t.Table.common = true
+	} else {
+		child.Table = newTable(sortedKeys(t.Table.used))
 	}
 	t.frame.mu.Lock()
 	t.frame.made = append(t.frame.made, child)
@@ -70,6 +81,9 @@ func (t *Task) Fork(b Birth) (*Task, error) {
 	t.frame.mu.Unlock()
 	if forked != nil {
 		forked(t, child)
+	}
+	if b.Table {
+		return child, nil
 	}
 	return child, child.closeKept(t)
 }

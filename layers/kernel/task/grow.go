@@ -140,7 +140,7 @@ func (g *grower) do(s step) error {
 	t := g.tasks[s.pid]
 	switch s.kind {
 	case stepFork:
-		child, err := g.tasks[s.by].Fork(target.Birth{Pid: s.pid, ExitSignal: s.signal, Sibling: s.sibling, Directories: s.directories})
+		child, err := g.tasks[s.by].Fork(target.Birth{Pid: s.pid, ExitSignal: s.signal, Sibling: s.sibling, Directories: s.directories, Table: s.table})
 		if err != nil {
 			return err
 		}

@@ -55,6 +55,8 @@ type step struct {
 	terminal int
 	// directories: a fork leaves them in common.
 	directories bool
+	// table: it leaves the descriptor table in common.
+	table bool
 }
 
 // member is a process of the history.
@@ -148,8 +150,10 @@ func (p *planner) add(nodes []*state.Node) error {
 			return bad(fmt.Sprintf("exit signal %d", n.ExitSignal))
 		case i == 0 && (n.Parent != 0 || dead(n)):
 			return bad("the init cannot be dead or have a parent")
-		case n.SharesDirectories && (dead(n) || n.Parent == 0):
-			return bad("it shares its working directory with nobody")
+		case (n.SharesDirectories || n.SharesTable) && (dead(n) || n.Parent == 0):
+			return bad("it shares its working directory or its descriptor table with nobody")
+		case (n.SharesDirectories || n.SharesTable) && n.Ahead:
+			return bad("it exists already, and shares something with its parent")
 		}
 		if i > 0 {
 			// A process that was started from outside has no parent in the
@@ -251,7 +255,7 @@ func (p *planner) lead(m *member) {
 
 // fork makes c, a child of m, and all below it.
 func (p *planner) fork(m, c *member) error {
-	p.born(m, c, step{kind: stepFork, by: m.pid, pid: c.pid, signal: int(c.node.ExitSignal), directories: c.node.SharesDirectories})
+	p.born(m, c, step{kind: stepFork, by: m.pid, pid: c.pid, signal: int(c.node.ExitSignal), directories: c.node.SharesDirectories, table: c.node.SharesTable})
 	return p.grow(c)
 }
 
@@ -292,8 +296,8 @@ func (p *planner) adopted() error {
 // adopt makes one orphan. It reports false if the leader of its session is
 // still to be made.
 func (p *planner) adopt(m *member) (bool, error) {
-	if m.node.SharesDirectories {
-		return false, &refusal{fmt.Sprintf("process %d", m.pid), "it shares its working directory with its parent, which cannot have made it in its session", ""}
+	if m.node.SharesDirectories || m.node.SharesTable {
+		return false, &refusal{fmt.Sprintf("process %d", m.pid), "it shares its working directory or its descriptor table with its parent, which cannot have made it in its session", ""}
 	}
 	if m.need <= 0 {
 		return false, &refusal{fmt.Sprintf("process %d", m.pid), "its session is that of a process outside of the container", ""}

@@ -340,6 +340,9 @@ func TestPlanRefusesForgedTrees(t *testing.T) {
 		"sessions in circle": {one(), {Id: 2, Pid: 2, Parent: 1, ProcessGroup: 3, Session: 3}, {Id: 3, Pid: 3, Parent: 2, ProcessGroup: 2, Session: 2}},
 		"dead and sharing":   {one(), {Pid: 2, Parent: 1, ProcessGroup: 1, Session: 1, SharesDirectories: true}},
 		"sharing outside":    {one(), {Id: 2, Pid: 2, ProcessGroup: 1, Session: 1, SharesDirectories: true}},
+		"dead with a table":  {one(), {Pid: 2, Parent: 1, ProcessGroup: 1, Session: 1, SharesTable: true}},
+		"a table outside":    {one(), {Id: 2, Pid: 2, ProcessGroup: 1, Session: 1, SharesTable: true}},
+		"a table ahead":      {one(), {Id: 2, Pid: 2, Parent: 1, ProcessGroup: 1, Session: 1, SharesTable: true, Ahead: true}},
 		"outside":            {one(), {Id: 2, Pid: 2, Parent: 1}},
 	} {
 		if steps, err := plan(nodes, nil, 1, 1); err == nil {

@@ -133,13 +133,13 @@ func (s sharing) add(pid int) error {
 		if err != nil {
 			return err
 		}
-		if res == target.ResourceFS && with != 0 {
-			ok, err := target.SharesDirectories(pid)
+		if (res == target.ResourceFS || res == target.ResourceFiles) && with != 0 {
+			ok, err := target.SharesWithParent(pid, res)
 			if err != nil {
 				return err
 			}
 			if ok {
-				continue // by a fork that leaves them in common
+				continue // by a fork that leaves it in common
 			}
 		}
 		if with != 0 && lasting(pid, with, res) {

@@ -112,6 +112,9 @@ func describeProcess(p *target.Process, inside map[int]int) (*state.Node, error)
 	if n.SharesDirectories, err = p.SharesDirectories(); err != nil {
 		return nil, err
 	}
+	if n.SharesTable, err = p.SharesTable(); err != nil {
+		return nil, err
+	}
 	n.ChildSubreaper, err = adoptsOrphans(p)
 	return n, err
 }

@@ -13,7 +13,13 @@ static int wait_for_ever(void *p) {
   for (;;) pause();
 }
 
-static void verify(void) {}
+static pid_t child;
+static int flags;
+
+static void verify(void) {
+  enum { KCMP_FILES = 2 };
+  if (flags & CLONE_FILES) CHECK(syscall(SYS_kcmp, getpid(), child, KCMP_FILES, 0, 0) == 0, "they have two tables");
+}
 
 int main(int argc, char **argv) {
   static const struct { const char *name; int flags; } kinds[] = {
@@ -21,7 +27,7 @@ int main(int argc, char **argv) {
   };
   for (unsigned i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
     if (argc > 1 && strcmp(argv[1], kinds[i].name) == 0)
-      MUST(clone(wait_for_ever, stack + sizeof stack, kinds[i].flags | SIGCHLD, NULL) > 0);
+      MUST((child = clone(wait_for_ever, stack + sizeof stack, (flags = kinds[i].flags) | SIGCHLD, NULL)) > 0);
   usleep(20000);
   serve(verify);
 }
