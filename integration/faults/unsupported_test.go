@@ -27,9 +27,9 @@ const still = 500 * time.Millisecond
 var unsupported = map[string][]string{
 	"io_uring": {`io_uring`},
 	"perf":     {`perf`},
-	"child":    {`memory`},
+	"thread":   {`descriptor table`},
 	"tcp":      {`TCP connection .* out of band`},
-	"all":      {`io_uring`, `perf`, `memory`},
+	"all":      {`io_uring`, `perf`, `descriptor table`},
 }
 
 func TestUnsupportedStateIsRefused(t *testing.T) {

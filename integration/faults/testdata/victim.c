@@ -145,20 +145,22 @@ static void perf(void)
 		die("perf_event_open");
 }
 
-static int waits(void *unused)
+static void *apart(void *unused)
 {
 	(void)unused;
+	if (unshare(CLONE_FILES))
+		die("unshare");
 	for (;;)
 		pause();
 }
 
-static void child(void)
+static void thread(void)
 {
-	/* a process with the memory of its parent */
-	static char stack[65536] __attribute__((aligned(16)));
+	/* a thread with a descriptor table of its own */
+	pthread_t t;
 
-	if (clone(waits, stack + sizeof stack, CLONE_VM | SIGCHLD, NULL) < 0)
-		die("clone");
+	if (pthread_create(&t, NULL, apart, NULL))
+		die("pthread_create");
 }
 
 static void tcp(void)
@@ -231,8 +233,8 @@ int main(int argc, char **argv)
 		io_uring();
 	else if (!strcmp(mode, "perf"))
 		perf();
-	else if (!strcmp(mode, "child"))
-		child();
+	else if (!strcmp(mode, "thread"))
+		thread();
 	else if (!strcmp(mode, "tcp"))
 		tcp();
 	else if (!strcmp(mode, "forks"))
@@ -240,7 +242,7 @@ int main(int argc, char **argv)
 	else if (!strcmp(mode, "threads"))
 		start(threads, 0), start(threads, 0);
 	else if (!strcmp(mode, "all"))
-		io_uring(), perf(), child();
+		io_uring(), perf(), thread();
 	else if (*mode)
 		die(mode);
 	start(worker, 1);
