@@ -84,7 +84,7 @@ func (s *Subsystem) exportTable(ctx context.Context, p *target.Process, out reco
 	if err := pushTable(ctx, p.ID, own, out); err != nil {
 		return nil, 0, err
 	}
-	l, err := newLooker(p.Proc, s.env.Source.Init)
+	l, err := newLooker(p.Proc, s.env.Source.Init, &s.mounts)
 	if err != nil {
 		return nil, 0, err
 	}

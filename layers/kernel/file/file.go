@@ -47,6 +47,8 @@ type Subsystem struct {
 	env target.Env
 
 	entities, bytes, total atomic.Uint64
+	// mounts of the stopped processes.
+	mounts mountTables
 
 	mu      sync.Mutex
 	exports map[record.ProcessID]*export

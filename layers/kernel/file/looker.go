@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -25,22 +26,64 @@ type looker struct {
 // the container (chroot(2)) may have files open that are outside of it: their
 // paths are the container's, and so are those that its copy is given before it
 // changes its root. They are those of its first process, init.
-func newLooker(proc procfs.Task, init int) (*looker, error) {
+//
+// tables, if it is set, has what was read before: the processes are stopped.
+func newLooker(proc procfs.Task, init int, tables *mountTables) (*looker, error) {
 	eyes := proc
 	if root, err := proc.Root(); err != nil {
 		return nil, err
 	} else if root.Path != "/" {
 		eyes = procfs.Host().Process(init)
 	}
-	list, err := eyes.Mountinfo()
+	mounts, err := tables.of(eyes)
 	if err != nil {
 		return nil, err
 	}
-	l := &looker{pid: eyes.Pid(), proc: proc, mounts: map[int]procfs.Mount{}}
-	for _, m := range list {
-		l.mounts[m.ID] = m
+	return &looker{pid: eyes.Pid(), proc: proc, mounts: mounts}, nil
+}
+
+// mountTables are the mounts of stopped processes that have the root of their mount
+// namespace for theirs, by the namespace. Nobody changes what it gives.
+type mountTables struct {
+	mu    sync.Mutex
+	known map[uint64]map[int]procfs.Mount
+}
+
+// of are the mounts that the process sees, by id.
+func (t *mountTables) of(proc procfs.Task) (map[int]procfs.Mount, error) {
+	if t == nil {
+		return readMounts(proc)
 	}
-	return l, nil
+	ns, err := proc.Namespace("mnt")
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if m := t.known[ns.Inode]; m != nil {
+		return m, nil
+	}
+	m, err := readMounts(proc)
+	if err != nil {
+		return nil, err
+	}
+	if t.known == nil {
+		t.known = map[uint64]map[int]procfs.Mount{}
+	}
+	t.known[ns.Inode] = m
+	return m, nil
+}
+
+func readMounts(proc procfs.Task) (map[int]procfs.Mount, error) {
+	list, err := proc.Mountinfo()
+	if err != nil {
+		return nil, err
+	}
+	mounts := make(map[int]procfs.Mount, len(list))
+	for _, m := range list {
+		mounts[m.ID] = m
+	}
+	return mounts, nil
 }
 
 func (l *looker) mount(id int) *procfs.Mount {

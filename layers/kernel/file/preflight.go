@@ -24,7 +24,7 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 // inspect looks at one process.
 func (s *Subsystem) inspect(proc procfs.Task) ([]record.Finding, error) {
 	pid := proc.Pid()
-	l, err := newLooker(proc, s.env.Source.Init)
+	l, err := newLooker(proc, s.env.Source.Init, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ type still struct {
 // when it is. Signals that arrive meanwhile show in status all the same: who
 // wants to know which are pending asks ptrace(2).
 var keptFiles = map[string]bool{
-	"status": true, "stat": true, "limits": true, "auxv": true, "uid_map": true, "gid_map": true, "maps": true, "ns": true,
+	"status": true, "stat": true, "limits": true, "auxv": true, "uid_map": true, "gid_map": true, "maps": true, "ns": true, "timers": true,
 }
 
 // Still is the same task, which is stopped: what cannot change meanwhile is read

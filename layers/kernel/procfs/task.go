@@ -5,6 +5,7 @@ package procfs
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"syscall"
 )
@@ -119,7 +120,10 @@ func (t Task) Limits() (Limits, error) { return parseTask(t, "limits", ParseLimi
 func (t Task) Auxv() ([]AuxEntry, error) { return parseTask(t, "auxv", ParseAuxv) }
 
 // Timers reads timers: the POSIX timers of the process (not per thread).
-func (t Task) Timers() ([]Timer, error) { return parseTask(t.topLevel(), "timers", ParseTimers) }
+func (t Task) Timers() ([]Timer, error) {
+	list, err := parseTask(t.topLevel(), "timers", ParseTimers)
+	return slices.Clone(list), err
+}
 
 // TimerSlack reads timerslack_ns, in nanoseconds. The value is per thread.
 func (t Task) TimerSlack() (uint64, error) {

@@ -142,7 +142,7 @@ func (s *Subsystem) passTree(ctx context.Context, t *exportTree, final bool, out
 
 // findTrees adds the trees that are new since the last pass.
 func (s *Subsystem) findTrees() error {
-	init := procfs.Host().Process(s.env.Source.Init)
+	init := procfs.Host().Process(s.env.Source.Init).Still() // for one pass: its ids are read for each tree
 	var err error
 	if s.out.drop, err = dropTmpfs(s.env); err != nil {
 		return err

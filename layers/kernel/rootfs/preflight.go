@@ -29,7 +29,7 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rootfs: %w", err)
 	}
-	init := procfs.Host().Process(s.env.Source.Init)
+	init := procfs.Host().Process(s.env.Source.Init).Still() // its ids are read for each tree
 	out, err := s.inspect(ctx, init, drop)
 	if procfs.IsGone(err) {
 		return nil, nil // it has ended: there is nothing to lose any more
