@@ -95,12 +95,15 @@ static void grandchild_shares(int flag)
 {
 	CHECK(pipe(told) == 0);
 	static char stack[64 << 10] __attribute__((aligned(16)));
+	struct board *b = board_new();
 	pid_t child = SYS(syscall(SYS_clone, flag | SIGCHLD, 0, 0, 0, 0));
 	if (child == 0) {
 		pid_t grandchild = SYS(clone(waits_in_pipe, stack + sizeof stack, flag | SIGCHLD, NULL));
 		CHECK(unshare(flag) == 0);
+		board_post(b, 0);
 		_exit(child_exits(grandchild));
 	}
+	board_await(b, 0, 1);
 	ready();
 	CHECK(write(told[1], "e", 1) == 1);
 	CHECK(child_exits(child) == 0);
