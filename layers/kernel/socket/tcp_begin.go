@@ -22,7 +22,7 @@ import (
 func (s *Subsystem) beginAll() error {
 	// What is acknowledged of the data on their way must have been transmitted before
 	// the acknowledgment arrives.
-	if err := errors.Join(s.each((*rising).begin), s.each((*rising).write)); err != nil {
+	if err := errors.Join(s.each((*rising).begin), s.each((*rising).markWithin), s.each((*rising).write)); err != nil {
 		return err
 	}
 	if err := s.kept.letThrough(); err != nil {
@@ -115,9 +115,9 @@ func (r *rising) write() error {
 
 // end ends the streams that were ended and gives the buffers their sizes.
 func (r *rising) end() error {
-	if len(r.behind) > 0 {
-		if err := target.InNamespace(r.net, r.mark); err != nil {
-			return fmt.Errorf("what was received from a byte out of band on: %w", err)
+	if r.msg.Tcp.Outside {
+		if err := r.markAll(); err != nil {
+			return err
 		}
 	}
 	if r.standIn != nil {
@@ -152,6 +152,25 @@ func (r *rising) end() error {
 		}
 	}
 	return r.narrow()
+}
+
+// markWithin has a byte out of band arrive before the other end, which is in the
+// container, transmits once more what was not acknowledged: without a mark.
+func (r *rising) markWithin() error {
+	if r.msg.Tcp.Outside {
+		return nil // nothing arrives yet
+	}
+	return r.markAll()
+}
+
+func (r *rising) markAll() error {
+	if len(r.behind) == 0 {
+		return nil
+	}
+	if err := target.InNamespace(r.net, r.mark); err != nil {
+		return fmt.Errorf("what was received from a byte out of band on: %w", err)
+	}
+	return nil
 }
 
 // endIncoming has the end of the other stream arrive, if that has ended.

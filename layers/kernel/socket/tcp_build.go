@@ -251,7 +251,7 @@ func setSequences(fd int, send, receive uint32) error {
 // bytes for ever.
 func (r *rising) connect() error {
 	t := r.msg.Tcp
-	if err := unix.SetsockoptInt(r.fd(), unix.IPPROTO_TCP, unix.TCP_MAXSEG, int(min(max(t.Mss, minMSS), maxMSS))); err != nil {
+	if err := unix.SetsockoptInt(r.fd(), unix.IPPROTO_TCP, unix.TCP_MAXSEG, int(segmentLimit(t))); err != nil {
 		return fmt.Errorf("setsockopt(TCP_MAXSEG): %w", err)
 	}
 	if err := rawConnect(r.fd(), sockaddr(r.msg.Family, r.msg.Remote)); err != nil {
@@ -270,6 +270,21 @@ func (r *rising) connect() error {
 		return fmt.Errorf("setsockopt(TCP_TIMESTAMP): %w", err)
 	}
 	return nil
+}
+
+// timestampsSize is what time stamps take of a segment, in bytes.
+const timestampsSize = 12
+
+// segmentLimit is the value of TCP_MAXSEG for segments as the source's were.
+func segmentLimit(t *state.TcpConnection) uint32 {
+	n := t.Segment
+	if t.Timestamps {
+		n += timestampsSize
+	}
+	if t.Segment == 0 || n > t.Mss {
+		n = t.Mss
+	}
+	return min(max(n, minMSS), maxMSS)
 }
 
 // What TCP_MAXSEG takes: TCP_MIN_MSS and MAX_TCP_WINDOW of include/net/tcp.h.
@@ -354,21 +369,22 @@ func (r *rising) fillSent(queue []byte) error {
 	t := r.msg.Tcp
 	sent := queue[:len(queue)-int(t.Unsent)]
 	r.unsent = queue[len(sent):]
-	segment, err := segmentSize(r.fd())
-	if err != nil {
+	if segment, err := segmentSize(r.fd()); err != nil || len(sent) <= burst*segment {
+		r.push = sent
 		return err
 	}
-	if len(sent) <= burst*segment {
-		r.push = sent
-		return nil
-	}
+	return r.queueSent(sent)
+}
+
+// queueSent queues data as transmitted, in repair mode.
+func (r *rising) queueSent(sent []byte) error {
 	if err := tcprepair.Select(r.fd(), tcprepair.Send); err != nil {
 		return err
 	}
 	if err := sendAll(r.fd(), sent, 0); err != nil {
 		return err
 	}
-	if t.SendEnded && len(r.unsent) == 0 {
+	if r.msg.Tcp.SendEnded && len(r.unsent) == 0 {
 		r.ended = true
 		return unix.Shutdown(r.fd(), unix.SHUT_WR)
 	}

@@ -156,7 +156,7 @@ func (h *handshake) begin(timestamps bool) (ok bool, err error) {
 		return false, err
 	}
 	ok = answer.sequence == h.isn && answer.scale == h.tcp.ReceiveScale && answer.timestamps == timestamps &&
-		(!timestamps || int32(answer.timestamp-h.tcp.Timestamp) > 0) // which is behind the last segment that the client got
+		(!timestamps || int32(answer.timestamp-h.tcp.Timestamp) >= 0) // not before the last segment that the client got
 	if ok {
 		return true, nil
 	}
