@@ -60,6 +60,39 @@ func TestMove(t *testing.T) {
 	}
 }
 
+// TestRepeatedPagesGoOverOnce: of a program whose pages are copies of a few, those
+// few cross the network.
+func TestRepeatedPagesGoOverOnce(t *testing.T) {
+	const megabytes, different, most = "64", "500", 16 << 20
+	w := newWorld(t, megabytes, "0", different)
+	from := w.source()
+	token := wire.NewToken()
+	to, arrived := w.destination(t.Context(), token)
+	if err := w.await("the move", w.move(t.Context(), from, w.address(token))); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.await("the arrival", arrived); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, memory := to.report(); memory != "ok" {
+		t.Errorf("memory %s", memory)
+	}
+	manager, err := w.src.manager(w.namespace())
+	w.must(err)
+	list, err := manager.Store().List()
+	w.must(err)
+	sent := uint64(0)
+	for _, s := range list {
+		if s.Container == from.name {
+			sent = s.Progress.Bytes
+		}
+	}
+	t.Logf("%d bytes of %s MB", sent, megabytes)
+	if sent == 0 || sent > most {
+		t.Errorf("%d bytes have crossed for %s different pages", sent, different)
+	}
+}
+
 // TestFaultWalk kills either engine at every step that the other side, or the
 // journal, can see. Each time exactly one copy runs afterwards.
 func TestFaultWalk(t *testing.T) {

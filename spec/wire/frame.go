@@ -33,6 +33,10 @@
 //
 //	importer: PREPARED (its frame stands), READY, RUNNING, ABORTED, LOST
 //	exporter: COMMIT, ABORT
+//
+// What a release adds to the records of a subsystem is sent to an importer that has
+// asked for it, by a command to the subsystem that an older exporter answers with a
+// failure: "memory" has "repeats".
 package wire
 
 import (

@@ -33,6 +33,9 @@ func liveBulk(ctx context.Context, b *bench) error {
 	plain := &mover{name: "plain", order: move.Order{Strategy: "stop-and-copy", Transport: move.Plain}}
 	encrypted := &mover{name: "TLS", order: move.Order{Strategy: "stop-and-copy", Transport: move.TLS}}
 	var bare, plainMemory, encryptedMemory stats.Series
+	if err := touchMemory(2 * conf.Bytes()); err != nil { // the streams come first
+		return err
+	}
 	runs := b.runs
 	b.options.runs = 1
 	defer func() { b.options.runs = runs }()

@@ -32,6 +32,36 @@ func TestMove(t *testing.T) {
 	}
 }
 
+// TestMoveRepeats: pages that hold what others do go over once, and none is wrong,
+// also while threads write others of the same contents.
+func TestMoveRepeats(t *testing.T) {
+	const megabytes, contents, most = "48", "300", 12 << 20
+	for name, c := range map[string]struct {
+		s    control.Strategy
+		rate string
+		once bool // nothing is written meanwhile
+	}{
+		"no-rounds": {control.StopAndCopy, "-1", true}, "idle": {rounds(3), "0", true},
+		"three-rounds": {rounds(3), "10", false}, "busy": {rounds(3), "-1", false}, "pre-copy": {control.PreCopy, "10", false}, "hybrid": {lazily(2), "10", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			program := kerneltest.Start(t, kerneltest.Program{Source: "testdata/dirty.c", Args: []string{megabytes, "3", c.rate, contents}})
+			for range many(3) {
+				n, m, err := program.Move(c.s, whole...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				n.Verify()
+				t.Logf("%v down, %d rounds, %d bytes, %q", m.Source.Downtime, len(m.Source.Rounds), m.Source.Bytes, m.Notes)
+				if c.once && m.Source.Bytes > most {
+					t.Errorf("%d bytes have crossed for %s contents of pages of %s MB", m.Source.Bytes, contents, megabytes)
+				}
+				program = n
+			}
+		})
+	}
+}
+
 // moves moves a program again and again, with rounds in which it goes on, and
 // has it look at its memory each time.
 func moves(t *testing.T, n int, p kerneltest.Program) (notes []string) {

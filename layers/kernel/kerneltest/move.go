@@ -137,18 +137,23 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 	ready, commit := make(chan struct{}), make(chan error, 1)
 	m := &Moved{}
 	sources := instances(target.Env{Source: src, Workers: 2}, constructors)
-	link := pulls{}
+	link := link{pullers: map[string]kernel.Puller{}, commanders: map[string]kernel.Commander{}}
 	for _, s := range sources {
 		if p, ok := s.(kernel.Puller); ok {
-			link[s.Name()] = p
+			link.pullers[s.Name()] = p
+		}
+		if c, ok := s.(kernel.Commander); ok {
+			link.commanders[s.Name()] = c
 		}
 	}
+	copies := instances(target.Env{Frame: frame, Workers: 2, Peer: link}, constructors)
 	imported := make(chan error, 1)
 	go func() {
 		var err error
 		m.Destination, err = control.Import(ctx, control.ImportOptions{
 			Tuning: control.Tuning{Workers: 2, Observer: m.observe, Called: m.called(control.SideImport)}, Container: destination{frame}, Medium: r,
-			Subsystems: forControl(instances(target.Env{Frame: frame, Workers: 2, Peer: link}, constructors)),
+			Subsystems: forControl(copies),
+			Prepared:   func(ctx context.Context) error { return prepare(ctx, copies) },
 			Ready: func(ctx context.Context) error {
 				close(ready)
 				select {
@@ -194,15 +199,33 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 	return n, m, nil
 }
 
-// pulls is a copy's way to the subsystems of its source, in memory.
-type pulls map[string]kernel.Puller
-
-func (pulls) Command(context.Context, record.Command) (record.Command, error) {
-	return record.Command{}, errors.ErrUnsupported
+// prepare prepares a copy's memory. What others prepare is the host's, of which a
+// test has one only.
+func prepare(ctx context.Context, copies []kernel.Subsystem) error {
+	for _, s := range copies {
+		if p, ok := s.(kernel.Preparer); ok && s.Name() == "memory" {
+			return p.Prepare(ctx)
+		}
+	}
+	return nil
 }
 
-func (p pulls) Pull(ctx context.Context, want record.Pull) (*record.Record, func(), error) {
-	s := p[want.Subsystem]
+// link is a copy's way to the subsystems of its source, in memory.
+type link struct {
+	pullers    map[string]kernel.Puller
+	commanders map[string]kernel.Commander
+}
+
+func (l link) Command(ctx context.Context, c record.Command) (record.Command, error) {
+	s := l.commanders[c.To]
+	if s == nil || c.To != "memory" {
+		return record.Command{}, errors.ErrUnsupported
+	}
+	return s.Command(ctx, c)
+}
+
+func (l link) Pull(ctx context.Context, want record.Pull) (*record.Record, func(), error) {
+	s := l.pullers[want.Subsystem]
 	if s == nil {
 		return nil, nil, fmt.Errorf("nobody gives out %s: %w", want.Subsystem, errors.ErrUnsupported)
 	}

@@ -35,6 +35,9 @@ type ahead struct {
 	// anything there, also what could not be read in time.
 	sent         []*state.Mapping
 	have, filled pageSet
+	// repeats are the pages that the last round has not sent, since others hold the
+	// same: see doubtful.
+	repeats []repeat
 	// maps are the mappings when the tracking was extended last, smaps more about
 	// them or about those a little later.
 	maps  []procfs.Mapping
@@ -314,16 +317,27 @@ func (r *round) sendPages(ctx context.Context, pm *pagemap) (uint64, error) {
 	}
 	// Whatever was reported untracked may be registered again next time.
 	r.a.armed = r.a.armed.subtract(seen.untracked)
+	r.a.settle(&seen)
 	send := seen.dirty.union(seen.present.subtract(r.a.have))
 	if err := pushDropped(ctx, r.p.ID, r.a.filled.subtract(seen.present), r.out); err != nil {
 		return 0, err
 	}
-	c := &copier{s: r.s, p: r.p, out: r.out, live: true, blank: blanks(r.a.sent)}
+	c := &copier{s: r.s, p: r.p, out: r.out, live: true, blank: blanks(r.a.sent), finder: r.s.newFinder(send.bytes())}
 	if err := c.send(ctx, plan(send)); err != nil {
 		return 0, err
 	}
+	r.a.repeats = c.repeats
 	r.a.have, r.a.filled = seen.present.subtract(c.missed), seen.present
 	return send.bytes(), nil
+}
+
+// settle takes those repeated pages that the destination may have wrong out of
+// what it has. seen is the first look since they were compared.
+func (a *ahead) settle(seen *pages) {
+	if len(a.repeats) > 0 {
+		a.have = a.have.subtract(doubtful(a.repeats, seen))
+		a.repeats = nil
+	}
 }
 
 // written are the bytes that the next round has to send, as it looks now.

@@ -39,6 +39,10 @@ const (
 	KindLeft = 33
 	// KindFilled: nothing of that is left, entity 0, no payload.
 	KindFilled = 34
+	// KindRepeated: runs of pages that hold what others of the same process hold
+	// (see encodeRepeats), as those were sent; entity is the first run's address. It
+	// is sent to a destination that has asked for it (verbRepeats), never to an image.
+	KindRepeated = 35
 )
 
 // chunkBytes is the payload that one record of pages aims at: a huge page, so

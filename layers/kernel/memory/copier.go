@@ -30,11 +30,14 @@ type copier struct {
 	// blank are the addresses at which a page that the destination lacks reads as
 	// zeroes: those of anonymous memory.
 	blank pageSet
+	// finder finds pages that hold what others do; nil: all are sent.
+	finder *finder
 
-	mu     sync.Mutex
-	missed pageSet // in ascending order after send
-	gone   []run
-	zeroes []run // blank pages that were not sent since they are zeroes
+	mu      sync.Mutex
+	missed  pageSet // in ascending order after send
+	gone    []run
+	zeroes  []run    // blank pages that were not sent since they are zeroes
+	repeats []repeat // pages that were not sent since others hold the same
 }
 
 // plan cuts pages into chunks.
@@ -65,12 +68,14 @@ func (c *copier) send(ctx context.Context, chunks []chunk) error {
 		g.Go(func() error {
 			buf := buffers.Get()
 			defer buffers.Put(buf)
+			d := &desk{mem: mem}
+			defer d.clear()
 			for {
 				i := int(taken.Add(1)) - 1
 				if i >= len(chunks) {
 					return nil
 				}
-				if err := c.one(working, mem, &chunks[i], buf); err != nil {
+				if err := c.one(working, d, &chunks[i], buf); err != nil {
 					return err
 				}
 			}
@@ -81,10 +86,12 @@ func (c *copier) send(ctx context.Context, chunks []chunk) error {
 	}
 	c.missed = c.missed.union(sorted(c.gone))
 	c.gone = nil
-	if len(c.zeroes) == 0 {
-		return nil
+	if len(c.zeroes) > 0 {
+		if err := pushDropped(ctx, c.p.ID, sorted(c.zeroes), c.out); err != nil {
+			return err
+		}
 	}
-	return pushDropped(ctx, c.p.ID, sorted(c.zeroes), c.out)
+	return pushRepeated(ctx, c.p.ID, c.repeats, c.out)
 }
 
 // sorted are disjoint runs as a set.
@@ -96,24 +103,45 @@ func sorted(runs []run) (s pageSet) {
 	return s
 }
 
+// desk is what a worker has at hand beside the chunk that it copies.
+type desk struct {
+	mem *os.File // the process's
+	// second is a buffer for what pages are compared with; nil until it is needed.
+	// It stays here, since a pool forgets what lies in it.
+	second []byte
+}
+
+func (d *desk) other() []byte {
+	if d.second == nil {
+		d.second = buffers.Get()
+	}
+	return d.second
+}
+
+func (d *desk) clear() {
+	if d.second != nil {
+		buffers.Put(d.second)
+	}
+}
+
 // one copies one chunk and pushes it. The pages lie in buf behind the room for
 // their index.
-func (c *copier) one(ctx context.Context, mem *os.File, ch *chunk, buf []byte) error {
-	found, err := c.read(mem, ch, buf)
+func (c *copier) one(ctx context.Context, d *desk, ch *chunk, buf []byte) error {
+	found, err := c.read(d.mem, ch, buf)
 	if err != nil && !c.live {
 		return err
 	}
 	if err == nil {
-		return c.push(ctx, ch, found, buf)
+		return c.push(ctx, d, ch, found, buf)
 	}
-	left := c.survivors(mem, ch)
+	left := c.survivors(d.mem, ch)
 	for i := range left {
-		found, err := c.read(mem, &left[i], buf)
+		found, err := c.read(d.mem, &left[i], buf)
 		if err != nil {
 			c.miss(left[i].runs...)
 			continue
 		}
-		if err := c.push(ctx, &left[i], found, buf); err != nil {
+		if err := c.push(ctx, d, &left[i], found, buf); err != nil {
 			return err
 		}
 	}
@@ -124,6 +152,7 @@ func (c *copier) one(ctx context.Context, mem *os.File, ch *chunk, buf []byte) e
 type reading struct {
 	sum    record.Summer // of the record with all of it
 	zeroes pageSet       // pages that need not be sent
+	marks  []uint64      // of all pages, for the finder; nil: it does not want them
 }
 
 // header is that of a chunk's record.
@@ -144,15 +173,23 @@ func (c *copier) read(mem *os.File, ch *chunk, buf []byte) (reading, error) {
 		found.sum.Add(buf[:pageSize])
 	}
 	dst := buf[pageSize:]
-	return found, eachPiece(ch.runs, func(piece []run, n uint64) error {
+	wanted := c.finder.wants()
+	if wanted {
+		found.marks = make([]uint64, 0, ch.bytes/pageSize)
+	}
+	err := eachPiece(ch.runs, func(piece []run, n uint64) error {
 		if err := readRuns(c.p.Pid, mem, c.gently, piece, dst[:n]); err != nil {
 			return err
 		}
 		found.sum.Add(dst[:n])
 		found.zeroes = zeroPages(found.zeroes, piece, dst[:n])
+		if wanted {
+			found.marks = appendMarks(found.marks, dst[:n])
+		}
 		dst = dst[n:]
 		return nil
 	})
+	return found, err
 }
 
 // pieceBytes is what is read at once: it is in the second-level cache when it is
@@ -207,24 +244,36 @@ func (c *copier) miss(r ...run) {
 	c.gone = append(c.gone, r...)
 }
 
-// push sends a chunk whose pages are in buf.
-func (c *copier) push(ctx context.Context, ch *chunk, found reading, buf []byte) error {
+// push sends a chunk whose pages are in buf, without those that need not be sent.
+func (c *copier) push(ctx context.Context, d *desk, ch *chunk, found reading, buf []byte) error {
 	defer c.s.bytes.Add(ch.bytes)
-	rest, zeroes := c.omit(ch, found.zeroes, buf)
-	if len(zeroes) > 0 {
-		c.mu.Lock()
-		c.zeroes = append(c.zeroes, zeroes...)
-		c.mu.Unlock()
-		if ch = rest; len(ch.runs) == 0 {
-			return nil
+	zeroes := found.zeroes.intersect(c.blank)
+	repeats := c.repeated(d, ch, found.marks, zeroes, buf[pageSize:])
+	list := slices.Clone(zeroes)
+	for _, r := range repeats {
+		list = append(list, r.at)
+	}
+	omitted := sorted(list)
+	if omitted.bytes() < fewPages {
+		if ch.header() > 0 {
+			encodeIndex(buf, ch.runs)
 		}
-	}
-	if ch.header() > 0 {
-		encodeIndex(buf, ch.runs)
-	}
-	r := &record.Record{Header: c.header(ch), Payload: buf[pageSize-ch.header() : pageSize+int(ch.bytes)]}
-	if len(zeroes) == 0 {
+		r := &record.Record{Header: c.header(ch), Payload: buf[pageSize-ch.header() : pageSize+int(ch.bytes)]}
 		r.Summed(found.sum)
+		return c.out.Push(ctx, r)
 	}
-	return c.out.Push(ctx, r)
+	c.mu.Lock()
+	c.zeroes, c.repeats = append(c.zeroes, zeroes...), append(c.repeats, repeats...)
+	c.mu.Unlock()
+	for _, rest := range omit(ch, omitted, buf) {
+		if rest.header() > 0 {
+			encodeIndex(buf, rest.runs)
+		}
+		r := &record.Record{Header: c.header(&rest), Payload: buf[pageSize-rest.header() : pageSize+int(rest.bytes)]}
+		if err := c.out.Push(ctx, r); err != nil {
+			return err
+		}
+		buf = buf[rest.bytes:] // the next index lies over what was just sent
+	}
+	return nil
 }

@@ -29,6 +29,7 @@ type export struct {
 	mappings []*state.Mapping
 	blank    pageSet // see copier
 	chunks   []chunk
+	finder   *finder
 	next     int // the first chunk that was not exported yet
 	done     bool
 }
@@ -170,6 +171,7 @@ func (s *Subsystem) exportLayout(ctx context.Context, p *target.Process, out rec
 	for _, c := range e.chunks {
 		total += c.bytes
 	}
+	e.finder = s.newFinder(total)
 	s.total.Add(total)
 	s.entities.Add(uint64(len(mappings)))
 	return e, nil
@@ -304,7 +306,7 @@ func (s *Subsystem) exportPages(ctx context.Context, p *target.Process, e *expor
 		planned += e.chunks[end].bytes
 		end++
 	}
-	c := &copier{s: s, p: p, out: out, blank: e.blank}
+	c := &copier{s: s, p: p, out: out, blank: e.blank, finder: e.finder}
 	if err := c.send(ctx, e.chunks[e.next:end]); err != nil {
 		return 0, err
 	}

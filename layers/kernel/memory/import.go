@@ -102,6 +102,13 @@ func (s *Subsystem) receive(ctx context.Context, t *target.Task, l *layout, in *
 			return p, fmt.Errorf("memory: process %d: %w", t.ID, err)
 		}
 		return p, nil
+	case KindRepeated:
+		n, err := s.receiveRepeated(ctx, t, l, in)
+		if err != nil {
+			return p, fmt.Errorf("memory: process %d: %w", t.ID, err)
+		}
+		p.Bytes = n
+		return p, nil
 	case KindLeft:
 		if err := s.receiveLeft(t, l, in); err != nil {
 			return p, fmt.Errorf("memory: process %d: %w", t.ID, err)

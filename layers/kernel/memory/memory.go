@@ -40,6 +40,8 @@ type Subsystem struct {
 	notes                  atomic.Pointer[string]
 	// leaving: what may come later stays behind at the switch of this export.
 	leaving atomic.Bool
+	// repeats: the destination of this export knows KindRepeated.
+	repeats atomic.Bool
 
 	mu      sync.Mutex
 	exports map[record.ProcessID]*export

@@ -110,6 +110,7 @@ func (s *Subsystem) residual(ctx context.Context, p *target.Process, a *ahead, m
 	if err != nil {
 		return nil, err
 	}
+	a.settle(&seen)
 	stays := kept(a.sent, mappings)
 	have, filled := a.have.intersect(stays), a.filled.intersect(stays)
 	if err := pushDropped(ctx, p.ID, filled.subtract(seen.present), out); err != nil {

@@ -5,6 +5,7 @@ package memory
 import (
 	"bytes"
 	"encoding/binary"
+	"sort"
 
 	"github.com/io-mig/mig/spec/state"
 )
@@ -12,8 +13,9 @@ import (
 // A page of anonymous memory that was written once and holds zeroes is not sent:
 // the destination is told that it holds nothing (KindDropped), which reads the
 // same. That costs the destination a system call for each run, and holds up the
-// records behind it, so a chunk is only taken apart for some of them.
-const fewZeroes = 16 * pageSize
+// records behind it, so a chunk is only taken apart for some of them, or of pages
+// that repeat others.
+const fewPages = 16 * pageSize
 
 var zeroPage [pageSize]byte
 
@@ -49,27 +51,28 @@ func zeroPages(s pageSet, runs []run, data []byte) pageSet {
 	return s
 }
 
-// omit takes those of the zeroes that may be left out of a chunk, and out of its
-// pages in buf. Without any the chunk is as it was.
-func (c *copier) omit(ch *chunk, zeroes pageSet, buf []byte) (*chunk, pageSet) {
-	zeroes = zeroes.intersect(c.blank)
-	if zeroes.bytes() < fewZeroes {
-		return ch, nil
-	}
+// omit takes pages that are not to be sent out of those of a chunk in buf, and
+// returns what is left as chunks: their pages lie in buf as before, one after
+// another, behind the room for an index.
+func omit(ch *chunk, gone pageSet, buf []byte) []chunk {
 	var all pageSet
 	for _, r := range ch.runs {
 		all = all.put(r)
 	}
-	kept := all.subtract(zeroes)
-	if len(kept) > maxRuns {
-		return ch, nil
-	}
-	rest := &chunk{runs: kept, bytes: kept.bytes()}
+	var rest planner
 	to := buf[pageSize:]
-	for _, k := range kept {
+	for _, k := range all.subtract(gone) {
 		to = to[copy(to, buf[pageSize+ch.offset(k.start):][:k.bytes()]):]
+		rest.add(k.start, k.end)
 	}
-	return rest, zeroes
+	rest.close()
+	return rest.chunks
+}
+
+// has reports whether the page at an address is one of the chunk's.
+func (c *chunk) has(address uint64) bool {
+	i := sort.Search(len(c.runs), func(i int) bool { return c.runs[i].end > address })
+	return i < len(c.runs) && c.runs[i].start <= address
 }
 
 // offset is where the page at an address lies among the chunk's pages.

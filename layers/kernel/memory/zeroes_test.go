@@ -24,6 +24,14 @@ import (
 // pages that were dropped.
 func copyOwn(t *testing.T, memory []byte, runs []run, blank pageSet) (copied []byte, sent int, dropped pageSet) {
 	t.Helper()
+	s := New(target.Env{Source: &target.Source{}, Workers: 2})
+	copied, sent, dropped, _ = copyBy(t, s, memory, runs, blank)
+	return copied, sent, dropped
+}
+
+// copyBy is copyOwn by a subsystem, and returns the pages that repeat others, too.
+func copyBy(t *testing.T, s *Subsystem, memory []byte, runs []run, blank pageSet) (copied []byte, sent int, dropped pageSet, repeats []repeat) {
+	t.Helper()
 	base := uint64(uintptr(unsafe.Pointer(&memory[0])))
 	copied = bytes.Repeat([]byte{0xee}, len(memory))
 	var mu sync.Mutex
@@ -48,6 +56,14 @@ func copyOwn(t *testing.T, memory []byte, runs []run, blank pageSet) (copied []b
 			}
 			return err
 		}
+		if r.Kind == KindRepeated {
+			list, err := decodeRepeats(r.Payload)
+			for _, x := range list {
+				copy(copied[x.at.start-base:x.at.end-base], copied[x.origin-base:])
+			}
+			repeats = append(repeats, list...)
+			return err
+		}
 		list, data := []run{{r.Entity, r.Entity + uint64(len(r.Payload))}}, r.Payload
 		if r.Kind == KindScattered {
 			var err error
@@ -61,19 +77,18 @@ func copyOwn(t *testing.T, memory []byte, runs []run, blank pageSet) (copied []b
 		}
 		return nil
 	})
-	s := New(target.Env{Source: &target.Source{}, Workers: 2})
-	c := &copier{s: s, p: &target.Process{Pid: os.Getpid(), ID: 1}, out: sink, blank: blank}
 	var all pageSet
 	for _, r := range runs {
 		all = all.put(r)
 	}
+	c := &copier{s: s, p: &target.Process{Pid: os.Getpid(), ID: 1}, out: sink, blank: blank, finder: s.newFinder(all.bytes())}
 	if err := c.send(t.Context(), plan(all)); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.bytes.Load(); got != all.bytes() {
 		t.Errorf("%d bytes of %d were counted", got, all.bytes())
 	}
-	return copied, sent, dropped
+	return copied, sent, dropped, repeats
 }
 
 // TestZeroesAreNotSent: whatever pages of whatever runs are zeroes, a destination

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// ticker MEGABYTES [CHILDREN] holds memory that it can verify and measures how
-// long it does not run. Its children count in memory that all share; it is BAD if
+// ticker MEGABYTES [CHILDREN [PAGES]] holds memory that it can verify, in which so
+// many pages repeat themselves, and measures how long it does not run. Its children count in memory that all share; it is BAD if
 // one of them does not. On SIGUSR1 it prints one line:
 //
 //	ticks COUNT gap LARGEST-GAP-IN-NANOSECONDS memory ok|BAD pid PID
@@ -25,7 +25,11 @@ static uint64_t now(void) {
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+static uint64_t period;
+
 static uint64_t word(uint64_t i) {
+	if (period)
+		i %= period;
 	i += 0x9e3779b97f4a7c15u;
 	i = (i ^ (i >> 30)) * 0xbf58476d1ce4e5b9u;
 	i = (i ^ (i >> 27)) * 0x94d049bb133111ebu;
@@ -34,6 +38,7 @@ static uint64_t word(uint64_t i) {
 
 int main(int argc, char **argv) {
 	size_t n = (argc > 1 ? strtoul(argv[1], NULL, 10) : 1) << 20 >> 3;
+	period = argc > 3 ? strtoul(argv[3], NULL, 10) * 4096 / sizeof(uint64_t) : 0;
 	uint64_t *mem = malloc(n * sizeof *mem);
 	if (!mem)
 		return 1;
@@ -62,7 +67,7 @@ int main(int argc, char **argv) {
 			gap = t - last;
 		last = t;
 		ticks++;
-		mem[ticks % n] = word(ticks % n + ticks); // written all the time, put back at once
+		mem[ticks % n] = ~word(ticks % n); // written all the time, put back at once
 		mem[ticks % n] = word(ticks % n);
 		if (!asked)
 			continue;

@@ -2,7 +2,7 @@
 //
 // Threads that write checksummed pages all the time. Arguments: megabytes,
 // threads, megabytes per second that each thread writes (0: nothing, -1: as fast
-// as it can). The answer holds the longest silence in microseconds since the
+// as it can), and how many different contents pages have, if not each another one. The answer holds the longest silence in microseconds since the
 // last one: the time in which the program did not run.
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -19,6 +19,7 @@ static uint64_t *memory;
 static uint64_t *seeds;  // what each page holds
 static size_t pages;
 static int threads, rate;
+static uint64_t distinct;
 static pthread_mutex_t lock[MAXTHREADS];
 static _Atomic long silence;
 static _Atomic uint64_t writes;
@@ -29,7 +30,10 @@ static uint64_t now(void) {
   return t.tv_sec * 1000000000ull + t.tv_nsec;
 }
 
-static uint64_t word(uint64_t seed, size_t page, size_t i) { return (seed + i) * 0x9e3779b97f4a7c15ull ^ page * 0xff51afd7ed558ccdull; }
+static uint64_t word(uint64_t seed, size_t page, size_t i) {
+  if (distinct) seed %= distinct, page = 0;
+  return (seed + i) * 0x9e3779b97f4a7c15ull ^ page * 0xff51afd7ed558ccdull;
+}
 
 static void put(size_t page, uint64_t seed) {
   uint64_t *w = memory + page * WORDS;
@@ -91,10 +95,11 @@ static void verify(void) {
 }
 
 int main(int argc, char **argv) {
-  MUST(argc == 4);
+  MUST(argc == 4 || argc == 5);
   pages = (size_t)atoi(argv[1]) << 8;
   threads = atoi(argv[2]);
   rate = atoi(argv[3]);
+  if (argc == 5) distinct = atoi(argv[4]);
   memory = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   seeds = mmap(NULL, pages * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   MUST(memory != MAP_FAILED && seeds != MAP_FAILED && threads <= MAXTHREADS);
