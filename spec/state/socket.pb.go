@@ -145,7 +145,9 @@ type Socket struct {
 	// Of a TCP socket that listens, in a move: the connections from outside of the
 	// container that nobody has accepted. Their state (WaitingConnection) comes when
 	// the copy runs.
-	Waiting       []*WaitingEnds `protobuf:"bytes,23,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	Waiting []*WaitingEnds `protobuf:"bytes,23,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	// Of a socket of packet(7), and only of one.
+	Packet        *PacketSocket `protobuf:"bytes,22,opt,name=packet,proto3" json:"packet,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -334,6 +336,174 @@ func (x *Socket) GetWaiting() []*WaitingEnds {
 	return nil
 }
 
+func (x *Socket) GetPacket() *PacketSocket {
+	if x != nil {
+		return x.Packet
+	}
+	return nil
+}
+
+// PacketSocket is what bind(2) and setsockopt(2) gave a socket of packet(7).
+type PacketSocket struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The interface that it is bound to, by its name; empty for all.
+	Interface string `protobuf:"bytes,1,opt,name=interface,proto3" json:"interface,omitempty"`
+	// The protocol whose packets it gets (ETH_P_*), in host byte order; 0 for none.
+	Protocol   uint32              `protobuf:"varint,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Membership []*PacketMembership `protobuf:"bytes,3,rep,name=membership,proto3" json:"membership,omitempty"`
+	// PACKET_FANOUT: id, mode and flags as getsockopt(2) has them. Whether it is in a
+	// group, since 0 is a valid one.
+	InFanout bool   `protobuf:"varint,4,opt,name=in_fanout,json=inFanout,proto3" json:"in_fanout,omitempty"`
+	Fanout   uint32 `protobuf:"varint,5,opt,name=fanout,proto3" json:"fanout,omitempty"`
+	// PACKET_COPY_THRESH.
+	CopyThreshold uint32 `protobuf:"varint,6,opt,name=copy_threshold,json=copyThreshold,proto3" json:"copy_threshold,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PacketSocket) Reset() {
+	*x = PacketSocket{}
+	mi := &file_spec_state_socket_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PacketSocket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PacketSocket) ProtoMessage() {}
+
+func (x *PacketSocket) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_socket_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PacketSocket.ProtoReflect.Descriptor instead.
+func (*PacketSocket) Descriptor() ([]byte, []int) {
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PacketSocket) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *PacketSocket) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *PacketSocket) GetMembership() []*PacketMembership {
+	if x != nil {
+		return x.Membership
+	}
+	return nil
+}
+
+func (x *PacketSocket) GetInFanout() bool {
+	if x != nil {
+		return x.InFanout
+	}
+	return false
+}
+
+func (x *PacketSocket) GetFanout() uint32 {
+	if x != nil {
+		return x.Fanout
+	}
+	return 0
+}
+
+func (x *PacketSocket) GetCopyThreshold() uint32 {
+	if x != nil {
+		return x.CopyThreshold
+	}
+	return 0
+}
+
+// PacketMembership is one of PACKET_ADD_MEMBERSHIP.
+type PacketMembership struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Interface string                 `protobuf:"bytes,1,opt,name=interface,proto3" json:"interface,omitempty"`
+	// PACKET_MR_*.
+	Type    uint32 `protobuf:"varint,2,opt,name=type,proto3" json:"type,omitempty"`
+	Address []byte `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	// How often the socket has asked for it.
+	Count         uint32 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PacketMembership) Reset() {
+	*x = PacketMembership{}
+	mi := &file_spec_state_socket_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PacketMembership) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PacketMembership) ProtoMessage() {}
+
+func (x *PacketMembership) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_socket_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PacketMembership.ProtoReflect.Descriptor instead.
+func (*PacketMembership) Descriptor() ([]byte, []int) {
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PacketMembership) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *PacketMembership) GetType() uint32 {
+	if x != nil {
+		return x.Type
+	}
+	return 0
+}
+
+func (x *PacketMembership) GetAddress() []byte {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *PacketMembership) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // Membership is in a multicast group of IPv4 or IPv6, on one interface.
 type Membership struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -348,7 +518,7 @@ type Membership struct {
 
 func (x *Membership) Reset() {
 	*x = Membership{}
-	mi := &file_spec_state_socket_proto_msgTypes[1]
+	mi := &file_spec_state_socket_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -360,7 +530,7 @@ func (x *Membership) String() string {
 func (*Membership) ProtoMessage() {}
 
 func (x *Membership) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[1]
+	mi := &file_spec_state_socket_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -373,7 +543,7 @@ func (x *Membership) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Membership.ProtoReflect.Descriptor instead.
 func (*Membership) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{1}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Membership) GetInterface() string {
@@ -453,7 +623,7 @@ type TcpConnection struct {
 
 func (x *TcpConnection) Reset() {
 	*x = TcpConnection{}
-	mi := &file_spec_state_socket_proto_msgTypes[2]
+	mi := &file_spec_state_socket_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -465,7 +635,7 @@ func (x *TcpConnection) String() string {
 func (*TcpConnection) ProtoMessage() {}
 
 func (x *TcpConnection) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[2]
+	mi := &file_spec_state_socket_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -478,7 +648,7 @@ func (x *TcpConnection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpConnection.ProtoReflect.Descriptor instead.
 func (*TcpConnection) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{2}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TcpConnection) GetSendNext() uint32 {
@@ -640,7 +810,7 @@ type WaitingEnds struct {
 
 func (x *WaitingEnds) Reset() {
 	*x = WaitingEnds{}
-	mi := &file_spec_state_socket_proto_msgTypes[3]
+	mi := &file_spec_state_socket_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +822,7 @@ func (x *WaitingEnds) String() string {
 func (*WaitingEnds) ProtoMessage() {}
 
 func (x *WaitingEnds) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[3]
+	mi := &file_spec_state_socket_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +835,7 @@ func (x *WaitingEnds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingEnds.ProtoReflect.Descriptor instead.
 func (*WaitingEnds) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{3}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *WaitingEnds) GetLocal() []byte {
@@ -696,7 +866,7 @@ type WaitingConnection struct {
 
 func (x *WaitingConnection) Reset() {
 	*x = WaitingConnection{}
-	mi := &file_spec_state_socket_proto_msgTypes[4]
+	mi := &file_spec_state_socket_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +878,7 @@ func (x *WaitingConnection) String() string {
 func (*WaitingConnection) ProtoMessage() {}
 
 func (x *WaitingConnection) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[4]
+	mi := &file_spec_state_socket_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +891,7 @@ func (x *WaitingConnection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingConnection.ProtoReflect.Descriptor instead.
 func (*WaitingConnection) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{4}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WaitingConnection) GetEnds() *WaitingEnds {
@@ -759,7 +929,7 @@ type TcpWindow struct {
 
 func (x *TcpWindow) Reset() {
 	*x = TcpWindow{}
-	mi := &file_spec_state_socket_proto_msgTypes[5]
+	mi := &file_spec_state_socket_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +941,7 @@ func (x *TcpWindow) String() string {
 func (*TcpWindow) ProtoMessage() {}
 
 func (x *TcpWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[5]
+	mi := &file_spec_state_socket_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +954,7 @@ func (x *TcpWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpWindow.ProtoReflect.Descriptor instead.
 func (*TcpWindow) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{5}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TcpWindow) GetSendUpdate() uint32 {
@@ -833,7 +1003,7 @@ type SocketOption struct {
 
 func (x *SocketOption) Reset() {
 	*x = SocketOption{}
-	mi := &file_spec_state_socket_proto_msgTypes[6]
+	mi := &file_spec_state_socket_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +1015,7 @@ func (x *SocketOption) String() string {
 func (*SocketOption) ProtoMessage() {}
 
 func (x *SocketOption) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[6]
+	mi := &file_spec_state_socket_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +1028,7 @@ func (x *SocketOption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketOption.ProtoReflect.Descriptor instead.
 func (*SocketOption) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{6}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SocketOption) GetLevel() uint32 {
@@ -898,7 +1068,7 @@ type SocketFile struct {
 
 func (x *SocketFile) Reset() {
 	*x = SocketFile{}
-	mi := &file_spec_state_socket_proto_msgTypes[7]
+	mi := &file_spec_state_socket_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1080,7 @@ func (x *SocketFile) String() string {
 func (*SocketFile) ProtoMessage() {}
 
 func (x *SocketFile) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[7]
+	mi := &file_spec_state_socket_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1093,7 @@ func (x *SocketFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketFile.ProtoReflect.Descriptor instead.
 func (*SocketFile) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{7}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SocketFile) GetDirectory() string {
@@ -978,7 +1148,7 @@ type SocketQueue struct {
 
 func (x *SocketQueue) Reset() {
 	*x = SocketQueue{}
-	mi := &file_spec_state_socket_proto_msgTypes[8]
+	mi := &file_spec_state_socket_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -990,7 +1160,7 @@ func (x *SocketQueue) String() string {
 func (*SocketQueue) ProtoMessage() {}
 
 func (x *SocketQueue) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[8]
+	mi := &file_spec_state_socket_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1003,7 +1173,7 @@ func (x *SocketQueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketQueue.ProtoReflect.Descriptor instead.
 func (*SocketQueue) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{8}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SocketQueue) GetDescription() uint64 {
@@ -1046,7 +1216,7 @@ type SocketMessages struct {
 
 func (x *SocketMessages) Reset() {
 	*x = SocketMessages{}
-	mi := &file_spec_state_socket_proto_msgTypes[9]
+	mi := &file_spec_state_socket_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1228,7 @@ func (x *SocketMessages) String() string {
 func (*SocketMessages) ProtoMessage() {}
 
 func (x *SocketMessages) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[9]
+	mi := &file_spec_state_socket_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1241,7 @@ func (x *SocketMessages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketMessages.ProtoReflect.Descriptor instead.
 func (*SocketMessages) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{9}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SocketMessages) GetDescription() uint64 {
@@ -1103,7 +1273,7 @@ type SocketMessage struct {
 
 func (x *SocketMessage) Reset() {
 	*x = SocketMessage{}
-	mi := &file_spec_state_socket_proto_msgTypes[10]
+	mi := &file_spec_state_socket_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1285,7 @@ func (x *SocketMessage) String() string {
 func (*SocketMessage) ProtoMessage() {}
 
 func (x *SocketMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[10]
+	mi := &file_spec_state_socket_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1298,7 @@ func (x *SocketMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketMessage.ProtoReflect.Descriptor instead.
 func (*SocketMessage) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{10}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SocketMessage) GetData() []byte {
@@ -1172,7 +1342,7 @@ type SocketCredentials struct {
 
 func (x *SocketCredentials) Reset() {
 	*x = SocketCredentials{}
-	mi := &file_spec_state_socket_proto_msgTypes[11]
+	mi := &file_spec_state_socket_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1354,7 @@ func (x *SocketCredentials) String() string {
 func (*SocketCredentials) ProtoMessage() {}
 
 func (x *SocketCredentials) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[11]
+	mi := &file_spec_state_socket_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1367,7 @@ func (x *SocketCredentials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketCredentials.ProtoReflect.Descriptor instead.
 func (*SocketCredentials) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{11}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SocketCredentials) GetPid() uint32 {
@@ -1225,7 +1395,7 @@ var File_spec_state_socket_proto protoreflect.FileDescriptor
 
 const file_spec_state_socket_proto_rawDesc = "" +
 	"\n" +
-	"\x17spec/state/socket.proto\x12\tmig.state\"\xaf\x05\n" +
+	"\x17spec/state/socket.proto\x12\tmig.state\"\xe0\x05\n" +
 	"\x06Socket\x12\x16\n" +
 	"\x06family\x18\x01 \x01(\rR\x06family\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\rR\x04type\x12\x1a\n" +
@@ -1252,7 +1422,22 @@ const file_spec_state_socket_proto_rawDesc = "" +
 	"membership\x18\x14 \x03(\v2\x15.mig.state.MembershipR\n" +
 	"membership\x12\x18\n" +
 	"\apending\x18\x15 \x03(\x04R\apending\x120\n" +
-	"\awaiting\x18\x17 \x03(\v2\x16.mig.state.WaitingEndsR\awaiting\"r\n" +
+	"\awaiting\x18\x17 \x03(\v2\x16.mig.state.WaitingEndsR\awaiting\x12/\n" +
+	"\x06packet\x18\x16 \x01(\v2\x17.mig.state.PacketSocketR\x06packet\"\xe1\x01\n" +
+	"\fPacketSocket\x12\x1c\n" +
+	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x1a\n" +
+	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12;\n" +
+	"\n" +
+	"membership\x18\x03 \x03(\v2\x1b.mig.state.PacketMembershipR\n" +
+	"membership\x12\x1b\n" +
+	"\tin_fanout\x18\x04 \x01(\bR\binFanout\x12\x16\n" +
+	"\x06fanout\x18\x05 \x01(\rR\x06fanout\x12%\n" +
+	"\x0ecopy_threshold\x18\x06 \x01(\rR\rcopyThreshold\"t\n" +
+	"\x10PacketMembership\x12\x1c\n" +
+	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\rR\x04type\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\fR\aaddress\x12\x14\n" +
+	"\x05count\x18\x04 \x01(\rR\x05count\"r\n" +
 	"\n" +
 	"Membership\x12\x1c\n" +
 	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x14\n" +
@@ -1354,39 +1539,43 @@ func file_spec_state_socket_proto_rawDescGZIP() []byte {
 }
 
 var file_spec_state_socket_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_spec_state_socket_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_spec_state_socket_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_spec_state_socket_proto_goTypes = []any{
 	(SocketState)(0),          // 0: mig.state.SocketState
 	(*Socket)(nil),            // 1: mig.state.Socket
-	(*Membership)(nil),        // 2: mig.state.Membership
-	(*TcpConnection)(nil),     // 3: mig.state.TcpConnection
-	(*WaitingEnds)(nil),       // 4: mig.state.WaitingEnds
-	(*WaitingConnection)(nil), // 5: mig.state.WaitingConnection
-	(*TcpWindow)(nil),         // 6: mig.state.TcpWindow
-	(*SocketOption)(nil),      // 7: mig.state.SocketOption
-	(*SocketFile)(nil),        // 8: mig.state.SocketFile
-	(*SocketQueue)(nil),       // 9: mig.state.SocketQueue
-	(*SocketMessages)(nil),    // 10: mig.state.SocketMessages
-	(*SocketMessage)(nil),     // 11: mig.state.SocketMessage
-	(*SocketCredentials)(nil), // 12: mig.state.SocketCredentials
+	(*PacketSocket)(nil),      // 2: mig.state.PacketSocket
+	(*PacketMembership)(nil),  // 3: mig.state.PacketMembership
+	(*Membership)(nil),        // 4: mig.state.Membership
+	(*TcpConnection)(nil),     // 5: mig.state.TcpConnection
+	(*WaitingEnds)(nil),       // 6: mig.state.WaitingEnds
+	(*WaitingConnection)(nil), // 7: mig.state.WaitingConnection
+	(*TcpWindow)(nil),         // 8: mig.state.TcpWindow
+	(*SocketOption)(nil),      // 9: mig.state.SocketOption
+	(*SocketFile)(nil),        // 10: mig.state.SocketFile
+	(*SocketQueue)(nil),       // 11: mig.state.SocketQueue
+	(*SocketMessages)(nil),    // 12: mig.state.SocketMessages
+	(*SocketMessage)(nil),     // 13: mig.state.SocketMessage
+	(*SocketCredentials)(nil), // 14: mig.state.SocketCredentials
 }
 var file_spec_state_socket_proto_depIdxs = []int32{
 	0,  // 0: mig.state.Socket.state:type_name -> mig.state.SocketState
-	7,  // 1: mig.state.Socket.option:type_name -> mig.state.SocketOption
-	8,  // 2: mig.state.Socket.file:type_name -> mig.state.SocketFile
-	3,  // 3: mig.state.Socket.tcp:type_name -> mig.state.TcpConnection
-	2,  // 4: mig.state.Socket.membership:type_name -> mig.state.Membership
-	4,  // 5: mig.state.Socket.waiting:type_name -> mig.state.WaitingEnds
-	6,  // 6: mig.state.TcpConnection.window:type_name -> mig.state.TcpWindow
-	4,  // 7: mig.state.WaitingConnection.ends:type_name -> mig.state.WaitingEnds
-	3,  // 8: mig.state.WaitingConnection.tcp:type_name -> mig.state.TcpConnection
-	11, // 9: mig.state.SocketMessages.message:type_name -> mig.state.SocketMessage
-	12, // 10: mig.state.SocketMessage.credentials:type_name -> mig.state.SocketCredentials
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	9,  // 1: mig.state.Socket.option:type_name -> mig.state.SocketOption
+	10, // 2: mig.state.Socket.file:type_name -> mig.state.SocketFile
+	5,  // 3: mig.state.Socket.tcp:type_name -> mig.state.TcpConnection
+	4,  // 4: mig.state.Socket.membership:type_name -> mig.state.Membership
+	6,  // 5: mig.state.Socket.waiting:type_name -> mig.state.WaitingEnds
+	2,  // 6: mig.state.Socket.packet:type_name -> mig.state.PacketSocket
+	3,  // 7: mig.state.PacketSocket.membership:type_name -> mig.state.PacketMembership
+	8,  // 8: mig.state.TcpConnection.window:type_name -> mig.state.TcpWindow
+	6,  // 9: mig.state.WaitingConnection.ends:type_name -> mig.state.WaitingEnds
+	5,  // 10: mig.state.WaitingConnection.tcp:type_name -> mig.state.TcpConnection
+	13, // 11: mig.state.SocketMessages.message:type_name -> mig.state.SocketMessage
+	14, // 12: mig.state.SocketMessage.credentials:type_name -> mig.state.SocketCredentials
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_spec_state_socket_proto_init() }
@@ -1400,7 +1589,7 @@ func file_spec_state_socket_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_socket_proto_rawDesc), len(file_spec_state_socket_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

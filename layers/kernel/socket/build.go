@@ -29,10 +29,13 @@ func (b *builder) single(desc uint64, a *arrival) error {
 		return fmt.Errorf("make a socket to see whether there is MPTCP: %w", err)
 	}
 	p := b.task.Plan()
-	p.AsUser(m.Uid, m.Gid)
-	fd := p.Open(tracer.Syscall(unix.SYS_SOCKET, uint64(m.Family), uint64(m.Type|unix.SOCK_CLOEXEC), uint64(protocol)))
-	p.AsRoot()
+	fd := b.socket(p, m, protocol)
 	b.options(p, fd, m)
+	if m.Packet != nil {
+		if err := b.buildPacket(p, fd, m.Packet); err != nil {
+			return err
+		}
+	}
 	if err := p.Run(); err != nil {
 		return err
 	}
@@ -51,6 +54,27 @@ func (b *builder) single(desc uint64, a *arrival) error {
 		return err
 	}
 	return p.Run()
+}
+
+// socket is made by its user. One for which that takes a capability (permitted has
+// looked for it) is made by root, since a user has none, and given to its user.
+func (b *builder) socket(p *target.Plan, m *state.Socket, protocol uint32) int {
+	call := tracer.Syscall(unix.SYS_SOCKET, uint64(m.Family), uint64(m.Type|unix.SOCK_CLOEXEC), uint64(protocol))
+	if !needsRaw(m) {
+		p.AsUser(m.Uid, m.Gid)
+		fd := p.Open(call)
+		p.AsRoot()
+		return fd
+	}
+	fd := p.Open(call)
+	uid, gid := m.Uid, m.Gid
+	if !b.allowed.AnyUser() {
+		uid, gid = b.allowed.UID, b.allowed.GID
+	}
+	if uid != 0 || gid != 0 {
+		p.Call(tracer.Syscall(unix.SYS_FCHOWN, uint64(fd), uint64(uid), uint64(gid)))
+	}
+	return fd
 }
 
 // interfaceIndex finds an interface of the task's network.

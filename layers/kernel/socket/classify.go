@@ -104,12 +104,12 @@ func (n *network) classify(t procfs.Task, d *target.Descriptor) (state.SocketSta
 		return n.classifyTCP(t, d)
 	case "MPTCP", "MPTCPv6":
 		return n.classifyMultipath(t, d)
-	case "UDP", "UDPv6", "PING", "PINGv6":
+	case "UDP", "UDPv6", "PING", "PINGv6", "RAW", "RAWv6":
 		return state.SocketState_SOCKET_STATE_OPEN, nil
-	case "RAW", "RAWv6":
-		return state.SocketState_SOCKET_STATE_OPEN, rawConnected(t, d, what)
 	case "NETLINK":
 		return n.classifyNetlink(t, d)
+	case "PACKET":
+		return n.classifyPacket(t, d)
 	}
 	return 0, &refusal{what, "sockets of this protocol are not carried by this version", "close it before the checkpoint"}
 }

@@ -31,6 +31,8 @@ var kinds = map[[2]uint32]struct{ min, max int }{
 	{unix.AF_INET6, unix.SOCK_DGRAM}:    {26, 26},
 	{unix.AF_INET, unix.SOCK_RAW}:       {14, 14},
 	{unix.AF_INET6, unix.SOCK_RAW}:      {26, 26},
+	{unix.AF_PACKET, unix.SOCK_RAW}:     {0, 0}, // see checkPacket
+	{unix.AF_PACKET, unix.SOCK_DGRAM}:   {0, 0},
 	{unix.AF_NETLINK, unix.SOCK_RAW}:    {10, 10},
 	{unix.AF_NETLINK, unix.SOCK_DGRAM}:  {10, 10},
 }
@@ -55,12 +57,12 @@ func decodeSocket(r *record.Record) (*state.Socket, error) {
 	if m.Flags&^uint32(socketFlags) != 0 || m.Shutdown > 3 || m.Backlog > math.MaxInt32 {
 		return nil, fmt.Errorf("flags %#o, shutdown %d, backlog %d", m.Flags, m.Shutdown, m.Backlog)
 	}
-	return m, errors.Join(checkState(m), checkTCP(m), checkFilter(m), checkMemberships(m), checkFile(m), checkOptions(m))
+	return m, errors.Join(checkState(m), checkTCP(m), checkFilter(m), checkMemberships(m), checkPacket(m), checkFile(m), checkOptions(m))
 }
 
 func protocolAllowed(m *state.Socket) bool {
 	switch m.Family {
-	case unix.AF_UNIX:
+	case unix.AF_UNIX, unix.AF_PACKET:
 		return m.Protocol == 0
 	case unix.AF_NETLINK:
 		return carriedNetlink[m.Protocol]
@@ -160,8 +162,7 @@ func checkMemberships(m *state.Socket) error {
 	for _, g := range m.Membership {
 		size := len(g.Group)
 		ok := (m.Family == unix.AF_INET && size == 4 || m.Family == unix.AF_INET6 && (size == 4 || size == 16)) &&
-			m.Type != unix.SOCK_STREAM && len(g.Source) <= maxSources && len(g.Interface) < unix.IFNAMSIZ &&
-			g.Interface != "" && !strings.ContainsRune(g.Interface, 0)
+			m.Type != unix.SOCK_STREAM && len(g.Source) <= maxSources && isInterfaceName(g.Interface)
 		for _, s := range g.Source {
 			ok = ok && len(s) == size
 		}

@@ -6,12 +6,14 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/state"
 )
@@ -61,6 +63,8 @@ func (g *getter) describe(how state.SocketState) (*state.Socket, error) {
 		err = g.unixState(msg)
 	case unix.AF_NETLINK:
 		msg.Group, err = g.netlinkGroups()
+	case unix.AF_PACKET:
+		err = g.packetState(msg)
 	default:
 		err = g.inetState(msg)
 	}
@@ -148,6 +152,7 @@ func (g *getter) addresses(msg *state.Socket) error {
 		return err
 	}
 	switch {
+	case msg.Family == unix.AF_PACKET: // see packetState
 	case msg.State == state.SocketState_SOCKET_STATE_PAIR && msg.Type == unix.SOCK_DGRAM:
 	case msg.Family == unix.AF_INET || msg.Family == unix.AF_INET6:
 		if len(local) >= 2 && local[0]|local[1] != 0 { // the port
@@ -171,6 +176,11 @@ func (g *getter) addresses(msg *state.Socket) error {
 		msg.Remote, err = g.target(msg.Family)
 		return err
 	}
+	if len(msg.Remote) == 0 && msg.Type == unix.SOCK_RAW {
+		if msg.Remote, err = rawRemote(g.p.Proc, g.d.Link.Inode, msg.Family); err != nil {
+			return err
+		}
+	}
 	if udp && len(msg.Remote) > 0 {
 		msg.State = state.SocketState_SOCKET_STATE_CONNECTED
 	}
@@ -187,13 +197,38 @@ func (g *getter) target(family uint32) ([]byte, error) {
 	if found == nil {
 		return nil, &refusal{"TCP socket", "it was connecting a moment ago", again}
 	}
-	port := binary.BigEndian.AppendUint16(nil, found.remote.Port())
+	return inetAddress(family, found.remote), nil
+}
+
+// inetAddress is an address behind sa_family.
+func inetAddress(family uint32, to netip.AddrPort) []byte {
+	port := binary.BigEndian.AppendUint16(nil, to.Port())
 	if family == unix.AF_INET {
-		return append(append(port, found.remote.Addr().AsSlice()...), make([]byte, 8)...), nil
+		return append(append(port, to.Addr().AsSlice()...), make([]byte, 8)...)
 	}
 	// sin6_port, _flowinfo, _addr, _scope_id.
-	a := found.remote.Addr().As16()
-	return append(append(append(port, 0, 0, 0, 0), a[:]...), 0, 0, 0, 0), nil
+	a := to.Addr().As16()
+	return append(append(append(port, 0, 0, 0, 0), a[:]...), 0, 0, 0, 0)
+}
+
+// rawRemote is the address that a raw socket is connected to, behind sa_family: it
+// has no port, and so getpeername(2) does not tell it.
+func rawRemote(t procfs.Task, inode uint64, family uint32) ([]byte, error) {
+	for _, name := range []string{"raw", "raw6"} {
+		list, err := t.Inet(name)
+		if procfs.IsGone(err) {
+			continue // no IPv6
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range list {
+			if s.Inode == inode && s.Remote.IsValid() && !s.Remote.Addr().IsUnspecified() {
+				return inetAddress(family, s.Remote), nil
+			}
+		}
+	}
+	return nil, nil
 }
 
 // hasRemote: sockets of these states are connected to an address.

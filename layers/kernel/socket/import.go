@@ -57,6 +57,11 @@ func (s *Subsystem) receive(r *record.Record) error {
 		if err := s.waitingOf(m); err != nil {
 			return fmt.Errorf("%s: %w", r.Header, err)
 		}
+		if s.env.Frame != nil { // else a test of the decoder
+			if err := permitted(&s.env.Frame.Allowed, m); err != nil {
+				return fmt.Errorf("%s: %w", r.Header, err)
+			}
+		}
 		if err := s.mapped(m); err != nil {
 			return fmt.Errorf("%s: %w", r.Header, err)
 		}

@@ -24,7 +24,7 @@ func (n *network) losses(t procfs.Task, d *target.Descriptor, how state.SocketSt
 		return nil, err
 	}
 	switch name {
-	case "UDP", "UDPv6", "RAW", "RAWv6", "PING", "PINGv6":
+	case "UDP", "UDPv6", "RAW", "RAWv6", "PING", "PINGv6", "PACKET":
 		unread := false
 		err := borrow(d.Holder, d.FD, func(own int) error {
 			unread = readable(own) && (name[0] != 'U' || !injectable(own))
@@ -52,26 +52,6 @@ func (n *network) lossesTCP(t procfs.Task, d *target.Descriptor, warn func(what,
 		return nil, err
 	}
 	return warn(fmt.Sprintf("TCP listener %s", c.local), fmt.Sprintf("%d connections wait to be accepted and are reset", lost), ""), nil
-}
-
-// rawConnected refuses a raw socket that is connected to an address without a
-// port: getpeername(2) does not tell of it.
-func rawConnected(t procfs.Task, d *target.Descriptor, what string) error {
-	for _, name := range []string{"raw", "raw6"} {
-		list, err := t.Inet(name)
-		if procfs.IsGone(err) {
-			continue // no IPv6
-		}
-		if err != nil {
-			return err
-		}
-		for _, s := range list {
-			if s.Inode == d.Link.Inode && s.Remote.IsValid() && !s.Remote.Addr().IsUnspecified() {
-				return &refusal{what, "it is connected (connect(2) of a raw socket), which is not carried by this version", "close it before the checkpoint"}
-			}
-		}
-	}
-	return nil
 }
 
 // inet6Domain tells which family a socket is of.

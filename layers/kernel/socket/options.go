@@ -21,10 +21,11 @@ const (
 	ofUDP
 	ofNetlink
 	ofRaw
+	ofPacket
 	inet6 // only where the family is AF_INET6
 
 	ofInet = ofTCP | ofUDP
-	ofAll  = ofUnix | ofInet | ofNetlink
+	ofAll  = ofUnix | ofInet | ofNetlink | ofPacket
 )
 
 // option is one of setsockopt(2). Its value is carried as bytes, if it differs
@@ -37,19 +38,20 @@ type option struct {
 }
 
 const (
-	soReusePort  = 15
-	soBufLock    = 72
-	soPeekOff    = 42
-	soGetFilter  = 26
-	soPassPidfd  = 76 // Linux 6.5
-	soPassRights = 83 // Linux 6.16
-	solNetlink   = 270
-	listMembers  = 9
-	addMember    = 1
-	number       = 4
-	timeval      = 16
-	linger       = 8
-	longestValue = 64
+	soReusePort          = 15
+	soBufLock            = 72
+	soPeekOff            = 42
+	soGetFilter          = 26
+	soPassPidfd          = 76 // Linux 6.5
+	soPassRights         = 83 // Linux 6.16
+	solNetlink           = 270
+	packetVNetHeaderSize = 24 // PACKET_VNET_HDR_SZ, Linux 6.5
+	listMembers          = 9
+	addMember            = 1
+	number               = 4
+	timeval              = 16
+	linger               = 8
+	longestValue         = 64
 )
 
 // table lists what is carried, in the order in which it is set. SO_SNDBUF and
@@ -63,21 +65,22 @@ var table = []option{
 	{unix.SOL_SOCKET, unix.SO_BROADCAST, number, ofUDP, false},
 	{unix.SOL_SOCKET, unix.SO_OOBINLINE, number, ofInet, false},
 	{unix.SOL_SOCKET, unix.SO_LINGER, linger, ofInet | ofUnix, false},
-	{unix.SOL_SOCKET, unix.SO_RCVLOWAT, number, ofInet, false},
+	{unix.SOL_SOCKET, unix.SO_RCVLOWAT, number, ofInet | ofPacket, false},
 	{unix.SOL_SOCKET, unix.SO_RCVTIMEO, timeval, ofAll, false},
 	{unix.SOL_SOCKET, unix.SO_SNDTIMEO, timeval, ofAll, false},
-	{unix.SOL_SOCKET, unix.SO_PRIORITY, number, ofInet, false},
-	{unix.SOL_SOCKET, unix.SO_MARK, number, ofInet, false},
+	{unix.SOL_SOCKET, unix.SO_PRIORITY, number, ofInet | ofPacket, false},
+	{unix.SOL_SOCKET, unix.SO_MARK, number, ofInet | ofPacket, false},
 	{unix.SOL_SOCKET, unix.SO_DONTROUTE, number, ofInet, false},
 	{unix.SOL_SOCKET, unix.SO_PASSCRED, number, ofUnix | ofNetlink, false},
 	{unix.SOL_SOCKET, unix.SO_PASSSEC, number, ofUnix, false},
 	{unix.SOL_SOCKET, soPassPidfd, number, ofUnix, false},
 	{unix.SOL_SOCKET, soPassRights, number, ofUnix, false},
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMP, number, ofInet | ofUnix, false},
-	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, number, ofInet | ofUnix, false},
-	{unix.SOL_SOCKET, unix.SO_RXQ_OVFL, number, ofUDP, false},
+	{unix.SOL_SOCKET, unix.SO_TIMESTAMP, number, ofInet | ofUnix | ofPacket, false},
+	{unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, number, ofInet | ofUnix | ofPacket, false},
+	{unix.SOL_SOCKET, unix.SO_TIMESTAMPING, number, ofUDP | ofPacket, false},
+	{unix.SOL_SOCKET, unix.SO_RXQ_OVFL, number, ofUDP | ofPacket, false},
 	{unix.SOL_SOCKET, unix.SO_NO_CHECK, number, ofUDP, false},
-	{unix.SOL_SOCKET, unix.SO_BUSY_POLL, number, ofInet, false},
+	{unix.SOL_SOCKET, unix.SO_BUSY_POLL, number, ofInet | ofPacket, false},
 	{unix.SOL_SOCKET, unix.SO_ZEROCOPY, number, ofInet, false},
 	{unix.IPPROTO_IP, unix.IP_TOS, number, ofInet, false},
 	{unix.IPPROTO_IP, unix.IP_TTL, number, ofInet, false},
@@ -134,6 +137,17 @@ var table = []option{
 	{unix.IPPROTO_ICMPV6, unix.ICMPV6_FILTER, 32, ofRaw | inet6, false},
 	{unix.IPPROTO_IPV6, unix.IPV6_CHECKSUM, number, ofRaw | inet6, false},
 	{unix.IPPROTO_IPV6, unix.IPV6_HDRINCL, number, ofRaw | inet6, false},
+	{unix.SOL_PACKET, unix.PACKET_VERSION, number, ofPacket, false},
+	{unix.SOL_PACKET, unix.PACKET_RESERVE, number, ofPacket, false},
+	{unix.SOL_PACKET, unix.PACKET_AUXDATA, number, ofPacket, false},
+	{unix.SOL_PACKET, unix.PACKET_ORIGDEV, number, ofPacket, false},
+	{unix.SOL_PACKET, unix.PACKET_LOSS, number, ofPacket, false},
+	{unix.SOL_PACKET, unix.PACKET_VNET_HDR, number, ofPacket, false},
+	{unix.SOL_PACKET, packetVNetHeaderSize, number, ofPacket, false},
+	{unix.SOL_PACKET, unix.PACKET_TIMESTAMP, number, ofPacket, false},
+	{unix.SOL_PACKET, unix.PACKET_TX_HAS_OFF, number, ofPacket, false},
+	{unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, number, ofPacket, false},
+	{unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, number, ofPacket, false},
 	{solNetlink, 3, number, ofNetlink, false},  // NETLINK_PKTINFO
 	{solNetlink, 4, number, ofNetlink, false},  // NETLINK_BROADCAST_ERROR
 	{solNetlink, 5, number, ofNetlink, false},  // NETLINK_NO_ENOBUFS
@@ -153,6 +167,8 @@ func kindOf(family, typ int) families {
 		return ofUnix
 	case family == unix.AF_NETLINK:
 		return ofNetlink
+	case family == unix.AF_PACKET:
+		return ofPacket
 	case typ == unix.SOCK_STREAM:
 		return ofTCP
 	case typ == unix.SOCK_RAW:

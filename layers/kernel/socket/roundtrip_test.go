@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/io-mig/mig/layers/kernel/cpu"
 	"github.com/io-mig/mig/layers/kernel/file"
 	"github.com/io-mig/mig/layers/kernel/kerneltest"
@@ -105,7 +107,7 @@ func TestInternet(t *testing.T) {
 
 func TestRefusedByName(t *testing.T) {
 	for kind, why := range map[string]string{
-		"packet": "PACKET", "pending": "its client has closed", "backlog": "wait to be accepted",
+		"pending": "its client has closed", "backlog": "wait to be accepted",
 		"signed": "TCP_MD5SIG", "signed-listener": "TCP_MD5SIG", "multipath": "subflows",
 	} {
 		t.Run(kind, func(t *testing.T) {
@@ -116,6 +118,24 @@ func TestRefusedByName(t *testing.T) {
 			}
 			c.Verify()
 		})
+	}
+}
+
+// TestPackets: sockets of packet(7). An original that runs on in the same network
+// would be in its copy's fan-out group, and is not here.
+func TestPackets(t *testing.T) {
+	kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/packet.c", Generations: 3}, with(nil)...)
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/packet.c", Allowed: &kerneltest.Allowed{Bounding: (1<<41 - 1) &^ (1 << unix.CAP_NET_RAW)}})
+	if _, err := c.Next(with(nil)...); err == nil || !strings.Contains(err.Error(), "CAP_NET_RAW") {
+		t.Errorf("without CAP_NET_RAW the import says: %v", err)
+	}
+	for kind, why := range map[string]string{"ring": "PACKET_RX_RING", "program": "PACKET_FANOUT_CBPF"} {
+		c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/packet.c", Args: []string{kind}})
+		_, err := c.Export(true, with(nil)...)
+		if err == nil || !strings.Contains(err.Error(), why) || !strings.Contains(err.Error(), "fd 3") {
+			t.Errorf("export says: %v", err)
+		}
+		c.Verify()
 	}
 }
 

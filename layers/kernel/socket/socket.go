@@ -2,7 +2,7 @@
 
 // Package socket exports and imports sockets: pairs of connected unix sockets
 // with what is unread in them, unix sockets that listen or wait for datagrams,
-// listening TCP sockets, UDP sockets, and route netlink sockets. Options that
+// listening TCP sockets, UDP, raw, ping, packet and netlink sockets. Options that
 // differ from a new socket's travel with them.
 //
 // TCP connections whose two ends are in the container are carried whole: with
@@ -24,7 +24,7 @@
 //     Others are refused; with tcp=close they are dropped with a warning: the client
 //     is told by a reset and connects again.
 //   - Datagrams that wait in a UDP socket are received again (udp.go); those in
-//     one that shares its port or is bound to a device, and those in raw sockets,
+//     one that shares its port or is bound to a device, and those in raw and packet sockets,
 //     are dropped with a warning, as a network may drop them.
 //   - What is unread in a unix socket is sent again, with descriptors and
 //     credentials that are on their way, when every description exists: see

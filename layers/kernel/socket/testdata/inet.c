@@ -16,7 +16,7 @@
 #define ICMP_FILTER 1
 #endif
 
-static int any, any6, from, from6, bound, to, member, source, member6, filtered, raw, uevent, generic;
+static int any, any6, from, from6, bound, to, member, source, member6, filtered, raw, peer, uevent, generic;
 static struct sockaddr_in any_at, from_at, filtered_at;
 static struct sockaddr_in6 any6_at, from6_at;
 static struct sockaddr_in bound_at;
@@ -107,10 +107,23 @@ static void verify(void) {
   sum = ~(sum + (sum >> 16));
   ping[2] = sum >> 8, ping[3] = sum;
   struct sockaddr_in lo = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  CHECK(sendto(raw, ping, sizeof ping, 0, (void *)&lo, sizeof lo) == sizeof ping);
   unsigned char packet[128];
+  while (recv(raw, packet, sizeof packet, MSG_DONTWAIT) > 0) {} // of the connected one
+  CHECK(sendto(raw, ping, sizeof ping, 0, (void *)&lo, sizeof lo) == sizeof ping);
   ssize_t k = recv(raw, packet, sizeof packet, 0);
   CHECK(k == 20 + sizeof ping && packet[20] == ICMP_ECHOREPLY && packet[24] == 0x12, "%zd bytes of ICMP", k);
+
+  // What is connected needs no address, and gets from its peer only.
+  while (recv(peer, packet, sizeof packet, MSG_DONTWAIT) > 0) {}
+  ping[4] = 0x56, ping[2] = ping[3] = sum = 0;
+  for (int i = 0; i < 16; i += 2) sum += ping[i] << 8 | ping[i + 1];
+  sum = ~(sum + (sum >> 16));
+  ping[2] = sum >> 8, ping[3] = sum;
+  CHECK(send(peer, ping, sizeof ping, 0) == sizeof ping);
+  struct sockaddr_in who;
+  n = sizeof who;
+  k = recvfrom(peer, packet, sizeof packet, 0, (void *)&who, &n);
+  CHECK(k == 20 + sizeof ping && packet[24] == 0x56 && who.sin_addr.s_addr == htonl(0x7f000002), "%zd bytes of a peer's ICMP", k);
 
   struct sockaddr_nl nl;
   n = sizeof nl;
@@ -162,6 +175,8 @@ int main(void) {
   MUST((raw = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP)) >= 0);
   unsigned f = ~(1U << ICMP_ECHOREPLY);
   MUST(setsockopt(raw, SOL_RAW, ICMP_FILTER, &f, sizeof f) == 0);
+  struct sockaddr_in second = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000002)};
+  MUST((peer = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP)) >= 0 && connect(peer, (void *)&second, sizeof second) == 0);
   struct sockaddr_nl nl = {.nl_family = AF_NETLINK, .nl_groups = 1};
   MUST((uevent = socket(AF_NETLINK, SOCK_DGRAM, NETLINK_KOBJECT_UEVENT)) >= 0 && bind(uevent, (void *)&nl, sizeof nl) == 0);
   MUST((generic = socket(AF_NETLINK, SOCK_RAW, NETLINK_GENERIC)) >= 0);

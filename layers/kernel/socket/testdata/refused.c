@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Sockets that are refused by name. The one in question is descriptor 3.
-// usage: refused raw|packet|pending|backlog|signed|signed-listener|member|member6, or what
+// usage: refused raw|pending|backlog|signed|signed-listener|member|member6, or what
 // is carried with a loss: unread|named|left
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -116,7 +116,6 @@ static void named(void) {
 int main(int argc, char **argv) {
   MUST(argc == 2);
   if (!strcmp(argv[1], "raw")) MUST(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP) == 3);
-  if (!strcmp(argv[1], "packet")) MUST(socket(AF_PACKET, SOCK_RAW, 0) == 3);
   if (!strcmp(argv[1], "pending")) pending();
   if (!strcmp(argv[1], "backlog")) backlog();
   if (!strcmp(argv[1], "signed-listener")) signing(3, 4);
