@@ -90,6 +90,7 @@ With --all every container of the namespace is moved.`,
 	f.StringToStringVar(&o.Policies, "policy", nil, "NAME=VALUE as in the annotation io.mig/NAME, for this move, may be repeated")
 	f.StringVar(&o.mapIP, "map-ip", "", "OLD=NEW[,OLD=NEW]: addresses that change")
 	f.StringVar(&o.CNI.Bin, "cni-bin-dir", cni.DefaultBinDir, "directory of this host's CNI plug-ins")
+	f.DurationVar(&o.CNI.Timeout, "cni-timeout", cni.DefaultTimeout, "how long plug-ins may take to take the container off one network")
 	f.BoolVar(&o.Keep, "keep", false, "leave the ended container here")
 	f.StringVar(&o.LogURI, "log-uri", "", "where the container's output goes on the other host, for example file:///var/log/web")
 	f.StringVar(&o.TLS, "tls", "/etc/mig/tls", "directory of this host's certificate")

@@ -16,8 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/pkg/oci"
+
 	"github.com/io-mig/mig/integration/internal/daemon"
 	"github.com/io-mig/mig/integration/internal/image"
+	"github.com/io-mig/mig/integration/internal/itest"
+	"github.com/io-mig/mig/integration/internal/nerdctl"
 )
 
 // bridged gives the hosts of containers bridges.
@@ -209,6 +213,29 @@ func TestCNIMoves(t *testing.T) {
 		}
 		from, to = to, from
 	}
+	for name, c := range map[string]struct{ script, warning string }{
+		"the source's plug-in fails": {`echo '{"cniVersion":"0.4.0","code":99,"msg":"no screwdriver"}'; exit 1`, "no screwdriver"},
+		"the source's plug-in hangs": {"exec sleep 1000", "took longer than 2s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := from.Run(`printf '%s\n' '#!/bin/sh' '[ "$CNI_COMMAND" = DEL ] || exec /usr/lib/cni/bridge' ` + "'" + strings.ReplaceAll(c.script, "'", `'\''`) + `' >/opt/cni/bin/bridge`); err != nil {
+				t.Fatal(err)
+			}
+			r := w.mustMove(from, id, to.IP, "--cni-timeout", "2s")
+			if said := strings.Join(r.Warnings, "\n"); !strings.Contains(said, c.warning) || !strings.Contains(said, "CNI network fleet") {
+				t.Errorf("it warns of %q", said)
+			}
+			if got := w.answers(ip, "GET", "key"); got != "value" {
+				t.Fatalf("on %s it says %q", to.Name, got)
+			}
+			w.one(id, to, from)
+			// By hand, as the warning asks for it.
+			if err := from.Run("cp /usr/lib/cni/bridge /opt/cni/bin/bridge; rm -rf /var/lib/cni/networks/fleet /var/lib/cni/results"); err != nil {
+				t.Fatal(err)
+			}
+			from, to = to, from
+		})
+	}
 	t.Run("the address is taken", func(t *testing.T) {
 		if err := to.Run("mkdir -p /var/lib/cni/networks/fleet && echo somebody >/var/lib/cni/networks/fleet/" + ip); err != nil {
 			t.Fatal(err)
@@ -255,6 +282,72 @@ X`); err != nil {
 		w.refused(from, "interface eth0 of the CNI network fleet", id, to.IP)
 		w.undisturbed(t, id, ip, from, to)
 	})
+}
+
+// TestHooksMove: a container whose own hooks have CNI connect it, as nerdctl's do,
+// keeps its address, though nobody has asked for it when it was made: on the other
+// host the hooks are told to ask for it. mig's daemon needs no configuration there.
+func TestHooksMove(t *testing.T) {
+	if _, err := os.Stat("/usr/lib/cni/bridge"); err != nil {
+		t.Skip("hack/deps.sh installs the CNI plug-ins: ", err)
+	}
+	w := newWorld(t, daemon.V24, image.Redis)
+	w.bridged()
+	w.cni()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := nerdctl.Dial(w.alpha.d.Address, w.alpha.d.Namespace, w.alpha.d.Snapshotter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	const id, ip = "hooked", "10.77.0.101"
+	t.Cleanup(func() {
+		w.alpha.d.Remove(id)
+		w.beta.d.Remove(id)
+	})
+	// alpha's next address is another one than beta's.
+	if err := w.alpha.Run("mkdir -p /var/lib/cni/networks/fleet && echo somebody >/var/lib/cni/networks/fleet/10.77.0.100"); err != nil {
+		t.Fatal(err)
+	}
+	labels := map[string]string{nerdctl.Networks: `["fleet"]`}
+	command := oci.WithProcessArgs("redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "")
+	if err := n.Run(t.Context(), itest.Mig, image.Redis.Name, id, labels, nerdctl.WithHooks(self), command); err != nil {
+		t.Fatal(err)
+	}
+	w.reached(ip)
+	w.answers(ip, "SET", "key", "value")
+	const show = "ip -o link show eth0 | sed 's/.*ether//; s/ brd.*//'; ip -o -4 addr show dev eth0; ip route"
+	was := w.alpha.inNetwork(t, id, show)
+	from, to := w.alpha, w.beta
+	for range 2 {
+		w.mustMove(from, id, to.IP)
+		if got := w.answers(ip, "GET", "key"); got != "value" {
+			t.Fatalf("on %s it says %q", to.Name, got)
+		}
+		if is := to.inNetwork(t, id, show); is != was {
+			t.Errorf("on %s:\n%s\nwas:\n%s", to.Name, is, was)
+		}
+		w.one(id, to, from)
+		if l := from.leases(); strings.Contains(l, ip) || from.veths(t) != 0 {
+			t.Errorf("%s still has %s and %d interfaces of containers", from.Name, l, from.veths(t))
+		}
+		if l := to.leases(); !strings.Contains(l, ip) {
+			t.Errorf("%s has %s", to.Name, l)
+		}
+		from, to = to, from
+	}
+	if r := w.alpha.d.Must(t, "containers", "info", id); strings.Contains(r.Stdout, "nerdctl/ip") {
+		t.Errorf("its annotations are others: %s", r.Stdout)
+	}
+	// Where the address is not free the hook fails, and the move with it.
+	if err := to.Run("mkdir -p /var/lib/cni/networks/fleet && echo somebody >/var/lib/cni/networks/fleet/" + ip); err != nil {
+		t.Fatal(err)
+	}
+	w.refused(from, ip, id, to.IP)
+	w.undisturbed(t, id, ip, from, to)
 }
 
 // undisturbed checks that a container goes on and that nothing of its network is

@@ -21,9 +21,19 @@ import (
 	"github.com/io-mig/mig/integration/internal/image"
 	"github.com/io-mig/mig/integration/internal/itest"
 	"github.com/io-mig/mig/integration/internal/lab"
+	"github.com/io-mig/mig/integration/internal/nerdctl"
 )
 
-func TestMain(m *testing.M) { itest.Main(m) }
+func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[1] == "internal" && os.Args[2] == "oci-hook" { // see nerdctl.WithHooks
+		if err := nerdctl.Hook(os.Args[3], os.Stdin); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	itest.Main(m)
+}
 
 // world is two hosts and a client's.
 type world struct {

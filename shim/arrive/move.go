@@ -79,8 +79,10 @@ func (m *move) Consider(ctx context.Context, o *peer.Offer) (*peer.Answer, error
 		return nil, fmt.Errorf("network of container %s: %w", o.Container.ID, err)
 	}
 	a.Mismatches = append(a.Mismatches, found...)
-	for _, p := range d.opts.CNI.Consider(o.Container.Network) {
-		a.Mismatches = append(a.Mismatches, peer.Mismatch{What: p.What, Why: p.Why, Remedy: p.Remedy})
+	if !host.HasHooks(o.Container.Spec) { // they know where they have their networks
+		for _, p := range d.opts.CNI.Consider(o.Container.Network) {
+			a.Mismatches = append(a.Mismatches, peer.Mismatch{What: p.What, Why: p.Why, Remedy: p.Remedy})
+		}
 	}
 	d.reserve(m, host.Needs(o, a.Wanted, false))
 	return a, nil
@@ -128,6 +130,10 @@ func (m *move) Prepare(ctx context.Context) (*peer.Prepared, error) {
 		n.Guard = ""
 		if n.CNI() {
 			n.Guard = guardOf(m.offer.Token)
+			// Hooks that have CNI connect the copy run when it is made.
+			if err := m.d.opts.Guard(n, m.offer.Container.Policies); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if m.volumes, err = host.MakeVolumes(m.offer); err != nil {
@@ -144,7 +150,7 @@ func (m *move) Prepare(ctx context.Context) (*peer.Prepared, error) {
 }
 
 // connect has CNI connect the frame, as containerd's clients have a created task
-// connected before it starts.
+// connected before it starts. What hooks of its own have made stays.
 func (m *move) connect(ctx context.Context) error {
 	c := &m.offer.Container
 	mapping, err := network.ParseMapping(c.Policies[policy.MapIP])
@@ -154,11 +160,7 @@ func (m *move) connect(ctx context.Context) error {
 	if c.Network == nil || !c.Network.CNI() {
 		return nil
 	}
-	if err := m.d.opts.Guard(c.Network, c.Policies); err != nil {
-		return err
-	}
-	path := fmt.Sprintf("/proc/%d/ns/net", m.copy.Pid())
-	return m.d.opts.CNI.Connect(ctx, m.offer.Namespace, c.ID, path, c.Network, mapping)
+	return m.d.opts.CNI.Connect(ctx, m.offer.Namespace, c.ID, m.copy.Pid(), c.Network, mapping)
 }
 
 // guardOf names a move's guard.

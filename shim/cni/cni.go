@@ -4,7 +4,7 @@
 // is connected to, with the same addresses, and disconnect what has left.
 //
 // Who has connected a container leaves a record in libcni's cache: ctr run --cni
-// and nerdctl do, under the id NAMESPACE-CONTAINER. So a container is CNI's if
+// and nerdctl's hooks do, under the id NAMESPACE-CONTAINER. So a container is CNI's if
 // there are such records, and the records tell how to disconnect it, also to
 // another process.
 //
@@ -125,20 +125,42 @@ func (d Dirs) has(plugin string) bool {
 	return false
 }
 
-// Connect connects the network namespace at path to the networks of a request,
-// with its addresses. After an error Disconnect is due.
-func (d Dirs) Connect(ctx context.Context, namespace, container, path string, r *network.Request, m network.Mapping) error {
+// Connect connects the network namespace of process pid to the networks of a
+// request, with its addresses, but for interfaces that are there already. After an
+// error Disconnect is due.
+func (d Dirs) Connect(ctx context.Context, namespace, container string, pid int, r *network.Request, m network.Mapping) error {
 	if r == nil {
 		return nil
 	}
+	there, err := interfaces(pid)
+	if err != nil {
+		return err
+	}
+	path := fmt.Sprintf("/proc/%d/ns/net", pid)
 	for i := range r.Interfaces {
-		if n := &r.Interfaces[i]; n.Kind == network.CNI {
+		if n := &r.Interfaces[i]; n.Kind == network.CNI && !there[n.Name] {
 			if err := d.connect(ctx, id(namespace, container), path, n, m); err != nil {
 				return fmt.Errorf("CNI network %s for interface %s: %w", n.To, n.Name, err)
 			}
 		}
 	}
 	return nil
+}
+
+// interfaces lists what is in the network namespace of a process (net/dev: two lines
+// of titles, then NAME: and numbers).
+func interfaces(pid int) (map[string]bool, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", pid))
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		if name, _, ok := strings.Cut(line, ":"); ok {
+			names[strings.TrimSpace(name)] = true
+		}
+	}
+	return names, nil
 }
 
 func (d Dirs) connect(ctx context.Context, id, path string, n *network.Interface, m network.Mapping) error {
@@ -166,7 +188,12 @@ func (d Dirs) connect(ctx context.Context, id, path string, n *network.Interface
 	ctx, cancel := context.WithTimeout(ctx, d.timeout())
 	defer cancel()
 	_, err = d.plugins().AddNetworkList(ctx, list, rt)
-	if ctx.Err() != nil {
+	return d.inTime(ctx, err)
+}
+
+// inTime says that plug-ins were killed, which libcni does not.
+func (d Dirs) inTime(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
 		err = errors.Join(fmt.Errorf("its plug-ins took longer than %s", d.timeout()), err)
 	}
 	return err
@@ -229,7 +256,7 @@ func (d Dirs) Disconnect(ctx context.Context, namespace, container string, r *ne
 func (d Dirs) remove(ctx context.Context, conf *libcni.NetworkConfigList, rt *libcni.RuntimeConf) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.timeout())
 	defer cancel()
-	return d.plugins().DelNetworkList(ctx, conf, rt)
+	return d.inTime(ctx, d.plugins().DelNetworkList(ctx, conf, rt))
 }
 
 // existing is a namespace's path if it leads to one: a process's is gone with it.

@@ -179,10 +179,11 @@ func (m *mover) preflight(ctx context.Context) error {
 	return nil
 }
 
-// cni names the interfaces that CNI has made, unless somebody has.
+// cni names the interfaces that CNI has made, unless somebody has. Who had it make
+// them, a client or a hook of the container's own (nerdctl), is the same here.
 func (m *mover) cni() error {
-	if m.o.Policies[policy.CNI] != "" || m.source.Spec.Annotations["io.mig/"+policy.CNI] != "" || m.source.Spec.Hooks != nil {
-		return nil // programs of the container's own connect it (nerdctl)
+	if m.o.Policies[policy.CNI] != "" || m.source.Spec.Annotations["io.mig/"+policy.CNI] != "" {
+		return nil
 	}
 	networks, err := m.o.CNI.Networks(m.o.Namespace, m.o.Container)
 	if err != nil || len(networks) == 0 {

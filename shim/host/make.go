@@ -116,7 +116,7 @@ func (h *Host) makeContainer(ctx context.Context, o *peer.Offer, how Incoming) e
 		for _, key := range incomingAnnotations {
 			delete(a, key)
 		}
-		var added []string
+		added := askHooks(a, c.Network, c.Policies)
 		for name, value := range c.Policies {
 			if key := describe.OptionPrefix + name; a[key] == "" {
 				added = append(added, key)

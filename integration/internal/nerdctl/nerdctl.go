@@ -2,7 +2,8 @@
 
 // Package nerdctl makes the calls of nerdctl's run, checkpoint and start
 // through containerd's client, as nerdctl itself cannot be installed from a
-// package. What it leaves out (networks, volumes, logs) no checkpoint sees.
+// package. What it leaves out (volumes, logs) no checkpoint sees; networks are what
+// its hooks make of them (WithHooks).
 package nerdctl
 
 import (
@@ -46,7 +47,7 @@ func (n *Nerdctl) Close() error { return n.client.Close() }
 
 // Run is `nerdctl run -d --runtime RUNTIME --name ID IMAGE`. Labels appear in
 // the spec as annotations, as nerdctl copies them there.
-func (n *Nerdctl) Run(ctx context.Context, runtime, image, id string, labels map[string]string) error {
+func (n *Nerdctl) Run(ctx context.Context, runtime, image, id string, labels map[string]string, opts ...oci.SpecOpts) error {
 	ctx = namespaces.WithNamespace(ctx, n.namespace)
 	img, err := n.client.GetImage(ctx, image)
 	if err != nil {
@@ -62,7 +63,7 @@ func (n *Nerdctl) Run(ctx context.Context, runtime, image, id string, labels map
 		client.WithNewSnapshot(id, img),
 		client.WithRuntime(runtime, nil),
 		client.WithContainerLabels(annotations),
-		client.WithNewSpec(oci.WithImageConfig(img), oci.WithAnnotations(annotations)),
+		client.WithNewSpec(append([]oci.SpecOpts{oci.WithImageConfig(img), oci.WithAnnotations(annotations)}, opts...)...),
 	)
 	if err != nil {
 		return err

@@ -173,7 +173,9 @@ func (h *hold) sort(p packet.Packet) {
 			h.keep(p.Data)
 		}
 	case head.New:
-		if slices.Contains(h.silence.Listeners, to) {
+		// One that came before was answered: the copy would answer it again, and a client
+		// whose connection has ended meanwhile reset it.
+		if !p.At.Before(h.since) && slices.Contains(h.silence.Listeners, to) {
 			h.keep(p.Data)
 		}
 	case !h.heard:
