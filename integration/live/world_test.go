@@ -55,6 +55,12 @@ type host struct {
 // newWorld makes the hosts. The images are those of alpha.
 func newWorld(t *testing.T, source daemon.Version, images ...image.Image) *world {
 	t.Helper()
+	return newWorldOf(t, func(*lab.Lab) error { return nil }, source, images...)
+}
+
+// newWorldOf makes hosts that are prepared before anything runs on them.
+func newWorldOf(t *testing.T, prepare func(*lab.Lab) error, source daemon.Version, images ...image.Image) *world {
+	t.Helper()
 	l, err := lab.New("alpha", "beta", "client")
 	if err != nil {
 		t.Fatal(err)
@@ -64,6 +70,9 @@ func newWorld(t *testing.T, source daemon.Version, images ...image.Image) *world
 			t.Errorf("end of the lab: %v", err)
 		}
 	})
+	if err := prepare(l); err != nil {
+		t.Fatal(err)
+	}
 	w := &world{t: t, lab: l, client: l.Hosts[2], ca: filepath.Join(t.TempDir(), "ca")}
 	w.alpha = w.host(l.Hosts[0], source, images...)
 	w.beta = w.host(l.Hosts[1], daemon.V24)

@@ -26,6 +26,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/io-mig/mig/integration/internal/scope"
 )
@@ -45,6 +46,7 @@ type Host struct {
 	Name, IP string
 	lab      *Lab
 	keeper   *exec.Cmd
+	clock    *exec.Cmd // keeps its time namespace; nil: it has the machine's clocks
 }
 
 // New makes hosts with these names. The caller must Close the lab.
@@ -148,7 +150,33 @@ func (h *Host) Pid() int { return h.keeper.Process.Pid }
 
 // Enter is a command that runs its arguments on the host.
 func (h *Host) Enter() []string {
-	return []string{"nsenter", fmt.Sprintf("--target=%d", h.Pid()), "--net", "--mount", "--uts", "--cgroup", "--"}
+	args := []string{"nsenter", fmt.Sprintf("--target=%d", h.Pid()), "--net", "--mount", "--uts", "--cgroup"}
+	if h.clock != nil {
+		args = append(args, fmt.Sprintf("--time=/proc/%d/ns/time_for_children", h.clock.Process.Pid))
+	}
+	return append(args, "--")
+}
+
+// StartedBefore has what is run on the host from now on see its clocks
+// (CLOCK_MONOTONIC, CLOCK_BOOTTIME) ahead of the machine's, as those of a host that
+// was started so much earlier (time_namespaces(7)).
+func (h *Host) StartedBefore(ahead time.Duration) error {
+	seconds := fmt.Sprint(int(ahead.Seconds()))
+	cmd := h.Command(context.Background(), "unshare", "--time", "--monotonic", seconds, "--boottime", seconds, "--fork", "--kill-child", "sh", "-c", "echo ready; exec sleep infinity")
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	h.clock = cmd
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
+		return fmt.Errorf("time namespace of host %s: %q: %w", h.Name, line, err)
+	}
+	return nil
 }
 
 // Command prepares a program on the host. It ends with the lab.
@@ -224,9 +252,14 @@ func (h *Host) Cgroups() []string {
 // Close ends everything that runs on the hosts, and the hosts.
 func (l *Lab) Close() error {
 	for _, h := range append(l.Hosts, l.bridge) {
-		if h != nil {
-			_ = h.keeper.Process.Kill()
-			_ = h.keeper.Wait()
+		if h == nil {
+			continue
+		}
+		for _, keeper := range []*exec.Cmd{h.keeper, h.clock} {
+			if keeper != nil {
+				_ = keeper.Process.Kill()
+				_ = keeper.Wait()
+			}
 		}
 	}
 	return l.scope.Destroy()

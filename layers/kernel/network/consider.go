@@ -24,8 +24,7 @@ const probePatience = 400 * time.Millisecond
 
 // Consider looks whether the caller's host has what a request ties interfaces to,
 // and whether somebody has their addresses. It changes nothing, and asks the
-// networks. The source itself still answers, with the address's own hardware
-// address.
+// networks. The source itself still answers, with a hardware address of its own.
 func Consider(r *network.Request, m network.Mapping) ([]Mismatch, error) {
 	if r == nil || !r.Own {
 		return nil, nil
@@ -37,8 +36,10 @@ func Consider(r *network.Request, m network.Mapping) ([]Mismatch, error) {
 	defer host.Close()
 	var found []Mismatch
 	tied := map[string][]*network.Interface{}
+	source := map[string]bool{} // hardware addresses
 	for i := range r.Interfaces {
 		n := &r.Interfaces[i]
+		source[n.MAC] = true
 		bad, err := considerTie(host, n)
 		if err != nil {
 			return nil, err
@@ -54,7 +55,7 @@ func Consider(r *network.Request, m network.Mapping) ([]Mismatch, error) {
 		return nil, err
 	}
 	for to, list := range tied {
-		taken, err := considerAddresses(host, to, list, own, m)
+		taken, err := considerAddresses(host, to, list, own, source, m)
 		if err != nil {
 			return nil, err
 		}
@@ -101,8 +102,10 @@ func ownAddresses(host *netns.Handle) (map[netip.Addr]bool, error) {
 	return own, nil
 }
 
-// considerAddresses asks one network for the addresses that it is to get.
-func considerAddresses(host *netns.Handle, to string, list []*network.Interface, own map[netip.Addr]bool, m network.Mapping) (found []Mismatch, err error) {
+// considerAddresses asks one network for the addresses that it is to get. The source
+// answers by any of its interfaces there for the addresses of all (ip-sysctl.rst,
+// arp_ignore).
+func considerAddresses(host *netns.Handle, to string, list []*network.Interface, own map[netip.Addr]bool, source map[string]bool, m network.Mapping) (found []Mismatch, err error) {
 	of := map[netip.Addr]*network.Interface{}
 	var ask []netip.Addr
 	for _, n := range list {
@@ -129,7 +132,7 @@ func considerAddresses(host *netns.Handle, to string, list []*network.Interface,
 	}
 	for _, a := range ask {
 		for _, mac := range answers[a] {
-			if mac.String() != of[a].MAC {
+			if !source[mac.String()] {
 				found = append(found, taken(of[a], a, "the host with the hardware address "+net.HardwareAddr(mac).String()+" has it, which is not the container's"))
 				break
 			}

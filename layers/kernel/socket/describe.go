@@ -176,8 +176,8 @@ func (g *getter) addresses(msg *state.Socket) error {
 		msg.Remote, err = g.target(msg.Family)
 		return err
 	}
-	if len(msg.Remote) == 0 && msg.Type == unix.SOCK_RAW {
-		if msg.Remote, err = rawRemote(g.p.Proc, g.d.Link.Inode, msg.Family); err != nil {
+	if len(msg.Remote) == 0 && udp && !isUDP(msg) {
+		if msg.Remote, err = withoutPort(g.p.Proc, g.d.Link.Inode, msg.Family); err != nil {
 			return err
 		}
 	}
@@ -211,10 +211,10 @@ func inetAddress(family uint32, to netip.AddrPort) []byte {
 	return append(append(append(port, 0, 0, 0, 0), a[:]...), 0, 0, 0, 0)
 }
 
-// rawRemote is the address that a raw socket is connected to, behind sa_family: it
-// has no port, and so getpeername(2) does not tell it.
-func rawRemote(t procfs.Task, inode uint64, family uint32) ([]byte, error) {
-	for _, name := range []string{"raw", "raw6"} {
+// withoutPort is the address that a raw or a ping socket is connected to, behind
+// sa_family: it has no port, and so getpeername(2) does not tell it.
+func withoutPort(t procfs.Task, inode uint64, family uint32) ([]byte, error) {
+	for _, name := range []string{"raw", "raw6", "icmp", "icmp6"} {
 		list, err := t.Inet(name)
 		if procfs.IsGone(err) {
 			continue // no IPv6
