@@ -8,13 +8,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/integration/internal/lab"
 )
 
 // notice is a packet that tells somebody something: of the end of a connection, of
@@ -73,11 +74,11 @@ var noticesOnly = []unix.SockFilter{
 	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
 }
 
-// capture begins to read in the network of a process, until the end of the test.
-func (w *world) capture(name string, pid int) *capture {
+// capture begins to read in the network of a host, until the end of the test.
+func (w *world) capture(name string, h *lab.Host) *capture {
 	w.t.Helper()
 	c := &capture{name: name}
-	err := inNetworkOf(pid, func() (err error) {
+	err := h.InNetwork(func() (err error) {
 		if c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
 			return err
 		}
@@ -108,7 +109,7 @@ func (w *world) capture(name string, pid int) *capture {
 			link, _ := from.(*unix.SockaddrLinklayer)
 			// What goes out was seen where it came in.
 			if err == nil && link.Pkttype != unix.PACKET_OUTGOING {
-				c.note(b[:n], link.Ifindex, names, pid)
+				c.note(b[:n], link.Ifindex, names, h)
 			} else if err != nil && err != unix.ENETDOWN {
 				c.fail(err)
 				return
@@ -124,14 +125,14 @@ func (w *world) capture(name string, pid int) *capture {
 }
 
 // note keeps a packet if it is a notice.
-func (c *capture) note(b []byte, index int, names map[int]string, pid int) {
+func (c *capture) note(b []byte, index int, names map[int]string, h *lab.Host) {
 	n := parseNotice(b)
 	if n == nil {
 		return
 	}
 	if names[index] == "" {
 		names[index] = fmt.Sprint(index)
-		_ = inNetworkOf(pid, func() error {
+		_ = h.InNetwork(func() error {
 			link, err := net.InterfaceByIndex(index)
 			if err == nil {
 				names[index] = link.Name
@@ -201,33 +202,6 @@ func (c *capture) of(since time.Time, what ...string) (list []notice) {
 		}
 	}
 	return list
-}
-
-// inNetworkOf calls fn in the network namespace of a process.
-func inNetworkOf(pid int, fn func() error) error {
-	// The thread comes back and goes on: the lab's processes end with the thread that
-	// started them.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	back, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(back)
-	there, err := unix.Open(fmt.Sprintf("/proc/%d/ns/net", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(there)
-	if err := unix.Setns(there, unix.CLONE_NEWNET); err != nil {
-		return err
-	}
-	defer func() {
-		if e := unix.Setns(back, unix.CLONE_NEWNET); e != nil {
-			panic(e)
-		}
-	}()
-	return fn()
 }
 
 // TestParseNotice holds the parser to frames of each kind.

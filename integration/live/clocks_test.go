@@ -3,6 +3,8 @@
 package live
 
 import (
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,5 +45,9 @@ func (w *world) uptime(h *host) time.Duration {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return time.Duration(w.mustFind(string(out), `(\d+)`)) * time.Second
+	seconds, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return time.Duration(seconds) * time.Second
 }

@@ -175,7 +175,7 @@ func (w *world) sendFrame() func([]byte) error {
 
 // byHost opens a socket on the client's host; index is that of its interface.
 func (w *world) byHost(family, typ, protocol int, fn func(fd, index int) error) error {
-	return inNetworkOf(w.client.Pid(), func() error {
+	return w.client.InNetwork(func() error {
 		link, err := net.InterfaceByName("eth0")
 		if err != nil {
 			return err

@@ -13,15 +13,17 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/io-mig/mig/integration/internal/traffic"
 )
 
 // TestNobodyIsTold: during moves under load no reset and no "unreachable" leaves
 // either host, whether for connections that stand, for new ones or for datagrams;
 // after each switch the destination says where the container's addresses are.
 func TestNobodyIsTold(t *testing.T) {
-	w := newPod(t, talk(t), 8080)
+	w := newPod(t, talk(t), traffic.TalkPort)
 	cables := w.capture("the network between the hosts", w.lab.Cables())
-	captures := []*capture{cables, w.capture("alpha", w.alpha.Pid()), w.capture("beta", w.beta.Pid())}
+	captures := []*capture{cables, w.capture("alpha", w.alpha.Host), w.capture("beta", w.beta.Host)}
 	// Hosts have connections of their own, between each other. And what a client says of
 	// a segment that was sent again, of a connection that has ended for it, is the
 	// client's.
@@ -41,7 +43,7 @@ func TestNobodyIsTold(t *testing.T) {
 	w.resetsAreSeen(captures)
 
 	begun := time.Now()
-	stop := w.everyLoad(8080)
+	stop := w.everyLoad(traffic.TalkPort)
 	from, to := w.alpha, w.beta
 	for range 4 {
 		at := time.Now()
@@ -132,7 +134,7 @@ func (w *world) everyLoad(port int) (stop func()) {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
-	var loads []*load
+	var loads []traffic.Load
 	failed := make(chan error, 16)
 	repeat := func(pause time.Duration, what string, once func() error) {
 		done.Go(func() {
@@ -147,7 +149,14 @@ func (w *world) everyLoad(port int) (stop func()) {
 	}
 	for _, ip := range []string{podIP4, podIP6} {
 		address := net.JoinHostPort(ip, fmt.Sprint(port))
-		loads = append(loads, w.ask(5, time.Millisecond, func(ctx context.Context) (net.Conn, error) { return w.upgrade(ctx, address) }, messages))
+		l, err := traffic.WebSocket(checkout(w.t)).Work(w.t.Context(), w.clients(), ip)
+		if err == nil {
+			err = l.Begin(w.t.Context())
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		loads = append(loads, l)
 		client := http.Client{Timeout: patience, Transport: &http.Transport{
 			DisableKeepAlives: true, DialContext: func(ctx context.Context, _, a string) (net.Conn, error) { return w.dial(ctx, a) },
 		}}
@@ -171,8 +180,8 @@ func (w *world) everyLoad(port int) (stop func()) {
 	return func() {
 		w.t.Helper()
 		for _, l := range loads {
-			l.end()
-			if _, _, err := l.seen(); err != nil {
+			seen, err := l.End()
+			if err = errors.Join(err, seen.Err(), l.Close()); err != nil {
 				w.t.Errorf("a client: %v", err)
 			}
 		}

@@ -141,9 +141,9 @@ func (l *Lab) host(name, ip string) (*Host, error) {
 	return h, nil
 }
 
-// Cables is a process in the network of the bridge that joins the hosts, whose ports
-// are called to-NAME by the hosts' names.
-func (l *Lab) Cables() int { return l.bridge.Pid() }
+// Cables has the bridge that joins the hosts, whose ports are called to-NAME by the
+// hosts' names.
+func (l *Lab) Cables() *Host { return l.bridge }
 
 // Pid of the process that keeps the host's namespaces.
 func (h *Host) Pid() int { return h.keeper.Process.Pid }
