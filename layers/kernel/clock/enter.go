@@ -87,8 +87,9 @@ func (s *Subsystem) jump(why string) {
 }
 
 // longestWait bounds await: the clocks were begun from a value that travelled
-// here, so they can lag behind by as long as that took.
-const longestWait = time.Second
+// here, so they can lag behind by as long as that took, which over a slow link or
+// between busy hosts is seconds.
+const longestWait = 10 * time.Second
 
 // await returns when the clocks show m or later.
 func (s *Subsystem) await(ctx context.Context, m *state.Clocks) error {
