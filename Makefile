@@ -84,7 +84,7 @@ soak: build tools workloads ## what dies or races at random, ten rounds: an hour
 	cd integration && MIG_KILLS=1000 go test $(EXEC) -p 1 -count 1 -timeout 4h ./faults
 	cd integration && go test $(EXEC) -p 1 -count $(ROUNDS) -timeout 4h $(RUN) ./parity ./checkpoint
 	cd integration && MIG_TRAFFIC_MOVES=10 MIG_BACK_AND_FORTH=200 go test $(EXEC) -p 1 -count 1 -timeout 4h -run 'TestTraffic|TestRedisBackAndForth' ./live
-	cd integration && MIG_SOAK=1 go test $(EXEC) -p 1 -count $(ROUNDS) -timeout 4h -run 'TestDeath' ./live
+	cd integration && MIG_SOAK=1 MIG_KILLS=200 go test $(EXEC) -p 1 -count $(ROUNDS) -timeout 4h -run 'TestDeath' ./live
 	cd integration && MIG_STORM_CHECKPOINTS=200 MIG_SERVER_ROUNDS=20 go test $(EXEC) -p 1 -count 1 -timeout 4h ./programs ./servers
 
 .PHONY: demo

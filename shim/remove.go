@@ -44,6 +44,9 @@ func remove(f bootstrap.Flags) (*taskapi.DeleteResponse, error) {
 		slog.Warn("unmount root filesystem", "container", f.ID, "error", err)
 	}
 	removeStaleSocket(bundle)
+	if err := bootstrap.RemoveAbandoned(bundle); err != nil {
+		slog.Warn("this bundle will not be removed as it should", "container", f.ID, "error", err)
+	}
 	return lastExit(bundle, removed), nil
 }
 

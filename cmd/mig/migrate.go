@@ -133,6 +133,9 @@ func (o *migrateOptions) run(ctx context.Context, out, progress io.Writer) error
 		if perr := printJSON(out, r); perr != nil || err == nil {
 			return perr
 		}
+		if r.Moved { // what failed came after that, and says so
+			return fmt.Errorf("%s: %w", o.Container, err)
+		}
 		return fmt.Errorf("%s: %w: %w", o.Container, errNotMoved, err)
 	}
 	if err == nil {

@@ -15,7 +15,6 @@ import (
 // TestDeathOfContainerd: containerd of either host is killed at any moment of a
 // move and started again. One copy runs afterwards, and the next move works.
 func TestDeathOfContainerd(t *testing.T) {
-	onlyInSoak(t, "containerd that is killed while it removes a task leaves the task's bundle, and then refuses a new one with that id")
 	w := newWorld(t, daemon.V24)
 	const id = "counter"
 	was := w.startCounter(id)

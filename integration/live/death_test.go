@@ -132,12 +132,3 @@ func TestDeathOfTheDaemon(t *testing.T) {
 	w.one(id, off, on)
 	w.same(off, id, was)
 }
-
-// onlyInSoak leaves out a test of random deaths that meets, about once in twenty
-// moves, what is known and not solved (docs/testing.md).
-func onlyInSoak(t *testing.T, known string) {
-	t.Helper()
-	if os.Getenv("MIG_SOAK") == "" {
-		t.Skip("only with MIG_SOAK=1: ", known)
-	}
-}

@@ -51,17 +51,13 @@ func (h *host) left() (found []string) {
 	return append(found, h.shims()...)
 }
 
-// shims are the shims and engines of this host's containerd.
+// shims are the shims of this host's containerd, whatever they are at.
 func (h *host) shims() (found []string) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range files {
 		b, err := os.ReadFile(f)
 		line := strings.ReplaceAll(string(b), "\x00", " ")
-		if err != nil || !strings.Contains(line, "containerd-shim-mig-v1") {
-			continue
-		}
-		cgroup, _ := os.ReadFile(filepath.Join(filepath.Dir(f), "cgroup"))
-		if strings.Contains(string(cgroup), filepath.Join(h.d.Namespace, h.Name)) {
+		if err == nil && strings.Contains(line, "containerd-shim-mig-v1") && strings.Contains(line, "-address "+h.d.Address+" ") {
 			found = append(found, fmt.Sprintf("process %s: %s", filepath.Base(filepath.Dir(f)), line))
 		}
 	}

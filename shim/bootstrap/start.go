@@ -32,6 +32,9 @@ func Start(f Flags, p Params, shimCgroup string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := RemoveAbandoned(bundle); err != nil {
+		return nil, err
+	}
 	group, err := Group(bundle, f.ID)
 	if err != nil {
 		return nil, err

@@ -62,7 +62,7 @@ func (m *mover) transfer(ctx context.Context) error {
 			m.report.PeerSteps = append(m.report.PeerSteps, job.Step{Name: s.Name, At: s.At.Add(-m.client.Skew), Took: s.Took})
 		}
 	}
-	m.report.Moved = err == nil
+	m.report.Moved = err == nil || end != nil && end.Running
 	return err
 }
 
