@@ -49,6 +49,7 @@ type Subsystem struct {
 	mu     sync.Mutex
 	begun  bool // KindBegin has gone out, or come in
 	ended  bool // KindStop has come in
+	stop   *state.Clocks
 	offset *offsets
 	note   string
 }
@@ -117,9 +118,13 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 // Restart imports them.
 func (s *Subsystem) Restart(ctx context.Context, step record.Step, in *record.Record) (record.Progress, error) {
 	if in == nil {
-		return record.Progress{Done: true}, s.whole(step)
+		err := s.whole(step)
+		if err == nil && step.Stage == record.StageBuild && step.Process == record.Shared {
+			err = s.await(ctx)
+		}
+		return record.Progress{Done: true}, err
 	}
-	if err := s.receive(ctx, in); err != nil {
+	if err := s.receive(in); err != nil {
 		return record.Progress{}, fmt.Errorf("clock: %s: %w", in.Header, err)
 	}
 	return record.Progress{Done: true, Advanced: true, Entities: 1}, nil
@@ -144,7 +149,7 @@ func decode(in *record.Record) (*state.Clocks, error) {
 	return m, nil
 }
 
-func (s *Subsystem) receive(ctx context.Context, in *record.Record) error {
+func (s *Subsystem) receive(in *record.Record) error {
 	m, err := decode(in)
 	if err != nil {
 		return err
@@ -158,9 +163,9 @@ func (s *Subsystem) receive(ctx context.Context, in *record.Record) error {
 		return errors.New("clocks that have stopped and never begun")
 	case in.Kind == KindStop:
 		s.mu.Lock()
-		s.ended = true
+		s.ended, s.stop = true, m
 		s.mu.Unlock()
-		return s.await(ctx, m)
+		return nil
 	case begun:
 		return errors.New("clocks begin twice")
 	}

@@ -41,17 +41,17 @@ func TestHostileClocksAreRefused(t *testing.T) {
 		}
 	}
 	s := New(target.Env{Frame: &target.Frame{SharesTime: true}})
-	if err := s.receive(t.Context(), encode(t, KindStop, good)); err == nil {
+	if err := s.receive(encode(t, KindStop, good)); err == nil {
 		t.Error("clocks stop before they begin")
 	}
 	s = New(target.Env{Frame: &target.Frame{SharesTime: true}})
-	if err := s.receive(t.Context(), encode(t, KindBegin, good)); err != nil {
+	if err := s.receive(encode(t, KindBegin, good)); err != nil {
 		t.Error(err)
 	}
 	if !strings.Contains(s.Status().Note, "this host's") {
 		t.Errorf("note %q", s.Status().Note)
 	}
-	if err := s.receive(t.Context(), encode(t, KindBegin, good)); err == nil {
+	if err := s.receive(encode(t, KindBegin, good)); err == nil {
 		t.Error("clocks begin twice")
 	}
 }

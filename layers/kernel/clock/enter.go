@@ -91,12 +91,14 @@ func (s *Subsystem) jump(why string) {
 // between busy hosts is seconds.
 const longestWait = 10 * time.Second
 
-// await returns when the clocks show m or later.
-func (s *Subsystem) await(ctx context.Context, m *state.Clocks) error {
+// await returns when the clocks show what they did when the container stopped, or
+// later. It is asked when everything else has come, before the first timer is
+// started: until then most of that time, or all of it, has passed anyway.
+func (s *Subsystem) await(ctx context.Context) error {
 	s.mu.Lock()
-	o := s.offset
+	o, m := s.offset, s.stop
 	s.mu.Unlock()
-	if o == nil {
+	if o == nil || m == nil {
 		return nil
 	}
 	need, err := to(m)
