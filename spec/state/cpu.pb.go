@@ -195,7 +195,13 @@ type ThreadCPU struct {
 	// The XSAVE area in standard form, in the layout of the record of kind 1.
 	Xsave []byte `protobuf:"bytes,2,opt,name=xsave,proto3" json:"xsave,omitempty"`
 	// The thread's id in its pid namespace; of no meaning in a record of kind 2.
-	Tid           int32 `protobuf:"varint,3,opt,name=tid,proto3" json:"tid,omitempty"`
+	Tid int32 `protobuf:"varint,3,opt,name=tid,proto3" json:"tid,omitempty"`
+	// Nanoseconds of the relative sleep (nanosleep(2), clock_nanosleep(2)) that the
+	// registers begin anew, and what CLOCK_MONOTONIC of the container was when the
+	// thread stood still in it: where as much time has passed since then, the sleep
+	// is over. 0: it is in none.
+	Sleep         int64 `protobuf:"varint,4,opt,name=sleep,proto3" json:"sleep,omitempty"`
+	Stopped       int64 `protobuf:"varint,5,opt,name=stopped,proto3" json:"stopped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -251,6 +257,20 @@ func (x *ThreadCPU) GetTid() int32 {
 	return 0
 }
 
+func (x *ThreadCPU) GetSleep() int64 {
+	if x != nil {
+		return x.Sleep
+	}
+	return 0
+}
+
+func (x *ThreadCPU) GetStopped() int64 {
+	if x != nil {
+		return x.Stopped
+	}
+	return 0
+}
+
 var File_spec_state_cpu_proto protoreflect.FileDescriptor
 
 const file_spec_state_cpu_proto_rawDesc = "" +
@@ -265,11 +285,13 @@ const file_spec_state_cpu_proto_rawDesc = "" +
 	"\x04size\x18\x03 \x01(\rR\x04size\":\n" +
 	"\n" +
 	"ThreadsCPU\x12,\n" +
-	"\x06thread\x18\x01 \x03(\v2\x14.mig.state.ThreadCPUR\x06thread\"Q\n" +
+	"\x06thread\x18\x01 \x03(\v2\x14.mig.state.ThreadCPUR\x06thread\"\x81\x01\n" +
 	"\tThreadCPU\x12\x1c\n" +
 	"\tregisters\x18\x01 \x01(\fR\tregisters\x12\x14\n" +
 	"\x05xsave\x18\x02 \x01(\fR\x05xsave\x12\x10\n" +
-	"\x03tid\x18\x03 \x01(\x05R\x03tidB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
+	"\x03tid\x18\x03 \x01(\x05R\x03tid\x12\x14\n" +
+	"\x05sleep\x18\x04 \x01(\x03R\x05sleep\x12\x18\n" +
+	"\astopped\x18\x05 \x01(\x03R\astoppedB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
 
 var (
 	file_spec_state_cpu_proto_rawDescOnce sync.Once

@@ -57,6 +57,8 @@ type Subsystem struct {
 type saved struct {
 	registers amd64.Registers
 	xsave     []byte
+	// sleep and stopped are state.ThreadCPU's.
+	sleep, stopped int64
 }
 
 // New makes the subsystem for one event.
@@ -66,6 +68,9 @@ func New(env target.Env) *Subsystem {
 
 // Name of the subsystem.
 func (s *Subsystem) Name() string { return Name }
+
+// Keeps: nothing is done before the stages without records.
+func (s *Subsystem) Keeps() bool { return true }
 
 // Status counts threads.
 func (s *Subsystem) Status() record.Status { return record.Status{Entities: s.threads.Load()} }
@@ -102,7 +107,7 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	var all []*state.ThreadCPU
 	err := p.Traced.Do(func() error {
 		for _, th := range p.Traced.Threads() {
-			m, err := export(th)
+			m, err := export(p, th)
 			if err != nil {
 				return fmt.Errorf("cpu: pid %d: %w", p.Pid, err)
 			}
@@ -144,12 +149,17 @@ func exportLayout(ctx context.Context, out record.Sink) error {
 	return out.Push(ctx, &record.Record{Header: record.Header{Subsystem: Name, Kind: KindLayout}, Payload: b})
 }
 
-func export(th *tracer.Thread) (*state.ThreadCPU, error) {
-	regs, _, err := th.ResumeRegisters()
+func export(p *target.Process, th *tracer.Thread) (*state.ThreadCPU, error) {
+	regs, kind, err := th.ResumeRegisters()
 	if err != nil {
 		return nil, err
 	}
 	m := &state.ThreadCPU{Tid: int32(th.NSTid)}
+	if kind == tracer.RestartTimeout {
+		if err := exportSleep(p, &regs, m); err != nil {
+			return nil, err
+		}
+	}
 	if m.Xsave, err = th.XState(); err != nil {
 		return nil, err
 	}

@@ -50,6 +50,9 @@ func set(t *target.Task, kept map[int]*saved) error {
 	if len(kept) != len(t.Threads) {
 		return fmt.Errorf("%w: registers of %d threads for %d threads", errImage, len(kept), len(t.Threads))
 	}
+	if err := endSleeps(t, kept); err != nil {
+		return err
+	}
 	return t.Traced.Do(func() error {
 		for tid, k := range kept {
 			th := t.Threads[tid]
@@ -124,6 +127,9 @@ func (s *Subsystem) receiveThread(in *record.Record, tid uint64, m *state.Thread
 	}
 	if k.registers.Is32Bit() {
 		return fmt.Errorf("%w: %s: 32-bit tasks are not carried", errImage, in.Header)
+	}
+	if k.sleep, k.stopped = m.Sleep, m.Stopped; k.sleep < 0 || k.sleep > 0 && !sleeps(k.registers.Rax) {
+		return fmt.Errorf("%w: %s: a sleep of %d ns in system call %d", errImage, in.Header, k.sleep, k.registers.Rax)
 	}
 	// Whatever restart was needed has been worked into the registers.
 	k.registers.OrigRax = amd64.NoSyscall

@@ -57,7 +57,13 @@ func TestHostileRegisters(t *testing.T) {
 	short.Registers = short.Registers[:26*8]
 	torn.Xsave = torn.Xsave[:500]
 	compat := thread(t, func(r *amd64.Registers) { r.Cs = 0x23 })
+	noSleep := thread(t, func(r *amd64.Registers) { r.Rax = 0 })
+	noSleep.Sleep = 1
+	backwards := thread(t, func(r *amd64.Registers) { r.Rax = 35 })
+	backwards.Sleep = -1
 	for what, feed := range map[string]func(*Subsystem) error{
+		"a sleep in read":   func(s *Subsystem) error { return s.take(KindThread, 1, 1, pack(t, noSleep)) },
+		"a sleep before 0":  func(s *Subsystem) error { return s.take(KindThread, 1, 1, pack(t, backwards)) },
 		"before the layout": func(s *Subsystem) error { s.layout = nil; return s.take(KindThread, 1, 1, pack(t, good)) },
 		"thread 0":          func(s *Subsystem) error { return s.take(KindThread, 1, 0, pack(t, good)) },
 		"a huge thread id":  func(s *Subsystem) error { return s.take(KindThread, 1, maxThreads+1, pack(t, good)) },
@@ -122,4 +128,20 @@ func FuzzReceive(f *testing.F) {
 			t.Fatalf("an area of %d bytes", n)
 		}
 	})
+}
+
+// TestSleepIsOver: a sleep that has passed returns, another is begun anew.
+func TestSleepIsOver(t *testing.T) {
+	const call, sleep, stopped = 0x1000, 5_000_000, 70_000_000
+	for now, over := range map[int64]bool{stopped - 1: false, stopped: false, stopped + sleep - 1: false, stopped + sleep: true} {
+		k := &saved{registers: amd64.Registers{Rip: call, Rax: 35}, sleep: sleep, stopped: stopped}
+		k.endSleep(now)
+		if got := k.registers.Rip == call+2 && k.registers.Rax == 0; got != over || !over && (k.registers.Rip != call || k.registers.Rax != 35) {
+			t.Errorf("%d ns after the stop: rip %#x, rax %d", now-stopped, k.registers.Rip, k.registers.Rax)
+		}
+	}
+	k := &saved{registers: amd64.Registers{Rip: call, Rax: 35}}
+	if k.endSleep(stopped + sleep); k.registers.Rip != call {
+		t.Error("a thread in no sleep goes on elsewhere")
+	}
 }

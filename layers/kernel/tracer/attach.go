@@ -46,6 +46,7 @@ func (t *Tracer) attachOnce(ctx context.Context, o Options, deadline time.Time) 
 	p := &Process{Pid: o.Pid, Tracer: t, opts: o, ptOpts: sourceOptions, memFD: -1}
 	err := p.stopAll(ctx, deadline)
 	if err == nil {
+		p.StoppedAt = int64(monotonic())
 		err = p.inspect()
 	}
 	if err != nil {

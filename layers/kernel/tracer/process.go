@@ -55,6 +55,9 @@ type Process struct {
 	Pid    int // thread group id, caller's pid namespace
 	NSPid  int // the same in the task's own (innermost) pid namespace
 	Tracer *Tracer
+	// StoppedAt is CLOCK_MONOTONIC of the host, in nanoseconds, when the last
+	// thread of a source had stopped; 0 for a frame.
+	StoppedAt int64
 
 	// All below belongs to the tracer's thread.
 	opts    Options
