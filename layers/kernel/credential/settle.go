@@ -67,11 +67,18 @@ func settle(t *target.Task, k *saved) error {
 		m.SeccompMode = 0
 		t.Later(th, changes(m, &now, at+uint64(offsets[0]), m.NoNewPrivileges || t.Allowed().NoNewPrivileges), checkChanges)
 	}
+	// A change of ids takes it away: it comes behind the last one.
+	alone := len(k.threads) == 1 && t.Doomed() == nil
+	if alone {
+		t.Later(t.Traced.Leader(), []tracer.Call{dumpable(k.process.Dumpable)}, tracer.Check)
+	}
 	if err := t.RunLater(); err != nil {
 		return err
 	}
-	if err := setDumpable(t, k.process.Dumpable); err != nil {
-		return err
+	if !alone {
+		if err := t.Run([]tracer.Call{dumpable(k.process.Dumpable)}); err != nil {
+			return err
+		}
 	}
 	return t.EndLeader()
 }
@@ -181,14 +188,14 @@ func checkChanges(calls []tracer.Call) error {
 	return nil
 }
 
-// setDumpable comes after all threads' ids, since every change of them resets
-// it. 2 can only be had by such a change, with the host's fs.suid_dumpable; 0
-// is the closest that is not weaker.
-func setDumpable(t *target.Task, want uint32) error {
+// dumpable comes after all threads' ids, since every change of them resets it. 2
+// can only be had by such a change, with the host's fs.suid_dumpable; 0 is the
+// closest that is not weaker.
+func dumpable(want uint32) tracer.Call {
 	if want == 2 {
 		want = 0
 	}
-	return t.Run([]tracer.Call{tracer.Prctl(unix.PR_SET_DUMPABLE, uint64(want))})
+	return tracer.Prctl(unix.PR_SET_DUMPABLE, uint64(want))
 }
 
 // setLimits sets all limits by the task itself, which needs no right to lower
