@@ -39,10 +39,10 @@ func Subsystems() (*kernel.Manager, error) {
 	for _, e := range []kernel.Entry{
 		{Name: clock.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return clock.New(env) }},
 		{Name: task.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return task.New(env) }},
-		{Name: rootfs.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return rootfs.New(env) }},
 		{Name: uts.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return uts.New(env) }},
 		{Name: network.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return network.New(env) }},
 		{Name: ipc.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return ipc.New(env) }},
+		{Name: rootfs.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return rootfs.New(env) }},
 		{Name: memory.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return memory.New(env) }},
 		{Name: file.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return file.New(env) }},
 		{Name: tty.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return tty.New(env) }},

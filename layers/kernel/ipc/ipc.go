@@ -125,6 +125,10 @@ func (s *Subsystem) inside(fn func() error) error {
 // SharedOnly reports that what System V and POSIX made is the container's.
 func (s *Subsystem) SharedOnly() bool { return true }
 
+// Aside: the objects are the container's, not its processes', and no subsystem
+// does anything to them.
+func (s *Subsystem) Aside() bool { return true }
+
 // Status counts the bytes of segments.
 func (s *Subsystem) Status() record.Status {
 	return record.Status{Entities: s.entities.Load(), Bytes: s.bytes.Load(), Total: s.total.Load()}

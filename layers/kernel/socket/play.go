@@ -119,6 +119,13 @@ func (p *player) start(connections map[netdrop.Connection]bool, ports netdrop.Si
 	return nil
 }
 
+// end has nothing arrive any more.
+func (p *player) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over, p.waiting = true, nil
+}
+
 // forget has nothing more arrive for a connection.
 func (p *player) forget(c netdrop.Connection) {
 	p.mu.Lock()
@@ -200,6 +207,10 @@ func (s *Subsystem) startPlay() error {
 	}
 	here = slices.DeleteFunc(here, func(b []byte) bool { h, _ := packet.Parse(b); return h.Protocol != unix.IPPROTO_TCP || h.New })
 	ports := s.portsOf()
+	if len(connections) == 0 && len(ports.Listeners) == 0 && len(ports.Datagrams) == 0 {
+		s.play.end() // nothing that came could be for anybody
+		return nil
+	}
 	return target.InNamespace(s.env.Frame.Task(target.FirstTask).Proc.Path("ns/net"), func() error {
 		return s.play.start(connections, ports, waiting, here)
 	})
