@@ -9,7 +9,12 @@ import (
 )
 
 // asides are shared steps that were begun before their turn.
-type asides map[Subsystem]chan error
+type asides map[Subsystem]*aside
+
+type aside struct {
+	done chan struct{}
+	err  error // valid once done
+}
 
 // shared is the step for what belongs to no process.
 func (x *Exporter) shared(st record.Stage) record.Step {
@@ -28,32 +33,48 @@ func (x *Exporter) beginAside(ctx context.Context, fail context.CancelCauseFunc,
 		if a, ok := sub.(AsideExporter); !ok || !a.Aside() {
 			continue
 		}
-		done := make(chan error, 1)
-		all[sub] = done
+		a := &aside{done: make(chan struct{})}
+		all[sub] = a
 		go func() {
-			err := x.steps(ctx, sub, x.shared(st), x.exporter(sub, x.opts.Medium))
-			if err != nil {
-				fail(err)
+			defer close(a.done)
+			if a.err = x.steps(ctx, sub, x.shared(st), x.exporter(sub, x.opts.Medium)); a.err != nil {
+				fail(a.err)
 			}
-			done <- err
 		}()
 	}
 	return all
 }
 
-// join waits for a subsystem's step, or makes it if it was not begun.
-func (a asides) join(sub Subsystem, step func() error) error {
-	done := a[sub]
-	if done == nil {
-		return step()
+// has reports whether a subsystem's step was begun.
+func (a asides) has(sub Subsystem) bool { return a[sub] != nil }
+
+// parts cuts the subsystems where those begin whose steps were begun.
+func (a asides) parts(subsystems []Subsystem) (parts [][]Subsystem) {
+	from := 0
+	for i, sub := range subsystems {
+		if i > from && a.has(sub) && !a.has(subsystems[i-1]) {
+			parts, from = append(parts, subsystems[from:i]), i
+		}
 	}
-	delete(a, sub)
-	return <-done
+	return append(parts, subsystems[from:])
 }
 
-// wait returns when none of those that nobody has joined is at work any more.
+// join waits for the steps that were begun of some subsystems.
+func (a asides) join(subsystems []Subsystem) error {
+	for _, sub := range subsystems {
+		if begun := a[sub]; begun != nil {
+			<-begun.done
+			if begun.err != nil {
+				return begun.err
+			}
+		}
+	}
+	return nil
+}
+
+// wait returns when none of them is at work any more.
 func (a asides) wait() {
-	for _, done := range a {
-		<-done
+	for _, begun := range a {
+		<-begun.done
 	}
 }

@@ -15,16 +15,21 @@ import (
 // call makes one call that leaves the event: a panic becomes an error, a call
 // that ignores the end of its context is left behind after the grace, and the
 // error names the place. A call that succeeds although its context has ended
-// meanwhile has succeeded: what it did has to be undone.
+// meanwhile has succeeded: what it did has to be undone. In a shelter it is made
+// on the spot, and the shelter is what is left behind.
 func (e *Event) call(ctx context.Context, p Place, fn func(context.Context) error) error {
 	if err := context.Cause(ctx); err != nil {
 		return &PlaceError{Place: p, Err: err}
 	}
-	leave := e.enter(p)
+	s := e.sheltering(ctx)
+	leave := e.enter(p, s)
 	defer leave()
 	if e.tune.Called != nil {
 		began := time.Now()
 		defer func() { e.tune.Called(p, began, time.Now()) }()
+	}
+	if s != nil {
+		return e.answered(ctx, p, guard(func() error { return fn(ctx) }))
 	}
 	done := make(chan error, 1)
 	go func() { done <- guard(func() error { return fn(ctx) }) }()
@@ -68,11 +73,11 @@ func (e *Event) answered(ctx context.Context, p Place, err error) error {
 }
 
 // enter notes a call for the status and the watchdog.
-func (e *Event) enter(p Place) (leave func()) {
+func (e *Event) enter(p Place, s *shelter) (leave func()) {
 	e.mu.Lock()
 	id := e.nextID
 	e.nextID++
-	e.active[id] = p
+	e.active[id] = activeCall{p, s}
 	e.mu.Unlock()
 	return func() {
 		e.mu.Lock()
@@ -120,6 +125,20 @@ func guard(fn func() error) (err error) {
 // each calls fn for every process, at most Tuning.Workers at a time. The first
 // error ends the others' context and is returned.
 func (e *Event) each(ctx context.Context, ids []record.ProcessID, fn func(context.Context, record.ProcessID) error) error {
+	if len(ids) < 2 || isResident(ctx) {
+		for _, id := range ids {
+			if err := context.Cause(ctx); err != nil {
+				return err
+			}
+			if err := fn(ctx, id); err != nil {
+				return err
+			}
+		}
+		return context.Cause(ctx)
+	}
+	if e.tune.Workers > 1 {
+		ctx = e.exposed(ctx)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var once sync.Once

@@ -56,8 +56,8 @@ type ConcurrentReceiver interface {
 
 // AsideExporter is a Subsystem whose shared residual step may run beside those of
 // the subsystems before it, once early steps were made: it reads nothing that
-// they do something to, and its records may come among theirs, since they are of
-// the same kind as those that came before in early rounds.
+// they do something to, and its records may come among theirs, since the
+// destination has from the early rounds what they need.
 type AsideExporter interface {
 	Aside() bool
 }

@@ -43,6 +43,12 @@ type SubsystemStatus struct {
 	record.Status
 }
 
+// activeCall is a call that is under way.
+type activeCall struct {
+	Place
+	shelter *shelter // nil: it has a goroutine of its own
+}
+
 // Event is one export or import. It is used once.
 type Event struct {
 	side       Side
@@ -58,7 +64,7 @@ type Event struct {
 	state  State
 	result Result
 	round  int
-	active map[uint64]Place
+	active map[uint64]activeCall
 	nextID uint64
 	// stuck holds the processes that a call which never returned may still
 	// touch; record.Shared stands for all of them.
@@ -69,7 +75,7 @@ type Event struct {
 func newEvent(side Side, t Tuning, subsystems []Subsystem) *Event {
 	return &Event{
 		side: side, tune: t.withDefaults(), subsystems: subsystems,
-		active: map[uint64]Place{}, stuck: map[record.ProcessID]bool{},
+		active: map[uint64]activeCall{}, stuck: map[record.ProcessID]bool{},
 	}
 }
 
@@ -170,7 +176,7 @@ func (e *Event) underWay() []Place {
 	defer e.mu.Unlock()
 	var ps []Place
 	for _, p := range e.active {
-		ps = append(ps, p)
+		ps = append(ps, p.Place)
 	}
 	slices.SortFunc(ps, func(a, b Place) int {
 		if a.String() < b.String() {

@@ -122,11 +122,29 @@ func (x *Exporter) stage(ctx context.Context, st record.Stage) error {
 	begun := x.beginAside(ctx, cancel, st)
 	defer begun.wait()
 	defer cancel(nil)
-	for _, sub := range x.opts.Subsystems {
+	return x.sheltered(ctx, func(ctx context.Context) error {
+		for _, part := range begun.parts(x.opts.Subsystems) {
+			// Not in the processes' place, which it may need.
+			if err := begun.join(part); err != nil {
+				return err
+			}
+			if err := x.resident(ctx, x.listed, func(ctx context.Context) error { return x.stageOf(ctx, st, part, begun) }); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// stageOf runs one stage for some subsystems in their order.
+func (x *Exporter) stageOf(ctx context.Context, st record.Stage, subsystems []Subsystem, begun asides) error {
+	for _, sub := range subsystems {
 		fn := x.exporter(sub, x.opts.Medium)
 		step := x.shared(st)
-		if err := begun.join(sub, func() error { return x.steps(ctx, sub, step, fn) }); err != nil {
-			return err
+		if !begun.has(sub) {
+			if err := x.steps(ctx, sub, step, fn); err != nil {
+				return err
+			}
 		}
 		if sharedOnly(sub) {
 			continue

@@ -138,16 +138,27 @@ func (m *Importer) build(ctx context.Context) error {
 		if err := m.takeNew(ctx); err != nil {
 			return err
 		}
-		for _, sub := range m.opts.Subsystems {
-			if err := m.buildOne(ctx, st, sub); err != nil {
-				return err
-			}
+		held := slices.Clone(m.held)
+		err := m.sheltered(ctx, func(ctx context.Context) error {
+			return m.resident(ctx, held, func(ctx context.Context) error { return m.buildStage(ctx, st, held) })
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (m *Importer) buildOne(ctx context.Context, st record.Stage, sub Subsystem) error {
+func (m *Importer) buildStage(ctx context.Context, st record.Stage, held []record.ProcessID) error {
+	for _, sub := range m.opts.Subsystems {
+		if err := m.buildOne(ctx, st, sub, held); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Importer) buildOne(ctx context.Context, st record.Stage, sub Subsystem, held []record.ProcessID) error {
 	fn := builder(sub)
 	if err := m.steps(ctx, sub, record.Step{Stage: st}, fn); err != nil {
 		return err
@@ -155,7 +166,7 @@ func (m *Importer) buildOne(ctx context.Context, st record.Stage, sub Subsystem)
 	if sharedOnly(sub) {
 		return nil
 	}
-	return m.each(ctx, m.held, func(ctx context.Context, id record.ProcessID) error {
+	return m.each(ctx, held, func(ctx context.Context, id record.ProcessID) error {
 		return m.steps(ctx, sub, record.Step{Stage: st, Process: id}, fn)
 	})
 }

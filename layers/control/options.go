@@ -6,6 +6,8 @@ import (
 	"context"
 	"io"
 	"time"
+
+	"github.com/io-mig/mig/spec/record"
 )
 
 // Tuning is what both sides of an event share. Its zero value is usable.
@@ -25,6 +27,12 @@ type Tuning struct {
 	Grace time.Duration
 	// Undo bounds each call of undoing and of ending; 0 means DefaultUndo.
 	Undo time.Duration
+	// Reside names the place (the thread that traces them) where the steps of
+	// processes are made, so that those of a whole stage can be made there one after
+	// the other, without a change to it for each. place runs fn and returns its error,
+	// or one of its own where fn was not run. nil: there is no one such place, and
+	// steps of several processes are made side by side.
+	Reside func(ids []record.ProcessID) (place func(fn func() error) error)
 	// Observer is told of every transition. May be nil.
 	Observer Observer
 	// Called is told of every call that leaves the event, when it has returned:

@@ -31,25 +31,28 @@ func (m *Importer) receiveAll(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r := &reader{m: m, order: newOrder(), turn: make(chan struct{}, 1)}
-	var wg sync.WaitGroup
-	var once sync.Once
-	var first error
-	for range m.tune.Workers {
-		wg.Go(func() {
-			for {
-				more, err := r.next(ctx)
-				if err != nil {
-					once.Do(func() { first = err; cancel(err) })
+	err := m.sheltered(ctx, func(ctx context.Context) error {
+		var wg sync.WaitGroup
+		var once sync.Once
+		var first error
+		for range m.tune.Workers {
+			wg.Go(func() {
+				for {
+					more, err := r.next(ctx)
+					if err != nil {
+						once.Do(func() { first = err; cancel(err) })
+					}
+					if err != nil || !more {
+						return
+					}
 				}
-				if err != nil || !more {
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if first != nil {
+			})
+		}
+		wg.Wait()
 		return first
+	})
+	if err != nil {
+		return err
 	}
 	m.more = r.marked
 	return context.Cause(ctx)

@@ -35,6 +35,7 @@ func brace() {
 		populateProgram()
 		prepareMessages()
 		populateHeap()
+		populateThreads()
 	}()
 }
 
@@ -56,6 +57,26 @@ func populateHeap() {
 	}
 	runtime.KeepAlive(keep)
 	runtime.GC()
+}
+
+// switchThreads is how many threads a switch occupies at the same time, about,
+// beside those that wait for the network.
+const switchThreads = 6
+
+// populateThreads leaves the runtime with idle threads: to start one takes as long
+// as many a step of the switch.
+func populateThreads() {
+	var all, started sync.WaitGroup
+	started.Add(switchThreads)
+	for range switchThreads {
+		all.Go(func() {
+			runtime.LockOSThread() // each needs one of its own
+			defer runtime.UnlockOSThread()
+			started.Done()
+			started.Wait()
+		})
+	}
+	all.Wait()
 }
 
 // urgentNice is the niceness of an engine while a container stands still for it

@@ -34,6 +34,17 @@ func (s source) traced(id record.ProcessID) *tracer.Process {
 	return nil
 }
 
+// reside is control.Tuning.Reside: each process has a tracer of its own.
+func (s source) reside(ids []record.ProcessID) func(func() error) error {
+	if len(ids) != 1 {
+		return nil
+	}
+	if p := s.traced(ids[0]); p != nil {
+		return p.Do
+	}
+	return nil
+}
+
 // frame is a target.Frame as control sees it.
 type frame struct{ *target.Frame }
 
@@ -50,6 +61,16 @@ func (f frame) Process(id record.ProcessID) control.Constructor {
 func (f frame) traced(id record.ProcessID) *tracer.Process {
 	if t := f.Task(id); t != nil {
 		return t.Traced
+	}
+	return nil
+}
+
+// reside is control.Tuning.Reside: one thread traces all processes.
+func (f frame) reside(ids []record.ProcessID) func(func() error) error {
+	for _, id := range ids {
+		if p := f.traced(id); p != nil {
+			return p.Do
+		}
 	}
 	return nil
 }

@@ -85,12 +85,14 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 		tune.Observer = hurrying(tune.Observer, control.StateHolding, control.StateDecided)
 	}
 	tune.Observer = whenWhole(tune.Observer, control.StateCleaning, log)
+	tune.Reside = source{src}.reside
 	quiesce, wake := application(j, r)
 	x = control.NewExport(control.ExportOptions{
 		Tuning: tune, Container: source{src}, Subsystems: instances, Medium: md,
 		Strategy: strategy, Prepare: sw.Prepare, Quiesce: quiesce, Wake: wake, Slow: slow.to,
 		Switch: func(ctx context.Context) (control.Verdict, error) {
 			log.state.Left = x.LeavesBehind()
+			log.Stage(handover.EntryCommitted) // while the destination builds
 			return sw.Switch(ctx)
 		},
 		Drain: func(ctx context.Context) error {
@@ -145,11 +147,16 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	}
 	point("destination: manifest read")
 	var x *control.Importer
-	fr.Releasing = func() error {
+	sw.Meanwhile = func() error {
+		if err := fr.Arm(); err != nil {
+			return err
+		}
 		log.count()
 		log.state.Left = x.MoreFollows()
-		return sw.Releasing()
+		log.Stage(handover.EntryCommitted)
+		return nil
 	}
+	fr.Releasing = sw.Releasing
 	peer := &peer{}
 	plain := subsystems.Instances(target.Env{Frame: fr, Workers: workers(), Options: j.Options, Peer: peer, Keep: keeper(r)})
 	peer.bind(in, in.puller, plain)
@@ -158,6 +165,7 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	tune := moveTuning(j, p, "destination", sw.Failing)
 	tune.Moved = in.Moved
 	tune.Observer = whenWhole(hurrying(tune.Observer, control.StateBuilding, control.StateRunning), control.StateDone, log)
+	tune.Reside = frame{fr}.reside
 	x = control.NewImport(control.ImportOptions{
 		Tuning: tune, Container: frame{fr}, Medium: in,
 		Subsystems: instances,
@@ -260,6 +268,8 @@ func moveTuning(j *job.Job, p *progress, side string, failing func(context.Conte
 type entries struct {
 	dir   string
 	state journal.State
+	// staged is what the journal's next write was prepared as, see Stage.
+	staged *journal.State
 }
 
 func newJournal(j *job.Job, side journal.Side, token wire.Token) (*entries, error) {
@@ -282,7 +292,21 @@ func newJournal(j *job.Job, side journal.Side, token wire.Token) (*entries, erro
 // Write is switchover.Journal's.
 func (e *entries) Write(entry handover.Entry) error {
 	e.state.Entry = entry
+	ready := e.staged != nil && *e.staged == e.state
+	e.staged = nil
+	if ready {
+		return journal.Publish(e.dir, e.state)
+	}
 	return journal.Write(e.dir, e.state)
+}
+
+// Stage prepares a Write, which does without that if it cannot be prepared.
+func (e *entries) Stage(entry handover.Entry) {
+	next := e.state
+	next.Entry = entry
+	if e.staged = nil; journal.Stage(e.dir, next) == nil {
+		e.staged = &next
+	}
 }
 
 // whole notes that nothing of what was left behind is missing any more.
@@ -290,7 +314,7 @@ func (e *entries) whole() error {
 	if !e.state.Left {
 		return nil
 	}
-	e.state.Left = false
+	e.state.Left, e.staged = false, nil
 	return journal.Write(e.dir, e.state)
 }
 

@@ -46,10 +46,10 @@ func (t *timed) Checkpoint(ctx context.Context, step record.Step, out record.Sin
 }
 
 // Restart is the subsystem's, timed. Records that may be taken at the same time
-// are; all else happens on the tracer's thread.
+// are; all else that touches a process happens on the tracer's thread.
 func (t *timed) Restart(ctx context.Context, step record.Step, in *record.Record) (p record.Progress, err error) {
 	defer t.count(time.Now())
-	if in != nil && t.Concurrent(in.Header) {
+	if in != nil && (t.Concurrent(in.Header) || t.keeps()) {
 		return t.Subsystem.Restart(ctx, step, in)
 	}
 	err = t.onThread(step, func() error {
@@ -67,6 +67,13 @@ func (t *timed) onThread(step record.Step, fn func() error) error {
 		return p.Do(fn)
 	}
 	return fn()
+}
+
+// keeps reports whether the subsystem does nothing with a record but to keep it
+// for a later stage.
+func (t *timed) keeps() bool {
+	k, ok := t.Subsystem.(kernel.Keeper)
+	return ok && k.Keeps()
 }
 
 // Preflight asks the subsystem if it has something to say.

@@ -31,6 +31,12 @@ type Filler interface {
 	Fill(ctx context.Context) error
 }
 
+// Keeper is a Subsystem that only keeps its records when they come, and does not
+// touch a process before the stages without records.
+type Keeper interface {
+	Keeps() bool
+}
+
 // Preparer is a Subsystem that builds on the destination of a move what it can
 // before the source is stopped. Prepare is called when the frame has been taken
 // over, and before the destination says so.

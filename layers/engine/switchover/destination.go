@@ -20,6 +20,11 @@ const goodbye = 5 * time.Second
 // Destination is the destination's side of one switch. Its methods are called
 // by control, one after the other.
 type Destination struct {
+	// Meanwhile is called when READY was sent, before COMMIT is waited for: for what
+	// is to be done anyway and does no harm if ABORT comes. Its error is one of the
+	// building, and the copy never runs. May be nil.
+	Meanwhile func() error
+
 	link    Link
 	journal Journal
 	cancel  context.CancelCauseFunc
@@ -69,6 +74,11 @@ func (d *Destination) Prepared(ctx context.Context) error {
 func (d *Destination) Ready(ctx context.Context) error {
 	if err := d.input(ctx, handover.Prepared); err != nil {
 		return err
+	}
+	if d.Meanwhile != nil {
+		if err := d.Meanwhile(); err != nil {
+			return err // Failing follows
+		}
 	}
 	for {
 		got, err := d.next(ctx)

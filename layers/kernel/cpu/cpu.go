@@ -69,7 +69,7 @@ func New(env target.Env) *Subsystem {
 // Name of the subsystem.
 func (s *Subsystem) Name() string { return Name }
 
-// Keeps: nothing is done before the stages without records.
+// Keeps reports that nothing is done before the stages without records.
 func (s *Subsystem) Keeps() bool { return true }
 
 // Status counts threads.

@@ -125,7 +125,7 @@ func (s *Subsystem) inside(fn func() error) error {
 // SharedOnly reports that what System V and POSIX made is the container's.
 func (s *Subsystem) SharedOnly() bool { return true }
 
-// Aside: the objects are the container's, not its processes', and no subsystem
+// Aside reports that nobody is in the way: the objects are the container's, not its processes', and no subsystem
 // does anything to them.
 func (s *Subsystem) Aside() bool { return true }
 

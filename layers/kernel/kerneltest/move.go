@@ -151,7 +151,7 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 	go func() {
 		var err error
 		m.Destination, err = control.Import(ctx, control.ImportOptions{
-			Tuning: control.Tuning{Workers: 2, Observer: m.observe, Called: m.called(control.SideImport)}, Container: destination{frame}, Medium: r,
+			Tuning: control.Tuning{Workers: 2, Observer: m.observe, Called: m.called(control.SideImport), Reside: destination{frame}.reside}, Container: destination{frame}, Medium: r,
 			Subsystems: forControl(copies),
 			Prepared:   func(ctx context.Context) error { return prepare(ctx, copies) },
 			Ready: func(ctx context.Context) error {
@@ -167,7 +167,7 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 		imported <- err
 	}()
 	out := control.NewExport(control.ExportOptions{
-		Tuning: control.Tuning{Workers: 2, Observer: m.observe, Called: m.called(control.SideExport)}, Container: origin{src}, Medium: w, Strategy: s,
+		Tuning: control.Tuning{Workers: 2, Observer: m.observe, Called: m.called(control.SideExport), Reside: origin{src}.reside}, Container: origin{src}, Medium: w, Strategy: s,
 		Subsystems: forControl(sources),
 		Switch: func(ctx context.Context) (control.Verdict, error) {
 			select {
@@ -256,6 +256,17 @@ func (o origin) Process(id record.ProcessID) control.Constructor {
 	return mayEnd{p}
 }
 
+// reside is control.Tuning.Reside, as in the engine.
+func (o origin) reside(ids []record.ProcessID) func(func() error) error {
+	if len(ids) != 1 {
+		return nil
+	}
+	if p := o.Source.Process(ids[0]); p != nil && p.Traced != nil {
+		return p.Traced.Do
+	}
+	return nil
+}
+
 // destination is a target.Frame as control sees it.
 type destination struct{ *target.Frame }
 
@@ -265,6 +276,16 @@ func (d destination) Process(id record.ProcessID) control.Constructor {
 		return nobody(id)
 	}
 	return t
+}
+
+// reside is control.Tuning.Reside, as in the engine.
+func (d destination) reside(ids []record.ProcessID) func(func() error) error {
+	for _, id := range ids {
+		if t := d.Task(id); t != nil && t.Traced != nil {
+			return t.Traced.Do
+		}
+	}
+	return nil
 }
 
 // mayEnd tells control when a process ended by itself.

@@ -78,6 +78,9 @@ func New(env target.Env) *Subsystem {
 // Name of the subsystem.
 func (s *Subsystem) Name() string { return Name }
 
+// Keeps reports that nothing is done before the stages without records.
+func (s *Subsystem) Keeps() bool { return true }
+
 // Status counts threads.
 func (s *Subsystem) Status() record.Status { return record.Status{Entities: s.threads.Load()} }
 

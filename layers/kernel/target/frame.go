@@ -64,6 +64,7 @@ type Frame struct {
 	// segments are the sizes of the System V shared memory that was made.
 	segments map[int32]uint64
 	commit   func() error // runs once
+	armed    func() error // likewise, see Arm
 	// atCommit are the functions that AtCommit was given.
 	atCommit []func() error
 	// terminals are those that exist, by their numbers in the image.
@@ -158,7 +159,7 @@ func (f *Frame) Hold(context.Context) ([]record.ProcessID, error) {
 		t := &Task{ID: FirstTask, Pid: f.Init, Proc: procfs.Host().Process(f.Init), frame: f}
 		f.tasks = map[record.ProcessID]*Task{FirstTask: t}
 		f.order, f.made = []record.ProcessID{FirstTask}, []*Task{t}
-		f.commit = sync.OnceValue(f.commitAll)
+		f.commit, f.armed = sync.OnceValue(f.commitAll), sync.OnceValue(f.arm)
 	}
 	return slices.Clone(f.order), nil
 }
@@ -269,13 +270,17 @@ func (t *Task) Restart(context.Context) error {
 	if t.Traced == nil {
 		return ErrNotStopped
 	}
-	if err := t.frame.commit(); err != nil {
-		return err
-	}
-	if err := t.Traced.Detach(); err != nil {
-		return fmt.Errorf("process %d: let it run: %w", t.ID, err)
-	}
-	return t.forget()
+	// On the thread that makes all the requests: a switch to it for each of them
+	// would be a part of the silence.
+	return t.Traced.Do(func() error {
+		if err := t.frame.commit(); err != nil {
+			return err
+		}
+		if err := t.Traced.Detach(); err != nil {
+			return fmt.Errorf("process %d: let it run: %w", t.ID, err)
+		}
+		return t.forget()
+	})
 }
 
 // AtCommit has fn called when every task is complete and none of them runs:
@@ -287,9 +292,19 @@ func (f *Frame) AtCommit(fn func() error) {
 	f.atCommit = append(f.atCommit, fn)
 }
 
-// commitAll takes the engine's memory out of every task, does what was kept for
-// the commit, and then takes away the threat that they die with the engine.
-func (f *Frame) commitAll() error {
+// Arm takes the engine's memory out of every task and gives each its registers, of
+// which Restart would take care otherwise: whoever has to wait for the permission
+// to let them run does it meanwhile. No stage may follow. The tasks still die
+// with the engine, and Cleanup still ends them.
+func (f *Frame) Arm() error {
+	tasks := f.Tasks()
+	if len(tasks) == 0 || tasks[0].Traced == nil {
+		return ErrNotStopped
+	}
+	return tasks[0].Traced.Do(f.armed)
+}
+
+func (f *Frame) arm() error {
 	tasks := f.Tasks()
 	for _, t := range tasks {
 		if t.Traced == nil {
@@ -307,6 +322,15 @@ func (f *Frame) commitAll() error {
 			return fmt.Errorf("process %d: set the registers: %w", t.ID, err)
 		}
 	}
+	return nil
+}
+
+// commitAll does what was kept for the commit, and then takes away the threat that
+// the tasks die with the engine.
+func (f *Frame) commitAll() error {
+	if err := f.armed(); err != nil {
+		return err
+	}
 	if f.Releasing != nil {
 		if err := f.Releasing(); err != nil {
 			return err
@@ -320,7 +344,7 @@ func (f *Frame) commitAll() error {
 	f.mu.Lock()
 	f.atFailure = nil
 	f.mu.Unlock()
-	for _, t := range tasks {
+	for _, t := range f.Tasks() {
 		if err := t.Traced.Commit(); err != nil {
 			return fmt.Errorf("process %d: commit: %w", t.ID, err)
 		}

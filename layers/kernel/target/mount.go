@@ -9,6 +9,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/tracer"
 )
 
 // OpenMount opens the directory at path, as process pid sees it, alone: what is
@@ -70,7 +72,7 @@ func InMountNamespace(pid int, fn func() error) error {
 		}
 		done <- errors.Join(fn())
 	})
-	return <-done
+	return tracer.WaitFor(done)
 }
 
 // onSpareThread runs fn on a thread that ends with it, and that is not the

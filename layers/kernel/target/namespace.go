@@ -9,6 +9,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/tracer"
 )
 
 // InNamespace runs fn on a thread that is in the namespace at path, which is a
@@ -43,7 +45,7 @@ func InNamespaceFD(ns int, kind string, fn func() error) error {
 		unix.Close(back)
 		done <- err
 	}()
-	return <-done
+	return tracer.WaitFor(done)
 }
 
 // enter moves the thread and returns the namespace it was in.

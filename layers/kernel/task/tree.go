@@ -73,17 +73,7 @@ func describeTree(processes []*target.Process) ([]*state.Node, error) {
 		inside[p.Group] = p.Traced.NSPid
 	}
 	nodes := make([]*state.Node, len(processes))
-	var g errgroup.Group
-	g.SetLimit(2 * runtime.GOMAXPROCS(0))
-	for i, p := range processes {
-		g.Go(func() (err error) {
-			if nodes[i], err = describeProcess(p, inside); err != nil {
-				return fmt.Errorf("pid %d: %w", p.Pid, err)
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
+	if err := describeEach(processes, inside, nodes); err != nil {
 		return nil, err
 	}
 	if err := findUnreported(processes, nodes); err != nil {
@@ -97,6 +87,27 @@ func describeTree(processes []*target.Process) ([]*state.Node, error) {
 		nodes = append(nodes, dead...)
 	}
 	return sortNodes(nodes), nil
+}
+
+// describeEach reads the processes' nodes, side by side if there are several.
+func describeEach(processes []*target.Process, inside map[int]int, nodes []*state.Node) error {
+	one := func(i int) (err error) {
+		if nodes[i], err = describeProcess(processes[i], inside); err != nil {
+			return fmt.Errorf("pid %d: %w", processes[i].Pid, err)
+		}
+		return nil
+	}
+	if len(processes) == 1 {
+		return one(0)
+	}
+	var g errgroup.Group
+	g.SetLimit(2 * runtime.GOMAXPROCS(0))
+	for i := range processes {
+		g.Go(func() error { return one(i) })
+	}
+	described := make(chan error, 1)
+	go func() { described <- g.Wait() }()
+	return tracer.WaitFor(described) // they ask the processes
 }
 
 // describeProcess reads what belongs to the node of a stopped process.

@@ -77,6 +77,9 @@ func New(env target.Env) *Subsystem {
 // Name of the subsystem.
 func (s *Subsystem) Name() string { return Name }
 
+// Keeps reports that nothing is done before the stages without records.
+func (s *Subsystem) Keeps() bool { return true }
+
 // Status counts timers.
 func (s *Subsystem) Status() record.Status { return record.Status{Entities: s.timers.Load()} }
 

@@ -40,8 +40,10 @@ func New() *Tracer {
 		// kernel detaches whatever it still traces.
 		runtime.LockOSThread()
 		t.tid = unix.Gettid()
+		threads.Store(t.tid, t)
 		close(ready)
 		t.loop()
+		threads.Delete(t.tid)
 	}()
 	<-ready
 	return t
@@ -61,7 +63,7 @@ func (t *Tracer) loop() {
 // Do runs fn on the tracer's thread and returns its error. Called on that
 // thread (inside another Do) it runs fn at once, so a caller can wrap a loop
 // over a thousand threads in one Do and save the switches between threads.
-// fn must not wait for a goroutine that itself needs this tracer.
+// fn must not wait for a goroutine that itself needs this tracer, but by WaitFor.
 func (t *Tracer) Do(fn func() error) error {
 	if unix.Gettid() == t.tid {
 		return fn()

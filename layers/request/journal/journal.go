@@ -95,30 +95,61 @@ func Create(dir string, s State) error {
 
 // Write replaces the journal. It outlives this process when it returns.
 func Write(dir string, s State) error {
+	if err := Stage(dir, s); err != nil {
+		return err
+	}
+	return Publish(dir, s)
+}
+
+// Stage prepares a Write for Publish, for whoever has time now and none then.
+// Until then the journal says what it did, and any other Write replaces what was
+// prepared.
+func Stage(dir string, s State) error {
 	s.Updated = time.Now()
 	b, err := json.Marshal(s)
 	if err == nil {
-		err = replace(Path(dir, s.Token, s.Side), b)
+		err = writeNew(Path(dir, s.Token, s.Side)+staged, b)
 	}
+	return named(s, err)
+}
+
+// staged ends the name of what Publish renames.
+const staged = ".new"
+
+// Publish replaces the journal by what Stage has prepared last for this move and
+// side.
+func Publish(dir string, s State) error {
+	path := Path(dir, s.Token, s.Side)
+	err := os.Rename(path+staged, path)
+	if err != nil {
+		_ = os.Remove(path + staged)
+	}
+	return named(s, err)
+}
+
+func named(s State, err error) error {
 	if err != nil {
 		return fmt.Errorf("journal of move %s: %w", s.Token, err)
 	}
 	return nil
 }
 
+// replace has a file hold b, whatever happens to this process meanwhile.
 func replace(path string, b []byte) error {
-	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	if err := writeNew(path+staged, b); err != nil {
+		return err
+	}
+	return os.Rename(path+staged, path)
+}
+
+func writeNew(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(b)
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		_ = os.Remove(tmp)
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = os.Remove(path)
 	}
 	return err
 }
@@ -216,7 +247,7 @@ func prune(dir string, now time.Time) {
 
 func remove(dir string, token wire.Token, side Side) {
 	path := Path(dir, token, side)
-	for _, suffix := range []string{"", lockSuffix, forceSuffix, ".new"} {
+	for _, suffix := range []string{"", lockSuffix, forceSuffix, staged} {
 		_ = os.Remove(path + suffix)
 	}
 }

@@ -179,3 +179,37 @@ func TestDoomed(t *testing.T) {
 		t.Error("a process with another start lives")
 	}
 }
+
+// TestStaged: what is prepared counts from its publication on, and a write in
+// between replaces it.
+func TestStaged(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "journal")
+	s := State{Token: wire.NewToken(), Side: Source, Container: "web"}
+	if err := Create(dir, s); err != nil {
+		t.Fatal(err)
+	}
+	entry := func() handover.Entry {
+		got, err := Read(dir, s.Token, Source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Entry
+	}
+	s.Entry = handover.EntryCommitted
+	if err := Stage(dir, s); err != nil || entry() != handover.EntryNone {
+		t.Errorf("staged: %v, the journal says %s", err, entry())
+	}
+	if err := Publish(dir, s); err != nil || entry() != handover.EntryCommitted {
+		t.Errorf("published: %v, the journal says %s", err, entry())
+	}
+	if err := Stage(dir, s); err != nil {
+		t.Fatal(err)
+	}
+	s.Entry = handover.EntryKept
+	if err := Write(dir, s); err != nil || entry() != handover.EntryKept {
+		t.Errorf("written: %v, the journal says %s", err, entry())
+	}
+	if err := Publish(dir, s); !errors.Is(err, fs.ErrNotExist) || entry() != handover.EntryKept {
+		t.Errorf("published what a write has replaced: %v, the journal says %s", err, entry())
+	}
+}
