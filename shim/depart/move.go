@@ -29,6 +29,8 @@ type mover struct {
 	source *host.Source
 	client *peer.Client
 	answer *peer.Answer
+	// cut: the connection to the destination's migd ended before the outcome was told.
+	cut bool
 	// release frees what is held on this host for the move; may be nil.
 	release func() error
 	report  Report
@@ -90,6 +92,8 @@ func (m *mover) move(ctx context.Context) error {
 	}
 	if err != nil && !r.Moved && m.source != nil && m.ended(ctx) {
 		err = fmt.Errorf("container %s does not run here any more: %w", m.o.Container, err)
+	} else if err != nil && !r.Moved && m.cut {
+		err = fmt.Errorf("the connection to %s was lost (move the container again when it is back): %w", r.Destination, err)
 	}
 	if m.release != nil {
 		err = errors.Join(err, m.release())

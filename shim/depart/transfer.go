@@ -81,8 +81,11 @@ func (m *mover) follow(ctx context.Context, w *watch, here <-chan error, there <
 		case o := <-there:
 			there, end = nil, o.end
 			// A connection that is lost decides nothing: the engines have their own.
-			if o.end != nil && o.err != nil {
+			switch {
+			case o.end != nil && o.err != nil:
 				why = o.err
+			case o.err != nil:
+				m.cut = true
 			}
 		case <-cancelled:
 			cancelled, why = nil, context.Cause(ctx)
@@ -107,6 +110,7 @@ func (m *mover) decided(err, why error, end *peer.End, there <-chan outcome) (*p
 		select {
 		case o := <-there:
 			end = o.end
+			m.cut = end == nil && o.err != nil
 			if err != nil && why == nil {
 				why = o.err
 			}

@@ -24,12 +24,12 @@ import (
 func (h *Host) readImage(ctx context.Context, s *Source, r *containers.Container) error {
 	img, err := h.client.ImageService().Get(ctx, r.Image)
 	if err != nil {
-		return fmt.Errorf("container %s: its image %s: %w", r.ID, r.Image, err)
+		return fmt.Errorf("container %s: its image %s: %w%s", r.ID, r.Image, err, pull(err))
 	}
 	store := h.client.ContentStore()
 	diffs, err := img.RootFS(ctx, store, platforms.Default())
 	if err != nil {
-		return fmt.Errorf("image %s: its configuration: %w", img.Name, err)
+		return fmt.Errorf("image %s: its configuration: %w%s", img.Name, err, pull(err))
 	}
 	if chain := identity.ChainID(diffs).String(); chain != s.Container.Snapshot.Parent {
 		return fmt.Errorf("container %s: its root filesystem was made from %s and not from the image %s (%s) as it is now: the image has got another content under the same name",
@@ -41,6 +41,14 @@ func (h *Host) readImage(ctx context.Context, s *Source, r *containers.Container
 	}
 	s.Container.Image = peer.Image{Name: img.Name, Labels: without(img.Labels, LabelIncoming), Target: described(img.Target), Blobs: blobs}
 	return nil
+}
+
+// pull is the remedy for what is missing of an image, nothing for another error.
+func pull(err error) string {
+	if errdefs.IsNotFound(err) {
+		return " (the container runs without it, but the other host cannot make it from nothing: pull it again)"
+	}
+	return ""
 }
 
 // blobs lists target and all below it that this platform needs, children

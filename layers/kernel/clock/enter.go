@@ -4,7 +4,6 @@ package clock
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -107,7 +106,7 @@ func (s *Subsystem) await(ctx context.Context) error {
 	}
 	wait := max(time.Duration(need[0]-o[0]), time.Duration(need[1]-o[1]))
 	if wait > longestWait {
-		return errors.New("the clocks that the container had when it stopped are far ahead of those that it began with")
+		return fmt.Errorf("the container's clocks had gone on for %s when its copy's began: the network or this host stood still at the beginning of the move, and it would have to wait for so long now (try again)", wait.Round(time.Millisecond))
 	}
 	if wait <= 0 {
 		return nil

@@ -193,12 +193,18 @@ func (k *kept) held() (list [][]byte, err error) {
 	}
 }
 
+// longestAway bounds for how long a connection counts as having been away. It is
+// told by the clocks of two hosts, which need not agree: a stamp that jumps by their
+// difference spoils the measured time of a round trip, and one that jumps by 2^31
+// units, which are 36 minutes in microseconds, goes back.
+const longestAway = time.Second
+
 // now is the time stamp that the connection would have by now, had it not been
 // away: one that goes back would be taken for one of an old segment (PAWS, RFC
-// 7323).
+// 7323). One that stands still would not: nothing was sent since it was read.
 func (r *rising) now() uint32 {
 	t := r.msg.Tcp
-	away := time.Since(time.Unix(0, t.ReadAt))
+	away := min(time.Since(time.Unix(0, t.ReadAt)), longestAway)
 	if t.ReadAt == 0 || away < 0 {
 		return t.Timestamp
 	}

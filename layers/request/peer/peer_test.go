@@ -90,8 +90,14 @@ func offer() *Offer {
 // pair connects a client's Conn with a server for d.
 func pair(t *testing.T, ctx context.Context, d *fake) (*Conn, <-chan error) {
 	t.Helper()
+	return pairAhead(t, ctx, d, 0)
+}
+
+// pairAhead is pair with a destination whose clock is ahead.
+func pairAhead(t *testing.T, ctx context.Context, d *fake, ahead time.Duration) (*Conn, <-chan error) {
+	t.Helper()
 	a, b := net.Pipe()
-	s := &Server{Self: func() Host { return Host{ID: "two", Name: "beta", Time: time.Now()} }, New: func(Host) (Destination, error) { return d, nil }}
+	s := &Server{Self: func() Host { return Host{ID: "two", Name: "beta", Time: time.Now().Add(ahead)} }, New: func(Host) (Destination, error) { return d, nil }}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ctx, NewConn(b)) }()
 	c := NewConn(a)
@@ -117,6 +123,36 @@ func put(c *Client) error {
 	sent := 0
 	b := Blob{Digest: digest.FromBytes(content), Offset: 10, Size: int64(len(content))}
 	return c.Put(context.Background(), b, bytes.NewReader(content[10:]), func(n int) { sent += n })
+}
+
+// TestSkewedClocks: the difference of the clocks is measured, and hinders nothing.
+func TestSkewedClocks(t *testing.T) {
+	for _, ahead := range []time.Duration{time.Hour, -time.Hour} {
+		d := &fake{answer: wanted(), end: End{Running: true}}
+		conn, served := pairAhead(t, t.Context(), d, ahead)
+		c, err := Meet(conn, Host{ID: "one", Name: "alpha"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if off := (c.Skew - ahead).Abs(); off > 30*time.Second {
+			t.Errorf("a clock that is %s ahead is taken for one that is %s", ahead, c.Skew)
+		}
+		if _, err := c.Offer(offer()); err != nil {
+			t.Fatal(err)
+		}
+		if err := put(c); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Prepare(); err != nil {
+			t.Fatal(err)
+		}
+		if end, err := c.Wait(func(job.Progress) {}); err != nil || !end.Running {
+			t.Errorf("%+v, %v", end, err)
+		}
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestWholeConversation(t *testing.T) {
