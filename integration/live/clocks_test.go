@@ -18,7 +18,7 @@ import (
 func TestClocksMove(t *testing.T) {
 	const earlier = 1_000_000 * time.Second
 	i := witness(t, "clocks")
-	w := newWorldOf(t, func(l *lab.Lab) error { return l.Hosts[1].StartedBefore(earlier) }, daemon.V24, i)
+	w := newWorldOf(t, "", func(l *lab.Lab) error { return l.Hosts[1].StartedBefore(earlier) }, daemon.V24, i)
 	if d := w.uptime(w.beta) - w.uptime(w.alpha); d < earlier-time.Minute || d > earlier+time.Minute {
 		t.Fatalf("the hosts' clocks are %s apart", d)
 	}

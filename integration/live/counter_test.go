@@ -98,3 +98,27 @@ func TestCounterThereAndBack(t *testing.T) {
 		from, to = to, from
 	}
 }
+
+// switches are the context switches so far of a container's counters, by pid
+// (proc_pid_status(5)).
+func (w *world) switches(id string) map[string]int {
+	found := map[string]int{}
+	for _, pid := range w.processes() {
+		dir := filepath.Join("/proc", pid)
+		cgroup, _ := os.ReadFile(filepath.Join(dir, "cgroup"))
+		if !strings.Contains(string(cgroup), "/"+id+"\n") {
+			continue
+		}
+		threads, _ := filepath.Glob(filepath.Join(dir, "task/*/status"))
+		for _, file := range threads {
+			status, _ := os.ReadFile(file)
+			for line := range strings.Lines(string(status)) {
+				var n int
+				if _, err := fmt.Sscanf(line, "voluntary_ctxt_switches: %d", &n); err == nil {
+					found[pid] += n
+				}
+			}
+		}
+	}
+	return found
+}

@@ -42,6 +42,7 @@ type world struct {
 	alpha, beta *host
 	client      *lab.Host
 	ca          string // directory of the authority
+	bin         string // directory of the programs; empty: those that were built
 }
 
 // host is a host with its daemons.
@@ -55,11 +56,12 @@ type host struct {
 // newWorld makes the hosts. The images are those of alpha.
 func newWorld(t *testing.T, source daemon.Version, images ...image.Image) *world {
 	t.Helper()
-	return newWorldOf(t, func(*lab.Lab) error { return nil }, source, images...)
+	return newWorldOf(t, "", func(*lab.Lab) error { return nil }, source, images...)
 }
 
-// newWorldOf makes hosts that are prepared before anything runs on them.
-func newWorldOf(t *testing.T, prepare func(*lab.Lab) error, source daemon.Version, images ...image.Image) *world {
+// newWorldOf makes hosts that are prepared before anything runs on them, with mig's
+// programs of a directory; empty: those that were built.
+func newWorldOf(t *testing.T, bin string, prepare func(*lab.Lab) error, source daemon.Version, images ...image.Image) *world {
 	t.Helper()
 	l, err := lab.New("alpha", "beta", "client")
 	if err != nil {
@@ -73,7 +75,7 @@ func newWorldOf(t *testing.T, prepare func(*lab.Lab) error, source daemon.Versio
 	if err := prepare(l); err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, lab: l, client: l.Hosts[2], ca: filepath.Join(t.TempDir(), "ca")}
+	w := &world{t: t, lab: l, client: l.Hosts[2], ca: filepath.Join(t.TempDir(), "ca"), bin: bin}
 	w.alpha = w.host(l.Hosts[0], source, images...)
 	w.beta = w.host(l.Hosts[1], daemon.V24)
 	w.mustCerts("init")
@@ -87,7 +89,7 @@ func newWorldOf(t *testing.T, prepare func(*lab.Lab) error, source daemon.Versio
 
 func (w *world) host(h *lab.Host, version daemon.Version, images ...image.Image) *host {
 	w.t.Helper()
-	return &host{Host: h, d: itest.Start(w.t, daemon.Config{Version: version, Enter: h.Enter(), Namespace: w.lab.Name}, images...)}
+	return &host{Host: h, d: itest.Start(w.t, daemon.Config{Version: version, Enter: h.Enter(), Namespace: w.lab.Name, Bin: w.bin}, images...)}
 }
 
 // mustCerts runs mig certs.

@@ -32,6 +32,8 @@ type Config struct {
 	Enter []string
 	// Namespace is containerd's namespace; empty means one of the daemon's own.
 	Namespace string
+	// Bin is the directory of mig's programs; empty means the tree's.
+	Bin string
 }
 
 // Daemon is a running containerd. Its methods may be called from any
@@ -93,10 +95,14 @@ func (d *Daemon) prepare() error {
 	if overlayWorks(d.Dir) {
 		d.Snapshotter = "overlayfs"
 	}
+	bin := d.tree.Bin
+	if d.config.Bin != "" {
+		bin = func(name string) string { return filepath.Join(d.config.Bin, name) }
+	}
 	links := map[string]string{
-		"containerd-shim-mig-v1":  d.tree.Bin("containerd-shim-mig-v1"),
-		"mig":                     d.tree.Bin("mig"),
-		"migd":                    d.tree.Bin("migd"),
+		"containerd-shim-mig-v1":  bin("containerd-shim-mig-v1"),
+		"mig":                     bin("mig"),
+		"migd":                    bin("migd"),
 		"containerd-shim-runc-v2": d.programs.runcShim,
 		"runc":                    d.tree.Tool("runc"),
 	}
