@@ -8,14 +8,12 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
-	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/spec/state"
 )
@@ -77,55 +75,6 @@ func populateThreads() {
 		})
 	}
 	all.Wait()
-}
-
-// urgentNice is the niceness of an engine while a container stands still for it
-// (setpriority(2)). It is for milliseconds, in which every other program's turn
-// would be added to a silence.
-const urgentNice = -20
-
-// niceness of this process's threads.
-var niceness struct {
-	wanted  atomic.Int32
-	setting sync.Mutex
-}
-
-// hurry gives all threads of this process a niceness, in the background. Those
-// that are started later inherit it. Without the privilege nothing changes.
-func hurry(nice int) {
-	niceness.wanted.Store(int32(nice))
-	go func() {
-		niceness.setting.Lock() // whoever comes last sets what was wanted last
-		defer niceness.setting.Unlock()
-		nice := int(niceness.wanted.Load())
-		tids, err := procfs.Host().Process(os.Getpid()).Threads()
-		if err != nil {
-			return
-		}
-		for _, tid := range tids {
-			_ = unix.Setpriority(unix.PRIO_PROCESS, tid, nice)
-		}
-	}()
-}
-
-// hurrying is an observer that has the engine hurry from one state to another.
-func hurrying(observe control.Observer, from, to control.State) control.Observer {
-	var normal int
-	var begun bool
-	return func(t control.Transition) {
-		if t.To == from && !begun {
-			begun = true
-			if raw, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err == nil {
-				normal = 20 - raw // as the system call returns it
-			}
-			hurry(urgentNice)
-		}
-		observe(t)
-		if begun && (t.To == to || t.To.Final()) {
-			begun = false
-			hurry(normal)
-		}
-	}
 }
 
 // prepareMessages encodes and decodes an empty message of each kind: the tables

@@ -159,10 +159,12 @@ func (p *ProcessEngine) surroundings(cmd *exec.Cmd) {
 	}
 	cmd.Dir = "/"
 	cmd.WaitDelay = drainDelay
-	// A group of its own: a signal to the supervisor's must not end it. No
-	// parent death signal, which follows the thread that forked and would leave
-	// no time to undo: the engine sees our death as the end of its socket.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// A session, and with it a process group, of its own: a signal to the
+	// supervisor's must not end it, and its turn on busy processors does not
+	// depend on the supervisor's session (autogroups of sched(7)). No parent
+	// death signal, which follows the thread that forked and would leave no time
+	// to undo: the engine sees our death as the end of its socket.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 }
 
 // program is what is run, with its arguments.

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/kernel/procfs"
+)
+
+// urgentNice is the niceness of an engine while a container stands still for it
+// (setpriority(2)). It is for milliseconds, in which every other program's turn
+// would be added to a silence.
+const urgentNice = -20
+
+// niceness of this process's threads.
+var niceness struct {
+	wanted  atomic.Int32
+	setting sync.Mutex
+}
+
+// hurry gives all threads of this process a niceness, in the background. Those
+// that are started later inherit it. Without the privilege nothing changes.
+//
+// Where the kernel has autogroups, niceness counts within a session only, so that
+// of the session's group changes, too.
+func hurry(nice int) {
+	niceness.wanted.Store(int32(nice))
+	go func() {
+		niceness.setting.Lock() // whoever comes last sets what was wanted last
+		defer niceness.setting.Unlock()
+		nice := int(niceness.wanted.Load())
+		tids, err := procfs.Host().Process(os.Getpid()).Threads()
+		if err != nil {
+			return
+		}
+		for _, tid := range tids {
+			_ = unix.Setpriority(unix.PRIO_PROCESS, tid, nice)
+		}
+		hurryGroup(nice)
+	}()
+}
+
+// autogroup is where a process's autogroup tells its niceness and takes another
+// (sched(7), "The autogroup feature").
+const autogroup = "/proc/self/autogroup"
+
+// hurryGroup gives this process's autogroup a niceness. An engine is the leader of
+// a session, which the containers are not in; one that was started by somebody else
+// in a session of theirs leaves that alone, as does a kernel without autogroups.
+// CAP_SYS_ADMIN exempts from the one change in 100 ms that others may make.
+func hurryGroup(nice int) {
+	if sid, err := unix.Getsid(0); err != nil || sid != os.Getpid() {
+		return
+	}
+	f, err := os.OpenFile(autogroup, os.O_WRONLY, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	_, _ = f.WriteString(strconv.Itoa(nice))
+}
+
+// hurrying is an observer that has the engine hurry from one state to another.
+func hurrying(observe control.Observer, from, to control.State) control.Observer {
+	var normal int
+	var begun bool
+	return func(t control.Transition) {
+		if t.To == from && !begun {
+			begun = true
+			if raw, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err == nil {
+				normal = 20 - raw // as the system call returns it
+			}
+			hurry(urgentNice)
+		}
+		observe(t)
+		if begun && (t.To == to || t.To.Final()) {
+			begun = false
+			hurry(normal)
+		}
+	}
+}
