@@ -39,9 +39,10 @@ type Preflighter interface {
 
 // Quieter is a Subsystem that holds off what comes from outside of the container
 // shortly before it is stopped, so that less is under way then. It undoes that when
-// the container's Release is called, or its processes are ended.
+// the container's Release is called, or its processes are ended. What it returns are
+// warnings.
 type Quieter interface {
-	Quiet(ctx context.Context) error
+	Quiet(ctx context.Context) ([]record.Finding, error)
 }
 
 // ConcurrentReceiver is a Subsystem whose StageReceive steps may run at the

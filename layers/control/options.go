@@ -159,7 +159,7 @@ type Result struct {
 	// (export that leaves them running), or until the decision. An import's is
 	// from the last record before the switch until its tasks ran.
 	Downtime time.Duration
-	// Preflight's warnings, each a line for a person.
+	// Warnings of the pre-flight and of later steps, each a line for a person.
 	Warnings []string
 }
 

@@ -85,11 +85,11 @@ func (t *timed) Preflight(ctx context.Context) ([]record.Finding, error) {
 }
 
 // Quiet asks the subsystem if it wants to.
-func (t *timed) Quiet(ctx context.Context) error {
+func (t *timed) Quiet(ctx context.Context) ([]record.Finding, error) {
 	if q, ok := t.Subsystem.(control.Quieter); ok {
 		return q.Quiet(ctx)
 	}
-	return nil
+	return nil, nil
 }
 
 // Aside asks the subsystem; one that says nothing has its turn.

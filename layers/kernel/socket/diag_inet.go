@@ -18,10 +18,14 @@ type inetSocket struct {
 	state    uint8
 	inode    uint32 // 0 without a descriptor
 	received uint32 // and not read, in bytes
-	local    netip.AddrPort
-	remote   netip.AddrPort
-	md5      bool   // its segments are signed
-	request  []byte // by which it was found
+	// unacknowledged is what was written and has not arrived for certain, in bytes, of
+	// which the end of the stream is one (net/ipv4/tcp_diag.c, tcp_diag_get_info).
+	unacknowledged uint32
+
+	local   netip.AddrPort
+	remote  netip.AddrPort
+	md5     bool   // its segments are signed
+	request []byte // by which it was found
 }
 
 // findInet asks for the TCP socket with these addresses in the thread's network
@@ -180,7 +184,7 @@ func parseInet(b []byte, each func(*inetSocket)) (done bool, err error) {
 // _rqueue, _wqueue, _uid, _inode; then attributes.
 func newInetSocket(b []byte) *inetSocket {
 	le := binary.LittleEndian
-	s := &inetSocket{state: b[1], received: le.Uint32(b[56:]), inode: le.Uint32(b[68:])}
+	s := &inetSocket{state: b[1], received: le.Uint32(b[56:]), unacknowledged: le.Uint32(b[60:]), inode: le.Uint32(b[68:])}
 	address := func(at int) netip.Addr {
 		if b[0] == unix.AF_INET {
 			return netip.AddrFrom4([4]byte(b[at:]))

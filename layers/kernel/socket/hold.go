@@ -18,6 +18,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/packet"
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
 )
 
 // What reaches a container while it stands still is held: copies are taken
@@ -68,29 +69,46 @@ const maxKept = 64 << 20
 // last of it counts.
 const maxEarly = 16 << 20
 
-// Quiet is called before the container is stopped: see hold. A program that does
-// not accept its connections soon is stopped all the same.
-func (s *Subsystem) Quiet(ctx context.Context) error {
-	err := s.quiet(ctx)
+// Quiet is called before the container is stopped: see hold and orphans. A program
+// that does not accept its connections soon is stopped all the same, and so is one
+// whose clients are slow: these are warned of.
+func (s *Subsystem) Quiet(ctx context.Context) ([]record.Finding, error) {
+	warnings, err := s.quiet(ctx)
 	if err != nil {
-		return fmt.Errorf("socket: %w", err)
+		return nil, fmt.Errorf("socket: %w", err)
 	}
-	return nil
+	return warnings, nil
 }
 
-func (s *Subsystem) quiet(ctx context.Context) error {
+func (s *Subsystem) quiet(ctx context.Context) ([]record.Finding, error) {
 	p, err := policy(s.env, TCPRefuse)
 	if err != nil || s.env.Peer == nil && p != TCPKeep {
-		return err
+		return nil, err
 	}
 	ports, err := s.listPorts()
 	if err != nil || ports.silence.Empty() && p != TCPKeep {
-		return err
+		return nil, err
+	}
+	net, err := os.Open(procfs.Host().Process(s.env.Source.Init).Path("ns/net"))
+	if err != nil {
+		return nil, fmt.Errorf("network namespace of the container: %w", err)
+	}
+	defer net.Close()
+	o, err := s.findOrphans(net, ports.silence)
+	if err == nil {
+		err = o.waitForThose(ctx)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err := s.startHold(ports.silence); err != nil {
-		return err
+		return nil, err
 	}
-	return ports.drained(ctx, s.hold.net)
+	if err := ports.drained(ctx, net); err != nil {
+		return nil, err
+	}
+	left, err := o.wait(ctx, orphansHeld, nil)
+	return lostOrphans(left), err
 }
 
 // startHold begins to hold what comes to ports.
