@@ -28,7 +28,7 @@ var unsupported = map[string][]string{
 	"io_uring": {`io_uring`},
 	"perf":     {`perf`},
 	"thread":   {`descriptor table`},
-	"tcp":      {`TCP connection .* out of band`},
+	"mptcp":    {`MPTCP connection .* to`},
 	"all":      {`io_uring`, `perf`, `descriptor table`},
 }
 
