@@ -66,6 +66,7 @@ def end(name):
 def urgent(name): return S[name].recv(1, socket.MSG_OOB)
 def mark(name): return struct.unpack('i', fcntl.ioctl(S[name], 0x8905, b'\0\0\0\0'))[0]
 def state(name): return S[name].getsockopt(6, 11, 8)[0]
+def again(name): return struct.unpack('I', S[name].getsockopt(6, 11, 12)[8:])[0] < 1000000
 def info(name):
     s, t = S[name], S[name].getsockopt(6, 11, 104)
     o = [(l, n, s.getsockopt(l, n)) for l, n in ((1, 9), (1, 10), (1, 36), (6, 1), (6, 2), (6, 4), (6, 5), (6, 6), (6, 18))]
@@ -378,6 +379,9 @@ func TestConnections(t *testing.T) {
 	}
 	for _, o := range all {
 		s.must(o.info, "info('%s')", o.end.name)
+		if o.state == established {
+			s.must("True", "again('%s')", o.end.name) // what is lost: after less than a second
+		}
 	}
 	if out := w.beta.inNetwork(t, "server", "ss -tno state established '( sport = :9000 or sport = :9001 )'"); strings.Count(out, "keepalive") != 3 {
 		t.Errorf("timers of keepalive: %s", out)

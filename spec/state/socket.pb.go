@@ -614,6 +614,8 @@ type TcpConnection struct {
 	// The program had ended its stream when the other end did, and that has not
 	// acknowledged it (CLOSING).
 	EndedFirst bool `protobuf:"varint,20,opt,name=ended_first,json=endedFirst,proto3" json:"ended_first,omitempty"`
+	// The smoothed round-trip time as it was measured, in microseconds; 0 if it was not.
+	RoundTrip uint32 `protobuf:"varint,21,opt,name=round_trip,json=roundTrip,proto3" json:"round_trip,omitempty"`
 	// How many bytes of data a segment carried (tcpi_snd_mss of struct tcp_info): less
 	// than mss where the way or the other end's window are small.
 	Segment       uint32 `protobuf:"varint,22,opt,name=segment,proto3" json:"segment,omitempty"`
@@ -789,6 +791,13 @@ func (x *TcpConnection) GetEndedFirst() bool {
 		return x.EndedFirst
 	}
 	return false
+}
+
+func (x *TcpConnection) GetRoundTrip() uint32 {
+	if x != nil {
+		return x.RoundTrip
+	}
+	return 0
 }
 
 func (x *TcpConnection) GetSegment() uint32 {
@@ -1443,7 +1452,7 @@ const file_spec_state_socket_proto_rawDesc = "" +
 	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\fR\x05group\x12\x18\n" +
 	"\aexclude\x18\x03 \x01(\bR\aexclude\x12\x16\n" +
-	"\x06source\x18\x04 \x03(\fR\x06source\"\x93\x05\n" +
+	"\x06source\x18\x04 \x03(\fR\x06source\"\xb2\x05\n" +
 	"\rTcpConnection\x12\x1b\n" +
 	"\tsend_next\x18\x01 \x01(\rR\bsendNext\x12!\n" +
 	"\freceive_next\x18\x02 \x01(\rR\vreceiveNext\x12\x16\n" +
@@ -1472,7 +1481,9 @@ const file_spec_state_socket_proto_rawDesc = "" +
 	"\vurgent_read\x18\x13 \x01(\bR\n" +
 	"urgentRead\x12\x1f\n" +
 	"\vended_first\x18\x14 \x01(\bR\n" +
-	"endedFirst\x12\x18\n" +
+	"endedFirst\x12\x1d\n" +
+	"\n" +
+	"round_trip\x18\x15 \x01(\rR\troundTrip\x12\x18\n" +
 	"\asegment\x18\x16 \x01(\rR\asegment\";\n" +
 	"\vWaitingEnds\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\fR\x05local\x12\x16\n" +

@@ -45,6 +45,11 @@ type Silence struct {
 	Datagrams []uint16
 }
 
+// Admitted is the mark (SO_MARK) of segments that arrive all the same. No host's
+// bear one; a process here that may set it (CAP_NET_RAW since Linux 5.17, before
+// CAP_NET_ADMIN) may forge segments of a connection that is not dropped, too.
+const Admitted = 0x6d696701
+
 // Empty tells whether nothing is dropped.
 func (s Silence) Empty() bool { return len(s.Connections)+len(s.Listeners)+len(s.Datagrams) == 0 }
 

@@ -160,7 +160,7 @@ func (f family) rule(set aSet) (list [][]byte) {
 	const sourcePort, destinationPort, flags = 0, 2, 13 // bytes of the transport header
 	switch set.name {
 	case connections:
-		list = append(f.protocolIs(unix.IPPROTO_TCP),
+		list = append(f.protocolIs(unix.IPPROTO_TCP), meta(unix.NFT_META_MARK), differs(Admitted),
 			load(0, network, f.source, f.size), load(words, network, f.destination, f.size),
 			load(2*words, transport, sourcePort, 2), load(2*words+1, transport, destinationPort, 2))
 	case listeners:
@@ -170,7 +170,7 @@ func (f family) rule(set aSet) (list [][]byte) {
 			load(0, transport, destinationPort, 2))
 	case datagrams: // to this host alone: what is for a group package packet does not take
 		list = append(f.protocolIs(unix.IPPROTO_UDP),
-			expression("meta", number(unix.NFTA_META_DREG, firstRegister), number(unix.NFTA_META_KEY, unix.NFT_META_PKTTYPE)), equals(unix.PACKET_HOST), load(0, transport, destinationPort, 2))
+			meta(unix.NFT_META_PKTTYPE), equals(unix.PACKET_HOST), load(0, transport, destinationPort, 2))
 	}
 	return append(list,
 		expression("lookup", text(unix.NFTA_LOOKUP_SET, set.name), number(unix.NFTA_LOOKUP_SREG, firstRegister), number(unix.NFTA_LOOKUP_SET_ID, set.id)),
@@ -180,7 +180,7 @@ func (f family) rule(set aSet) (list [][]byte) {
 
 func (f family) protocolIs(p byte) [][]byte {
 	return [][]byte{
-		expression("meta", number(unix.NFTA_META_DREG, firstRegister), number(unix.NFTA_META_KEY, unix.NFT_META_L4PROTO)),
+		meta(unix.NFT_META_L4PROTO),
 		equals(p),
 	}
 }
@@ -201,6 +201,17 @@ func masked(bits byte) []byte {
 func equals(b byte) []byte {
 	return expression("cmp", number(unix.NFTA_CMP_SREG, firstRegister), number(unix.NFTA_CMP_OP, unix.NFT_CMP_EQ),
 		nested(unix.NFTA_CMP_DATA, attribute(unix.NFTA_DATA_VALUE, []byte{b})))
+}
+
+// meta loads what the kernel knows of the packet into the first register.
+func meta(key uint32) []byte {
+	return expression("meta", number(unix.NFTA_META_DREG, firstRegister), number(unix.NFTA_META_KEY, key))
+}
+
+// differs ends the rule if the first register is a number, in host byte order.
+func differs(n uint32) []byte {
+	return expression("cmp", number(unix.NFTA_CMP_SREG, firstRegister), number(unix.NFTA_CMP_OP, unix.NFT_CMP_NEQ),
+		nested(unix.NFTA_CMP_DATA, attribute(unix.NFTA_DATA_VALUE, binary.NativeEndian.AppendUint32(nil, n))))
 }
 
 func expression(name string, data ...[]byte) []byte {

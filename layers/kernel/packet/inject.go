@@ -44,6 +44,19 @@ func NewInjector() (*Injector, error) {
 	return i, nil
 }
 
+// Mark has what is sent from now on bear a mark (SO_MARK of socket(7)).
+func (i *Injector) Mark(mark int) error {
+	for _, fd := range []int{i.v4, i.v6} {
+		if fd < 0 {
+			continue
+		}
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, mark); err != nil {
+			return fmt.Errorf("setsockopt(SO_MARK) of a raw socket: %w", err)
+		}
+	}
+	return nil
+}
+
 // localAddresses lists those of the calling thread's network namespace.
 func localAddresses() (map[netip.Addr]bool, error) {
 	list, err := net.InterfaceAddrs()

@@ -22,6 +22,9 @@ import (
 func (s *Subsystem) beginAll() error {
 	// What is acknowledged of the data on their way must have been transmitted before
 	// the acknowledgment arrives.
+	if err := s.rehearseAll(); err != nil {
+		return err
+	}
 	if err := errors.Join(s.each((*rising).begin), s.each((*rising).markWithin), s.each((*rising).write)); err != nil {
 		return err
 	}

@@ -30,6 +30,9 @@ type rising struct {
 	// push is what was transmitted and not acknowledged, to be transmitted again
 	// at once; unsent comes behind it.
 	push, unsent []byte
+	// rehearsed is how many bytes are in front of push that the other end has
+	// acknowledged already (rehearse).
+	rehearsed int
 	// behind is what was received from the byte out of band on.
 	behind       []byte
 	acknowledged uint32 // where the queue of what was sent begins
@@ -91,7 +94,8 @@ func (b *builder) connections(list []*arrival, descs []uint64) (all []*rising, e
 		r := &rising{own: own, msg: a.msg, what: summary(a.msg), acknowledged: a.sendFrom()}
 		all = append(all, r)
 		if _, err = tcprepair.Enter(r.fd()); err == nil {
-			err = setSequences(r.fd(), a.sendFrom(), a.receiveFrom())
+			r.rehearsed = rehearsal(a)
+			err = setSequences(r.fd(), a.sendFrom()-uint32(r.rehearsed), a.receiveFrom())
 		}
 		if err != nil {
 			return all, fmt.Errorf("%s: %w", r.what, err)
@@ -345,7 +349,7 @@ func notAfter(n, limit uint32) uint32 {
 // widen makes room for the queues, until begin. A queue takes more memory than
 // it has bytes.
 func (r *rising) widen(a *arrival) error {
-	for name, n := range map[int]int{unix.SO_RCVBUFFORCE: len(a.stream), unix.SO_SNDBUFFORCE: len(a.send)} {
+	for name, n := range map[int]int{unix.SO_RCVBUFFORCE: len(a.stream), unix.SO_SNDBUFFORCE: len(a.send) + r.rehearsed} {
 		if err := unix.SetsockoptInt(r.fd(), unix.SOL_SOCKET, name, min(4*n+1<<20, 1<<30)); err != nil {
 			return fmt.Errorf("setsockopt(%d): %w", name, err)
 		}
@@ -369,6 +373,10 @@ func (r *rising) fillSent(queue []byte) error {
 	t := r.msg.Tcp
 	sent := queue[:len(queue)-int(t.Unsent)]
 	r.unsent = queue[len(sent):]
+	if r.rehearsed > 0 {
+		r.push = sent
+		return r.fillRehearsal()
+	}
 	if segment, err := segmentSize(r.fd()); err != nil || len(sent) <= burst*segment {
 		r.push = sent
 		return err

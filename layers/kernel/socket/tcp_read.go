@@ -38,12 +38,12 @@ func readTCP(fd int) (t *tcpState, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, tcprepair.Leave(fd, reuse, false)) }()
-	info, err := get(fd, unix.IPPROTO_TCP, unix.TCP_INFO, 20)
-	if err != nil || len(info) < 20 {
+	info, err := get(fd, unix.IPPROTO_TCP, unix.TCP_INFO, 72)
+	if err != nil || len(info) < 72 {
 		return nil, fmt.Errorf("getsockopt(TCP_INFO): %d bytes: %w", len(info), err)
 	}
 	// Of struct tcp_info: tcpi_state, then (5) _options and (6) _snd_wscale and
-	// _rcv_wscale of four bits each, (16) _snd_mss.
+	// _rcv_wscale of four bits each, (16) _snd_mss, (68) _rtt.
 	tcp, options, scales := info[0], info[5], uint32(info[6])
 	window, err := tcprepair.GetWindow(fd)
 	if err != nil {
@@ -51,8 +51,9 @@ func readTCP(fd int) (t *tcpState, err error) {
 	}
 	t = &tcpState{msg: &state.TcpConnection{
 		SendEnded: finSent(tcp), ReceiveEnded: finReceived(tcp), EndedFirst: tcp == stateClosing,
-		Segment: binary.NativeEndian.Uint32(info[16:]),
-		Sack:    options&infoSACK != 0, Timestamps: options&infoTimestamps != 0,
+		Segment:   binary.NativeEndian.Uint32(info[16:]),
+		RoundTrip: binary.NativeEndian.Uint32(info[68:]),
+		Sack:      options&infoSACK != 0, Timestamps: options&infoTimestamps != 0,
 		Window: &state.TcpWindow{
 			SendUpdate: window.SendUpdate, Send: window.Send, LargestSend: window.LargestSend,
 			Receive: window.Receive, ReceiveFrom: window.ReceiveFrom,
