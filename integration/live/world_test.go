@@ -63,6 +63,12 @@ func newWorld(t *testing.T, source daemon.Version, images ...image.Image) *world
 // programs of a directory; empty: those that were built.
 func newWorldOf(t *testing.T, bin string, prepare func(*lab.Lab) error, source daemon.Version, images ...image.Image) *world {
 	t.Helper()
+	return newWorldWith(t, "", bin, prepare, source, images...)
+}
+
+// newWorldWith makes hosts whose shims run another program as their engine.
+func newWorldWith(t *testing.T, engine, bin string, prepare func(*lab.Lab) error, source daemon.Version, images ...image.Image) *world {
+	t.Helper()
 	l, err := lab.New("alpha", "beta", "client")
 	if err != nil {
 		t.Fatal(err)
@@ -76,8 +82,8 @@ func newWorldOf(t *testing.T, bin string, prepare func(*lab.Lab) error, source d
 		t.Fatal(err)
 	}
 	w := &world{t: t, lab: l, client: l.Hosts[2], ca: filepath.Join(t.TempDir(), "ca"), bin: bin}
-	w.alpha = w.host(l.Hosts[0], source, images...)
-	w.beta = w.host(l.Hosts[1], daemon.V24)
+	w.alpha = w.host(l.Hosts[0], source, engine, images...)
+	w.beta = w.host(l.Hosts[1], daemon.V24, engine)
 	w.mustCerts("init")
 	for _, h := range []*host{w.alpha, w.beta} {
 		w.mustCerts("host", h.Name, "--ip", h.IP)
@@ -87,9 +93,9 @@ func newWorldOf(t *testing.T, bin string, prepare func(*lab.Lab) error, source d
 	return w
 }
 
-func (w *world) host(h *lab.Host, version daemon.Version, images ...image.Image) *host {
+func (w *world) host(h *lab.Host, version daemon.Version, engine string, images ...image.Image) *host {
 	w.t.Helper()
-	return &host{Host: h, d: itest.Start(w.t, daemon.Config{Version: version, Enter: h.Enter(), Namespace: w.lab.Name, Bin: w.bin}, images...)}
+	return &host{Host: h, d: itest.Start(w.t, daemon.Config{Version: version, Enter: h.Enter(), Namespace: w.lab.Name, Bin: w.bin, Engine: engine}, images...)}
 }
 
 // mustCerts runs mig certs.

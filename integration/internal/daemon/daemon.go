@@ -34,6 +34,9 @@ type Config struct {
 	Namespace string
 	// Bin is the directory of mig's programs; empty means the tree's.
 	Bin string
+	// Engine is a program that the shim runs instead of Bin's mig-engine, of the same
+	// build; empty means none. It runs as Daemon.Engine.
+	Engine string
 }
 
 // Daemon is a running containerd. Its methods may be called from any
@@ -99,8 +102,16 @@ func (d *Daemon) prepare() error {
 	if d.config.Bin != "" {
 		bin = func(name string) string { return filepath.Join(d.config.Bin, name) }
 	}
+	shim := bin("containerd-shim-mig-v1")
+	if d.config.Engine != "" {
+		own := filepath.Join(filepath.Dir(d.Engine()), filepath.Base(shim))
+		if err := errors.Join(os.Mkdir(filepath.Dir(own), 0o711), copyProgram(own, shim), copyProgram(d.Engine(), d.config.Engine)); err != nil {
+			return err
+		}
+		shim = own
+	}
 	links := map[string]string{
-		"containerd-shim-mig-v1":  bin("containerd-shim-mig-v1"),
+		"containerd-shim-mig-v1":  shim,
 		"mig":                     bin("mig"),
 		"migd":                    bin("migd"),
 		"containerd-shim-runc-v2": d.programs.runcShim,
@@ -113,6 +124,18 @@ func (d *Daemon) prepare() error {
 	}
 	config := d.Version.config(d.Dir, d.config.CRI, d.config.Extra)
 	return os.WriteFile(filepath.Join(d.Dir, "config.toml"), []byte(config), 0o600)
+}
+
+// Engine is where the shim finds Config.Engine: in the directory of its own program,
+// which therefore is a copy.
+func (d *Daemon) Engine() string { return filepath.Join(d.Dir, "bin", "mig-engine") }
+
+func copyProgram(to, from string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, b, 0o755)
 }
 
 // overlayWorks mounts an overlay in dir, as not every file system (an overlay

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command enginetest is mig-engine for tests: it kills a process when its own
+// event comes to a step that a test has named (switchover.Point), and goes on as
+// an engine would. What it is to do is in files beside its program, as an engine
+// has no environment of its own:
+//
+//	PROGRAM.orders      "record", or a line "STEP<tab>FILE" for each process to
+//	                    kill at a step; FILE has its pid, or is "engine"
+//	PROGRAM.steps       the steps that were recorded, one a line
+//	PROGRAM.met         made when the ordered step was met; it is not met again
+//	PROGRAM.supervisor  pid of the shim that runs the engine
+//
+// It is never installed.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/engine"
+	"github.com/io-mig/mig/layers/engine/switchover"
+)
+
+// patience is how long the pid of a victim may be unknown.
+const patience = 10 * time.Second
+
+func main() {
+	self, err := os.Executable()
+	if err == nil && len(os.Args) == 1 { // not one that only asks
+		err = publish(self+".supervisor", strconv.Itoa(os.Getppid()))
+		switchover.Point = func(step string) { point(self, step) }
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mig engine for tests:", err)
+		os.Exit(1)
+	}
+	os.Exit(engine.Main(os.Args[1:]))
+}
+
+// publish makes a file that is seen whole or not at all.
+func publish(path, content string) error {
+	part := fmt.Sprintf("%s.%d", path, os.Getpid())
+	if err := os.WriteFile(part, []byte(content), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(part, path)
+}
+
+func point(self, step string) {
+	orders, err := os.ReadFile(self + ".orders")
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err == nil {
+		err = obey(self, step, string(orders))
+	}
+	if err != nil { // the test misses the mark, and shows the log
+		fmt.Fprintf(os.Stderr, "mig engine for tests: %s: %v\n", step, err)
+	}
+}
+
+func obey(self, step, orders string) error {
+	if orders == "record" {
+		f, err := os.OpenFile(self+".steps", os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(f, step)
+		return errors.Join(err, f.Close())
+	}
+	for line := range strings.Lines(orders) {
+		at, victim, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		if at != step {
+			continue
+		}
+		if err := meet(self, victim); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// meet kills a victim, and is over when it is dead.
+func meet(self, victim string) error {
+	if victim == "engine" {
+		if err := os.WriteFile(self+".met", nil, 0o600); err != nil {
+			return err
+		}
+		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+		select {}
+	}
+	if _, err := os.Stat(self + ".met"); err == nil {
+		return nil
+	}
+	pid, err := await(victim)
+	if err != nil {
+		return err
+	}
+	if err := kill(pid); err != nil {
+		return fmt.Errorf("kill %d of %s: %w", pid, victim, err)
+	}
+	return os.WriteFile(self+".met", nil, 0o600)
+}
+
+// await returns the pid in a file, which may be on its way.
+func await(file string) (int, error) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		b, err := os.ReadFile(file)
+		if err == nil {
+			return strconv.Atoi(string(b))
+		}
+		if time.Now().After(end) {
+			return 0, err
+		}
+	}
+}
+
+// kill ends a process and waits for its death, see pidfd_open(2): a signal that is
+// only on its way would let the victim see what comes after the step.
+func kill(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
+		return err
+	}
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(patience.Milliseconds()))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return err
+		case n == 0:
+			return errors.New("it does not die")
+		default:
+			return nil
+		}
+	}
+}
