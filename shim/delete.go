@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"syscall"
+	"time"
 
 	eventapi "github.com/containerd/containerd/api/events"
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
@@ -77,7 +78,23 @@ func (s *service) deleteTask(ctx context.Context, t *task) (err error) {
 	s.mu.Lock()
 	delete(s.tasks, t.id)
 	s.mu.Unlock()
+	time.AfterFunc(emptyFor, s.endIfEmpty)
 	return nil
+}
+
+// emptyFor is how long a server without a task waits for containerd to end it.
+const emptyFor = 2 * time.Second
+
+// endIfEmpty ends a server whose last task was deleted and which was not told to
+// end: the client for which containerd deleted the task died meanwhile, and then
+// containerd has a shim without a task, which nobody can remove, and which keeps
+// the id busy. It cleans up behind a shim that ends.
+func (s *service) endIfEmpty() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.tasks) == 0 && len(s.creates) == 0 {
+		s.shutdown()
+	}
 }
 
 // ensureDead kills a task that was created and never started.

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/containerd/typeurl/v2"
@@ -221,11 +223,30 @@ func (h *Host) makeTask(ctx context.Context, o *peer.Offer) (*Copy, error) {
 		return nil, err
 	}
 	// The task's own mounts and sockets are no business of the lease.
-	task, err := c.NewTask(leases.WithLease(ctx, ""), streams{config}.creator)
+	task, err := newTask(leases.WithLease(ctx, ""), c, streams{config}.creator)
 	if err != nil {
 		return nil, fmt.Errorf("create the task of %s: %w", o.Container.ID, err)
 	}
 	return &Copy{h: h, namespace: o.Namespace, token: o.Token, task: task, id: o.Container.ID}, nil
+}
+
+// newTask waits for a shim that has no task any more: containerd keeps one, until
+// it ends by itself, if the client died for which it was deleting the task.
+func newTask(ctx context.Context, c client.Container, streams cio.Creator) (client.Task, error) {
+	for end := time.Now().Add(shimEndsWithin); ; {
+		task, err := c.NewTask(ctx, streams)
+		if !errdefs.IsAlreadyExists(err) || time.Now().After(end) {
+			return task, err
+		}
+		if _, there := c.Task(ctx, nil); !errdefs.IsNotFound(there) {
+			return nil, err
+		}
+		select {
+		case <-time.After(shimPoll):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // Pid of the frame, and of the container's first process once it runs.

@@ -159,7 +159,7 @@ func (f *Frame) Hold(context.Context) ([]record.ProcessID, error) {
 		t := &Task{ID: FirstTask, Pid: f.Init, Proc: procfs.Host().Process(f.Init), frame: f}
 		f.tasks = map[record.ProcessID]*Task{FirstTask: t}
 		f.order, f.made = []record.ProcessID{FirstTask}, []*Task{t}
-		f.commit, f.armed = sync.OnceValue(f.commitAll), sync.OnceValue(f.arm)
+		f.commit, f.armed = sync.OnceValue(f.commitOnTracer), sync.OnceValue(f.arm)
 	}
 	return slices.Clone(f.order), nil
 }
@@ -270,12 +270,13 @@ func (t *Task) Restart(context.Context) error {
 	if t.Traced == nil {
 		return ErrNotStopped
 	}
-	// On the thread that makes all the requests: a switch to it for each of them
-	// would be a part of the silence.
+	// Not on the tracer's thread, which does what others ask of it while it waits
+	// in a commit (tracer.WaitFor): another task's Restart among that would come
+	// back to the commit that it is in the middle of.
+	if err := t.frame.commit(); err != nil {
+		return err
+	}
 	return t.Traced.Do(func() error {
-		if err := t.frame.commit(); err != nil {
-			return err
-		}
 		if err := t.Traced.Detach(); err != nil {
 			return fmt.Errorf("process %d: let it run: %w", t.ID, err)
 		}
@@ -323,6 +324,17 @@ func (f *Frame) arm() error {
 		}
 	}
 	return nil
+}
+
+// commitOnTracer does all of the commit on the thread that makes its requests: a
+// switch to it for each of them would be a part of the silence.
+func (f *Frame) commitOnTracer() error {
+	for _, t := range f.Tasks() {
+		if t.Traced != nil {
+			return t.Traced.Do(f.commitAll)
+		}
+	}
+	return ErrNotStopped
 }
 
 // commitAll does what was kept for the commit, and then takes away the threat that
