@@ -36,15 +36,28 @@ func hurry(nice int) {
 		niceness.setting.Lock() // whoever comes last sets what was wanted last
 		defer niceness.setting.Unlock()
 		nice := int(niceness.wanted.Load())
+		hurryThreads(nice)
+		hurryGroup(nice)
+	}()
+}
+
+// hurryThreads looks again until it finds no thread that it has not seen: one may
+// have been started by one whose turn had not come, and has what that had.
+func hurryThreads(nice int) {
+	seen := map[int]bool{}
+	for more := true; more; {
 		tids, err := procfs.Host().Process(os.Getpid()).Threads()
 		if err != nil {
 			return
 		}
+		more = false
 		for _, tid := range tids {
-			_ = unix.Setpriority(unix.PRIO_PROCESS, tid, nice)
+			if !seen[tid] {
+				seen[tid], more = true, true
+				_ = unix.Setpriority(unix.PRIO_PROCESS, tid, nice)
+			}
 		}
-		hurryGroup(nice)
-	}()
+	}
 }
 
 // autogroup is where a process's autogroup tells its niceness and takes another
