@@ -185,7 +185,7 @@ func before(b *builder, name string) error {
 
 // settledRead reads when IPv6 uses its addresses. These are the original's, which
 // the kernel tests: it waits up to a second, by chance, before it asks, and then
-// another one for an answer (rtr_solicitation_delay and retrans_time_ms), so the
+// another one for an answer (router_solicitation_delay and retrans_time_ms), so the
 // patience of a copy, which tests none, is not enough for them.
 func settledRead(ns *os.File) (*state.Network, error) {
 	b := &builder{}

@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -18,8 +17,9 @@ import (
 )
 
 // hostDevices are the file systems that we see: what a container has of them
-// outlives it. The engine's own mounts do not change while it works.
-var hostDevices = sync.OnceValues(func() (map[procfs.Dev]bool, error) {
+// outlives it. They are read each time, behind the container's: a number that is
+// remembered may be that of another file system by now, one of the container's.
+func hostDevices() (map[procfs.Dev]bool, error) {
 	list, err := procfs.Host().Process(os.Getpid()).Mountinfo()
 	if err != nil {
 		return nil, fmt.Errorf("read the host's mounts: %w", err)
@@ -29,7 +29,7 @@ var hostDevices = sync.OnceValues(func() (map[procfs.Dev]bool, error) {
 		out[m.Dev] = true
 	}
 	return out, nil
-})
+}
 
 // ownTmpfses are the mounts of memory file systems that only the container has,
 // each of them once.
