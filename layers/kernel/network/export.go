@@ -105,8 +105,13 @@ func (s *Subsystem) prepareSilence(ns *os.File, n *state.Network) {
 		slog.Warn("the container's network will be heard for a moment while the copy runs", "error", err)
 		return
 	}
+	h, err := netns.Open(ns)
+	if err != nil {
+		slog.Warn("the original's interfaces stay up for as long as something of it is left", "error", err)
+		h = nil
+	}
 	s.mu.Lock()
-	s.silence = silence
+	s.silence, s.original = silence, h
 	s.mu.Unlock()
 }
 
@@ -120,7 +125,35 @@ func (s *Subsystem) fallSilent() error {
 		return nil
 	}
 	s.env.Source.BeforeRun(s.silence.Lift)
+	if s.original != nil {
+		s.env.Source.AfterKill(s.takeDown)
+	}
 	return s.silence.Begin()
+}
+
+// takeDown takes the interfaces of a container that was ended down, before the
+// silence ends. Connections that its program has closed may keep its namespace, and
+// with it its addresses, for minutes: the kernel sends their ends again and again.
+func (s *Subsystem) takeDown() error {
+	s.mu.Lock()
+	h := s.original
+	s.original = nil
+	s.mu.Unlock()
+	if h == nil {
+		return nil
+	}
+	defer h.Close()
+	links, err := h.Links()
+	if err != nil {
+		return fmt.Errorf("interfaces of the container that has moved: %w", err)
+	}
+	var errs []error
+	for _, l := range links {
+		if !l.Loopback() && l.Up() {
+			errs = append(errs, h.SetUp(l.Index, false))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // read reads the stopped container's namespace, as far as it may have changed.

@@ -72,6 +72,8 @@ type Subsystem struct {
 	mu      sync.Mutex
 	watch   *netns.Watch
 	silence *netns.Silence
+	// original is a handle on the namespace, for when its container has ended.
+	original *netns.Handle
 
 	// Of an import.
 	parts   []byte         // of a record in pieces
