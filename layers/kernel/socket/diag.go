@@ -4,9 +4,6 @@ package socket
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,14 +41,13 @@ const (
 	stateClosing     = 11
 )
 
-// Constants of include/uapi/linux/sock_diag.h and unix_diag.h.
+// Constants of include/uapi/linux/unix_diag.h.
 const (
-	sockDiagByFamily = 20
-	showName         = 1 << 0
-	showVFS          = 1 << 1
-	showPeer         = 1 << 2
-	showPending      = 1 << 3
-	showQueue        = 1 << 4
+	showName    = 1 << 0
+	showVFS     = 1 << 1
+	showPeer    = 1 << 2
+	showPending = 1 << 3
+	showQueue   = 1 << 4
 
 	attrName     = 0
 	attrVFS      = 1
@@ -64,84 +60,36 @@ const (
 // listUnix asks the kernel for every unix socket of the thread's network
 // namespace, by inode.
 func listUnix() (map[uint32]*unixSocket, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
-	if err != nil {
-		return nil, os.NewSyscallError("socket(NETLINK_SOCK_DIAG)", err)
-	}
-	defer unix.Close(fd)
-	// struct nlmsghdr, then struct unix_diag_req.
-	req := make([]byte, 16+24)
+	// struct unix_diag_req
+	req := diagRequest(unix.AF_UNIX, 24, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
 	le := binary.LittleEndian
-	le.PutUint32(req, uint32(len(req)))
-	le.PutUint16(req[4:], sockDiagByFamily)
-	le.PutUint16(req[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	req[16] = unix.AF_UNIX
 	le.PutUint32(req[20:], ^uint32(0)) // every state
 	le.PutUint32(req[28:], showName|showVFS|showPeer|showPending|showQueue)
-	if err := unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, os.NewSyscallError("sendto(NETLINK_SOCK_DIAG)", err)
-	}
 	out := map[uint32]*unixSocket{}
-	buf := make([]byte, 64<<10)
-	for {
-		n, _, err := unix.Recvfrom(fd, buf, 0)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return nil, os.NewSyscallError("recvfrom(NETLINK_SOCK_DIAG)", err)
-		}
-		done, err := parseDump(buf[:n], out)
-		if err != nil || done {
-			return out, err
-		}
-	}
+	return out, askDiag(req, func(b []byte) (bool, error) { return parseDump(b, out) })
 }
 
-var errDiag = errors.New("unix_diag: the kernel's answer has an unknown shape")
+var unixDiag = newDiagKind("unix_diag", "unix_diag")
 
 // parseDump takes the messages of one answer.
 func parseDump(b []byte, out map[uint32]*unixSocket) (done bool, err error) {
-	le := binary.LittleEndian
-	for len(b) >= 16 {
-		size := le.Uint32(b)
-		if size < 16 || uint64(size) > uint64(len(b)) {
-			return false, errDiag
-		}
-		body := b[16:size]
-		switch le.Uint16(b[4:]) {
-		case unix.NLMSG_DONE:
-			return true, nil
-		case unix.NLMSG_ERROR:
-			if len(body) < 4 {
-				return false, errDiag
-			}
-			return false, fmt.Errorf("unix_diag (is the module unix_diag there?): %w", unix.Errno(-int32(le.Uint32(body))))
-		case sockDiagByFamily:
-			u, err := parseUnix(body)
-			if err != nil {
-				return false, err
-			}
+	return unixDiag.dump(b, func(body []byte) error {
+		u, err := parseUnix(body)
+		if err == nil {
 			out[u.inode] = u
 		}
-		b = b[min(len(b), int(size+3)&^3):]
-	}
-	return false, nil
+		return err
+	})
 }
 
 // parseUnix reads struct unix_diag_msg and its attributes.
 func parseUnix(b []byte) (*unixSocket, error) {
 	if len(b) < 16 {
-		return nil, errDiag
+		return nil, unixDiag.shape
 	}
 	le := binary.LittleEndian
 	u := &unixSocket{typ: b[1], state: b[2], inode: le.Uint32(b[4:])}
-	for b = b[16:]; len(b) >= 4; {
-		size, kind := int(le.Uint16(b)), le.Uint16(b[2:])
-		if size < 4 || size > len(b) {
-			return nil, errDiag
-		}
-		v := b[4:size]
+	return u, unixDiag.attributes(b[16:], func(kind uint16, v []byte) {
 		switch {
 		case kind == attrName:
 			u.name = append([]byte(nil), v...)
@@ -158,7 +106,5 @@ func parseUnix(b []byte) (*unixSocket, error) {
 		case kind == attrShutdown && len(v) >= 1:
 			u.shutdown = v[0]
 		}
-		b = b[min(len(b), (size+3)&^3):]
-	}
-	return u, nil
+	})
 }

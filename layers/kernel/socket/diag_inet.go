@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -98,15 +97,11 @@ func findConnecting(inode uint32) (found *inetSocket, err error) {
 // (net/ipv4/inet_diag.c, inet_sk_diag_fill).
 const withInfo = 1 << (2 - 1)
 
-// inetRequest is struct nlmsghdr and struct inet_diag_req_v2.
+// inetRequest is a request with struct inet_diag_req_v2.
 func inetRequest(family byte, states uint32, flags uint16) []byte {
-	b := make([]byte, 16+56)
-	le := binary.LittleEndian
-	le.PutUint32(b, uint32(len(b)))
-	le.PutUint16(b[4:], sockDiagByFamily)
-	le.PutUint16(b[6:], flags)
-	b[16], b[17] = family, unix.IPPROTO_TCP
-	le.PutUint32(b[20:], states)
+	b := diagRequest(family, 56, flags)
+	b[17] = unix.IPPROTO_TCP
+	binary.LittleEndian.PutUint32(b[20:], states)
 	return b
 }
 
@@ -122,28 +117,7 @@ func putAddress(b []byte, family byte, a netip.Addr) {
 
 // askInet makes one request and calls each for every socket of the answer.
 func askInet(request []byte, each func(*inetSocket)) error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
-	if err != nil {
-		return os.NewSyscallError("socket(NETLINK_SOCK_DIAG)", err)
-	}
-	defer unix.Close(fd)
-	if err := unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return os.NewSyscallError("sendto(NETLINK_SOCK_DIAG)", err)
-	}
-	buf := make([]byte, 64<<10)
-	for {
-		n, _, err := unix.Recvfrom(fd, buf, 0)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return os.NewSyscallError("recvfrom(NETLINK_SOCK_DIAG)", err)
-		}
-		done, err := parseInet(buf[:n], each)
-		if err != nil || done {
-			return err
-		}
-	}
+	return askDiag(request, func(b []byte) (bool, error) { return parseInet(b, each) })
 }
 
 var errInetDiag = errors.New("inet_diag: the kernel's answer has an unknown shape")

@@ -4,9 +4,6 @@ package socket
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,83 +44,34 @@ const (
 // listPacket asks the kernel for every packet socket of the thread's network
 // namespace, by inode.
 func listPacket() (map[uint32]*packetSocket, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
-	if err != nil {
-		return nil, os.NewSyscallError("socket(NETLINK_SOCK_DIAG)", err)
-	}
-	defer unix.Close(fd)
-	// struct nlmsghdr, then struct packet_diag_req.
-	req := make([]byte, 16+20)
-	le := binary.LittleEndian
-	le.PutUint32(req, uint32(len(req)))
-	le.PutUint16(req[4:], sockDiagByFamily)
-	le.PutUint16(req[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	req[16] = unix.AF_PACKET
-	le.PutUint32(req[24:], showPacketInfo|showPacketGroups|showPacketRings|showPacketFanout)
-	if err := unix.Sendto(fd, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, os.NewSyscallError("sendto(NETLINK_SOCK_DIAG)", err)
-	}
+	// struct packet_diag_req
+	req := diagRequest(unix.AF_PACKET, 20, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	binary.LittleEndian.PutUint32(req[24:], showPacketInfo|showPacketGroups|showPacketRings|showPacketFanout)
 	out := map[uint32]*packetSocket{}
-	buf := make([]byte, 64<<10)
-	for {
-		n, _, err := unix.Recvfrom(fd, buf, 0)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return nil, os.NewSyscallError("recvfrom(NETLINK_SOCK_DIAG)", err)
-		}
-		done, err := parsePacketDump(buf[:n], out)
-		if err != nil || done {
-			return out, err
-		}
-	}
+	return out, askDiag(req, func(b []byte) (bool, error) { return parsePacketDump(b, out) })
 }
 
-var errPacketDiag = errors.New("packet_diag: the kernel's answer has an unknown shape")
+var packetDiag = newDiagKind("packet_diag", "af_packet_diag")
 
 // parsePacketDump takes the messages of one answer.
 func parsePacketDump(b []byte, out map[uint32]*packetSocket) (done bool, err error) {
-	le := binary.LittleEndian
-	for len(b) >= 16 {
-		size := le.Uint32(b)
-		if size < 16 || uint64(size) > uint64(len(b)) {
-			return false, errPacketDiag
-		}
-		body := b[16:size]
-		switch le.Uint16(b[4:]) {
-		case unix.NLMSG_DONE:
-			return true, nil
-		case unix.NLMSG_ERROR:
-			if len(body) < 4 {
-				return false, errPacketDiag
-			}
-			return false, fmt.Errorf("packet_diag (is the module af_packet_diag there?): %w", unix.Errno(-int32(le.Uint32(body))))
-		case sockDiagByFamily:
-			s, err := parsePacket(body)
-			if err != nil {
-				return false, err
-			}
+	return packetDiag.dump(b, func(body []byte) error {
+		s, err := parsePacket(body)
+		if err == nil {
 			out[s.inode] = s
 		}
-		b = b[min(len(b), int(size+3)&^3):]
-	}
-	return false, nil
+		return err
+	})
 }
 
 // parsePacket reads struct packet_diag_msg and its attributes.
 func parsePacket(b []byte) (*packetSocket, error) {
 	if len(b) < 16 {
-		return nil, errPacketDiag
+		return nil, packetDiag.shape
 	}
 	le := binary.LittleEndian
 	s := &packetSocket{protocol: le.Uint16(b[2:]), inode: le.Uint32(b[4:])}
-	for b = b[16:]; len(b) >= 4; {
-		size, kind := int(le.Uint16(b)), le.Uint16(b[2:])
-		if size < 4 || size > len(b) {
-			return nil, errPacketDiag
-		}
-		v := b[4:size]
+	return s, packetDiag.attributes(b[16:], func(kind uint16, v []byte) {
 		switch {
 		case kind == attrPacketInfo && len(v) >= 24: // struct packet_diag_info
 			s.index, s.copyThreshold = int32(le.Uint32(v)), le.Uint32(v[12:])
@@ -139,7 +87,5 @@ func parsePacket(b []byte) (*packetSocket, error) {
 		case kind == attrPacketFanout:
 			s.inFanout = true
 		}
-		b = b[min(len(b), (size+3)&^3):]
-	}
-	return s, nil
+	})
 }
