@@ -23,7 +23,7 @@ var runtimeDevices = []string{
 // made lists the mounts that the live spec does not explain: the container, or
 // somebody in its namespace, made them. missing are mounts of the spec that are
 // not there.
-func made(init procfs.Task, mounts []procfs.Mount, files *target.Files) (list []procfs.Mount, missing []string, err error) {
+func made(init procfs.Task, mounts []procfs.Mount, host map[procfs.Dev]bool, files *target.Files) (list []procfs.Mount, missing []string, err error) {
 	if !files.Complete {
 		return nil, nil, nil // nobody knows what there should be
 	}
@@ -53,10 +53,6 @@ func made(init procfs.Task, mounts []procfs.Mount, files *target.Files) (list []
 		for _, p := range paths {
 			e.expect(p)
 		}
-	}
-	host, err := hostDevices()
-	if err != nil {
-		return nil, nil, err
 	}
 	for _, m := range mounts {
 		if !e.explains(&m) && !(files.Hooks && host[m.Dev]) {

@@ -163,11 +163,12 @@ func (s *Subsystem) findTrees() error {
 // addMounts adds memory file systems and what the container has mounted, in the
 // order in which they were mounted: a mount point may be in an earlier one.
 func (s *Subsystem) addMounts(init procfs.Task, mounts []procfs.Mount) error {
-	own, err := ownTmpfses(mounts)
+	host, err := hostDevices()
 	if err != nil {
 		return err
 	}
-	list, _, err := made(init, mounts, &s.env.Source.Files)
+	own := ownTmpfses(mounts, host)
+	list, _, err := made(init, mounts, host, &s.env.Source.Files)
 	if err != nil {
 		return err
 	}
@@ -185,7 +186,7 @@ func (s *Subsystem) addMounts(init procfs.Task, mounts []procfs.Mount) error {
 		}
 		var msg *state.Mount
 		if is(list, m) {
-			if msg, err = describe(init.Pid(), mounts, &m); err != nil {
+			if msg, err = describe(init.Pid(), mounts, host, &m); err != nil {
 				return err
 			}
 		}

@@ -133,10 +133,11 @@ func (s *Subsystem) openTree(msg *state.FileTree, path string) (*importTree, err
 // tmpfsTree opens a memory file system that only the new container has: what is
 // on the host's is not the image's to change.
 func (s *Subsystem) tmpfsTree(path string, exact bool, mounts []procfs.Mount, policy filetree.Policy) (*importTree, error) {
-	list, err := ownTmpfses(mounts)
+	host, err := hostDevices()
 	if err != nil {
 		return nil, err
 	}
+	list := ownTmpfses(mounts, host)
 	i := slices.IndexFunc(list, func(m procfs.Mount) bool { return m.Target == path })
 	if i < 0 {
 		return nil, errors.New("the container's spec mounts no memory file system there")

@@ -41,7 +41,7 @@ var tmpfsLimits = []string{"size", "nr_blocks", "nr_inodes", "mode"}
 
 // describe says how a mount that the container made is made again, or refuses
 // it.
-func describe(pid int, mounts []procfs.Mount, m *procfs.Mount) (*state.Mount, error) {
+func describe(pid int, mounts []procfs.Mount, host map[procfs.Dev]bool, m *procfs.Mount) (*state.Mount, error) {
 	no := func(why string) (*state.Mount, error) {
 		return nil, &refusal{describeMount(m), why, "unmount it, or have the container's spec mount it"}
 	}
@@ -55,10 +55,6 @@ func describe(pid int, mounts []procfs.Mount, m *procfs.Mount) (*state.Mount, er
 	}
 	if msg.Flags&(unix.MS_NOATIME|unix.MS_RELATIME) == 0 {
 		msg.Flags |= unix.MS_STRICTATIME // which is not shown
-	}
-	host, err := hostDevices()
-	if err != nil {
-		return nil, err
 	}
 	for _, o := range mounts {
 		if o.ID == m.Parent && o.Target == m.Target && (o.FSType == "tmpfs" || o.FSType == "ramfs") && !host[o.Dev] {

@@ -17,8 +17,9 @@ import (
 )
 
 // hostDevices are the file systems that we see: what a container has of them
-// outlives it. They are read each time, behind the container's: a number that is
-// remembered may be that of another file system by now, one of the container's.
+// outlives it. They are read behind the container's mounts, each time that those
+// are: a number that is remembered may be that of another file system by now, one
+// of the container's.
 func hostDevices() (map[procfs.Dev]bool, error) {
 	list, err := procfs.Host().Process(os.Getpid()).Mountinfo()
 	if err != nil {
@@ -33,11 +34,7 @@ func hostDevices() (map[procfs.Dev]bool, error) {
 
 // ownTmpfses are the mounts of memory file systems that only the container has,
 // each of them once.
-func ownTmpfses(mounts []procfs.Mount) ([]procfs.Mount, error) {
-	host, err := hostDevices()
-	if err != nil {
-		return nil, err
-	}
+func ownTmpfses(mounts []procfs.Mount, host map[procfs.Dev]bool) []procfs.Mount {
 	var out []procfs.Mount
 	whole := map[procfs.Dev]bool{}
 	for _, m := range mounts {
@@ -58,7 +55,7 @@ func ownTmpfses(mounts []procfs.Mount) ([]procfs.Mount, error) {
 		seen[p] = true
 		out = append(out, m)
 	}
-	return out, nil
+	return out
 }
 
 // hidden reports whether a later mount covers m: its files can only be had by

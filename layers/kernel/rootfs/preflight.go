@@ -45,19 +45,19 @@ func (s *Subsystem) inspect(ctx context.Context, init procfs.Task, drop bool) ([
 	if err != nil {
 		return nil, err
 	}
-	list, err := ownTmpfses(mounts)
+	host, err := hostDevices()
 	if err != nil {
 		return nil, err
 	}
 	var out []record.Finding
-	for _, m := range list {
+	for _, m := range ownTmpfses(mounts, host) {
 		found, err := s.inspectTmpfs(ctx, init, m, drop)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", m.Target, err)
 		}
 		out = append(out, found...)
 	}
-	found, err := s.inspectMounts(init, mounts)
+	found, err := s.inspectMounts(init, mounts, host)
 	if err != nil {
 		return nil, err
 	}
@@ -71,15 +71,15 @@ func (s *Subsystem) inspect(ctx context.Context, init procfs.Task, drop bool) ([
 
 // inspectMounts names mounts that the container made and that cannot be made
 // again.
-func (s *Subsystem) inspectMounts(init procfs.Task, mounts []procfs.Mount) ([]record.Finding, error) {
-	list, missing, err := made(init, mounts, &s.env.Source.Files)
+func (s *Subsystem) inspectMounts(init procfs.Task, mounts []procfs.Mount, host map[procfs.Dev]bool) ([]record.Finding, error) {
+	list, missing, err := made(init, mounts, host, &s.env.Source.Files)
 	if err != nil {
 		return nil, err
 	}
 	var out []record.Finding
 	for i := range list {
 		m := &list[i]
-		_, err := describe(init.Pid(), mounts, m)
+		_, err := describe(init.Pid(), mounts, host, m)
 		var r *refusal
 		if errors.As(err, &r) {
 			out = append(out, r.finding())
