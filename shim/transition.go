@@ -24,9 +24,10 @@ func (t *task) begin(ctx context.Context, op operation) (end func(error), err er
 		}
 		if ok {
 			t.state = s.during
-			t.settled = make(chan struct{})
+			settled := make(chan struct{})
+			t.settled = settled
 			t.mu.Unlock()
-			return func(err error) { t.end(from, s, err) }, nil
+			return func(err error) { t.end(from, s, settled, err) }, nil
 		}
 		t.mu.Unlock()
 		// What is over soon is waited for: a containerd that starts asks once for
@@ -41,12 +42,15 @@ func (t *task) begin(ctx context.Context, op operation) (end func(error), err er
 	}
 }
 
-// end leaves the transition. An exit that happened meanwhile has the last word.
-func (t *task) end(from state, s step, err error) {
+// end leaves the transition. An exit that happened meanwhile has the last word, and
+// a delete may have begun since then, which others wait for by now.
+func (t *task) end(from state, s step, settled chan struct{}, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	close(t.settled)
-	t.settled = nil
+	close(settled)
+	if t.settled == settled {
+		t.settled = nil
+	}
 	switch {
 	case t.state != s.during:
 		// The init has exited: stopped.
