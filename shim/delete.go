@@ -93,7 +93,7 @@ func (s *service) endIfEmpty() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.tasks) == 0 && len(s.creates) == 0 {
-		s.shutdown()
+		s.end()
 	}
 }
 

@@ -152,6 +152,11 @@ func newFixture(t *testing.T, m Migrator) *fixture {
 		t.Fatal(err)
 	}
 	f.s = newService("ns", f.events, m, func() {})
+	t.Cleanup(func() { // what a test asks for when the server ends is asked for no more
+		f.s.mu.Lock()
+		defer f.s.mu.Unlock()
+		f.s.ended = true
+	})
 	f.s.newContainer = func(_ context.Context, o runtime.CreateOptions) (container, error) {
 		f.container.frame = o.Frame
 		return f.container, nil

@@ -25,8 +25,8 @@ func (s *service) watchForgotten() {
 	}
 }
 
-// removeForgotten deletes tasks whose bundles are gone, and ends the server with
-// the last task. A delete that fails, or takes longer than containerd waits, is not
+// removeForgotten deletes tasks whose bundles are gone; the server ends behind the
+// last one (endIfEmpty). A delete that fails, or takes longer than containerd waits, is not
 // repeated: containerd has the action `delete` kill the container, removes the
 // bundle and forgets the shim, which would keep the socket, and with it the id, for
 // ever. Tasks of a pod whose bundles are there are not concerned.
@@ -45,10 +45,6 @@ func (s *service) removeForgotten() {
 				continue
 			}
 			slog.Info("containerd had forgotten a task: removed", "container", t.id)
-			s.mu.Lock()
-			s.ending = len(s.tasks) == 0
-			s.endIfTold()
-			s.mu.Unlock()
 		}
 	}
 }

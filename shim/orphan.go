@@ -50,6 +50,6 @@ func (s *service) endUnasked() bool {
 		return false
 	default:
 	}
-	s.shutdown()
+	s.end()
 	return true
 }

@@ -93,6 +93,14 @@ func (s *service) settle(id string, t *task) {
 // needs the lock.
 func (s *service) endIfTold() {
 	if s.ending && len(s.tasks) == 0 && len(s.creates) == 0 {
+		s.end()
+	}
+}
+
+// end ends the server, for whichever reason comes first. It needs the lock.
+func (s *service) end() {
+	if !s.ended {
+		s.ended = true
 		s.shutdown()
 	}
 }

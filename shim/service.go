@@ -39,6 +39,8 @@ type service struct {
 	// ending: the server was told to shut down while a create was under way. Who
 	// asked has given the create up and asks no second time.
 	ending bool
+	// ended: shutdown was called.
+	ended bool
 	// forgetting: removeForgotten is at work, until the time in forgetUntil.
 	forgetting  bool
 	forgetUntil time.Time
