@@ -4,7 +4,6 @@ package engine
 
 import (
 	"os"
-	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -27,9 +26,6 @@ var niceness struct {
 
 // hurry gives all threads of this process a niceness, in the background. Those
 // that are started later inherit it. Without the privilege nothing changes.
-//
-// Where the kernel has autogroups, niceness counts within a session only, so that
-// of the session's group changes, too.
 func hurry(nice int) {
 	niceness.wanted.Store(int32(nice))
 	go func() {
@@ -37,7 +33,6 @@ func hurry(nice int) {
 		defer niceness.setting.Unlock()
 		nice := int(niceness.wanted.Load())
 		hurryThreads(nice)
-		hurryGroup(nice)
 	}()
 }
 
@@ -58,26 +53,6 @@ func hurryThreads(nice int) {
 			}
 		}
 	}
-}
-
-// autogroup is where a process's autogroup tells its niceness and takes another
-// (sched(7), "The autogroup feature").
-const autogroup = "/proc/self/autogroup"
-
-// hurryGroup gives this process's autogroup a niceness. An engine is the leader of
-// a session, which the containers are not in; one that was started by somebody else
-// in a session of theirs leaves that alone, as does a kernel without autogroups.
-// CAP_SYS_ADMIN exempts from the one change in 100 ms that others may make.
-func hurryGroup(nice int) {
-	if sid, err := unix.Getsid(0); err != nil || sid != os.Getpid() {
-		return
-	}
-	f, err := os.OpenFile(autogroup, os.O_WRONLY, 0)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	_, _ = f.WriteString(strconv.Itoa(nice))
 }
 
 // hurrying is an observer that has the engine hurry from one state to another.

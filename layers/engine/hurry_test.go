@@ -4,9 +4,6 @@ package engine
 
 import (
 	"os"
-	"os/exec"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -64,49 +61,6 @@ func TestHurry(t *testing.T) {
 		becomes(normal)
 		if seen != 5 {
 			t.Errorf("%d of 5 transitions were passed on", seen)
-		}
-	}
-}
-
-// TestHurryGroup: the leader of a session takes its autogroup along, others leave
-// that of their session alone.
-func TestHurryGroup(t *testing.T) {
-	const ask = "MIG_TEST_AUTOGROUP"
-	group := func() string {
-		b, err := os.ReadFile(autogroup)
-		if err != nil {
-			t.Skipf("a kernel without autogroups: %v", err)
-		}
-		_, nice, _ := strings.Cut(strings.TrimSpace(string(b)), " nice ")
-		return nice
-	}
-	if os.Getenv(ask) != "" {
-		was := group()
-		hurryGroup(urgentNice)
-		hurried := group()
-		hurryGroup(0)
-		os.Stdout.WriteString("groups " + was + " " + hurried + " " + group() + "\n")
-		return
-	}
-	group()
-	if os.Getuid() != 0 {
-		t.Skip("only root may give an autogroup a better niceness")
-	}
-	for _, leads := range []bool{true, false} {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestHurryGroup$")
-		cmd.Env = append(os.Environ(), ask+"=1")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: leads}
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		want := "groups 0 -20 0\n"
-		if !leads {
-			was := group()
-			want = "groups " + was + " " + was + " " + was + "\n"
-		}
-		if !strings.HasPrefix(string(out), want) {
-			t.Errorf("leader of a session: %v: it says %q, want %q", leads, out, want)
 		}
 	}
 }

@@ -159,12 +159,13 @@ func (p *ProcessEngine) surroundings(cmd *exec.Cmd) {
 	}
 	cmd.Dir = "/"
 	cmd.WaitDelay = drainDelay
-	// A session, and with it a process group, of its own: a signal to the
-	// supervisor's must not end it, and its turn on busy processors does not
-	// depend on the supervisor's session (autogroups of sched(7)). No parent
-	// death signal, which follows the thread that forked and would leave no time
-	// to undo: the engine sees our death as the end of its socket.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// A group of its own: a signal to the supervisor's must not end it. No
+	// session of its own: each is given as much of the processors as the container
+	// (autogroups of sched(7)), which waits for longer then while its memory is
+	// copied. No parent death signal, which follows the thread that forked and
+	// would leave no time to undo: the engine sees our death as the end of its
+	// socket.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 }
 
 // program is what is run, with its arguments.
