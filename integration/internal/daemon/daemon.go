@@ -244,6 +244,9 @@ func (d *Daemon) Leaks() []string {
 	return append(d.scope.Leaks(d.cmd.Process.Pid), d.socketLeaks()...)
 }
 
+// Processes finds the daemon, its shims, their engines and containers.
+func (d *Daemon) Processes() []scope.Process { return d.scope.Processes() }
+
 // Close stops the daemon, kills what it left running and removes Dir. It
 // reports what it could not clean, not what it had to clean: see Leaks.
 func (d *Daemon) Close() error {
@@ -254,6 +257,9 @@ func (d *Daemon) logPath() string { return filepath.Join(d.Dir, "containerd.log"
 
 // logTail bounds what Log returns: a failure needs its last lines.
 const logTail = 16 << 10
+
+// WholeLog opens the daemon's log. The caller closes it.
+func (d *Daemon) WholeLog() (*os.File, error) { return os.Open(d.logPath()) }
 
 // Log returns the end of the daemon's log, shims included.
 func (d *Daemon) Log() string {

@@ -45,6 +45,7 @@ func Start(t *testing.T, config daemon.Config, images ...image.Image) *Host {
 	}
 	h := &Host{Daemon: d, Tree: tree, t: t}
 	t.Cleanup(h.finish)
+	h.watch(t)
 	for _, i := range images {
 		h.Load(t, i)
 	}
@@ -71,7 +72,14 @@ func (h *Host) finish() {
 	if err := h.Close(); err != nil {
 		h.t.Errorf("end of containerd %s: %v", h.Version, err)
 	}
+	if h.t.Failed() {
+		failed.Store(h.t.Name(), nil)
+	}
 }
+
+// failed are the names of the tests that failed, for the end of what go test prints:
+// the logs of daemons bury them.
+var failed sync.Map
 
 // NoLeaks fails t if anything of a container is left. Every container must
 // have been deleted.
@@ -143,6 +151,10 @@ func Main(m *testing.M) { os.Exit(Run(m)) }
 // status.
 func Run(m *testing.M) int {
 	code := m.Run()
+	failed.Range(func(name, _ any) bool {
+		fmt.Fprintln(os.Stderr, "failed:", name)
+		return true
+	})
 	if archives.paths != nil {
 		if err := archives.scope.Destroy(); err != nil {
 			fmt.Fprintln(os.Stderr, "remove the image archives:", err)

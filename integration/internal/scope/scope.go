@@ -169,7 +169,7 @@ func (s Scope) Destroy() error {
 		}
 		orphaned = append(orphaned, sockets(processes)...)
 		for _, p := range processes {
-			if err := syscall.Kill(p.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			if err := syscall.Kill(p.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 				failed = append(failed, fmt.Errorf("kill %s: %w", p, err))
 			}
 		}

@@ -16,14 +16,14 @@ const socketDir = "/run/containerd/s/"
 // sockets returns the paths at which these processes listen below socketDir. A
 // shim that is killed leaves its socket, and the name, a hash, does not tell
 // whose it was: ask before killing.
-func sockets(processes []process) []string {
+func sockets(processes []Process) []string {
 	paths := listening()
 	if len(paths) == 0 {
 		return nil
 	}
 	var found []string
 	for _, p := range processes {
-		fds, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(p.pid), "fd/*"))
+		fds, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(p.Pid), "fd/*"))
 		for _, fd := range fds {
 			target, _ := os.Readlink(fd)
 			if path := paths[target]; path != "" {

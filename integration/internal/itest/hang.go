@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package itest
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/io-mig/mig/integration/internal/daemon"
+)
+
+// started is when this package's tests began, for their share of its time.
+var started = time.Now()
+
+// share of a package's time that one test may take. The longest, on a loaded
+// machine, needs a tenth.
+const share = 3
+
+// beforeDeadline is when a hang is reported at the latest: go test itself ends a
+// package that takes too long, and knows nothing of shims and engines.
+const beforeDeadline = time.Minute
+
+// watched are the daemons of the tests that run.
+var watched struct {
+	sync.Mutex
+	hosts map[*Host]struct{}
+}
+
+// watch has a test that hangs end the package: with what each program that belongs
+// to the test was doing, which nobody could ask later.
+func (h *Host) watch(t *testing.T) {
+	deadline, ok := t.Deadline()
+	if !ok {
+		return
+	}
+	watched.Lock()
+	defer watched.Unlock()
+	if watched.hosts == nil {
+		watched.hosts = map[*Host]struct{}{}
+	}
+	watched.hosts[h] = struct{}{}
+	patience := min(deadline.Sub(started)/share, time.Until(deadline)-beforeDeadline)
+	alarm := time.AfterFunc(patience, func() { hung(t.Name(), patience) })
+	t.Cleanup(func() {
+		alarm.Stop()
+		watched.Lock()
+		defer watched.Unlock()
+		delete(watched.hosts, h)
+	})
+}
+
+// hung prints what the programs do, the most telling last, and ends this process.
+// The scopes' next owner removes what it leaves.
+func hung(name string, after time.Duration) {
+	watched.Lock() // for good: one report is enough
+	fmt.Fprintf(os.Stderr, "\n%s hangs, %v after it began.\n", name, after.Round(time.Second))
+	var lines []string
+	for h := range watched.hosts {
+		fmt.Fprintf(os.Stderr, "containerd in %s says:\n%s\n", h.Dir, h.Log())
+		lines = append(lines, stacksOf(h.Daemon)...)
+	}
+	buf := make([]byte, 4<<20)
+	lines = append(lines, digest(string(buf[:runtime.Stack(buf, true)]))...)
+	for _, line := range lines {
+		fmt.Fprintln(os.Stderr, line)
+	}
+	fmt.Fprintf(os.Stderr, "%s hung, %v after it began: see above what each program did.\n", name, after.Round(time.Second))
+	os.Exit(1)
+}
+
+// stackTime is how long a program may take to write its stacks.
+const stackTime = 2 * time.Second
+
+// stacksOf asks the Go programs of a daemon for the stacks of their goroutines: a
+// shim writes them into containerd's log by SIGUSR1, an engine ends by SIGQUIT with
+// its own on standard error, which is the same log.
+func stacksOf(d *daemon.Daemon) (lines []string) {
+	log, err := d.WholeLog()
+	if err != nil {
+		return []string{err.Error()}
+	}
+	defer log.Close()
+	_, _ = log.Seek(0, io.SeekEnd)
+	for _, p := range d.Processes() {
+		lines = append(lines, p.String()+" waits in: "+p.WaitsIn())
+		switch p.Name {
+		case "containerd-shim", "containerd-shim-":
+			_ = syscall.Kill(p.Pid, syscall.SIGUSR1)
+		case "mig-engine":
+			_ = syscall.Kill(p.Pid, syscall.SIGQUIT)
+		}
+	}
+	time.Sleep(stackTime)
+	said, _ := io.ReadAll(log)
+	return append(lines, digest(string(said))...)
+}
