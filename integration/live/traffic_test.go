@@ -3,6 +3,7 @@
 package live
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/io-mig/mig/integration/internal/daemon"
 	"github.com/io-mig/mig/integration/internal/image"
+	"github.com/io-mig/mig/integration/internal/itest"
 	"github.com/io-mig/mig/integration/internal/repo"
 	"github.com/io-mig/mig/integration/internal/traffic"
 )
@@ -62,6 +64,9 @@ func underLoad(t *testing.T, s traffic.Server) {
 		}
 		r := w.mustMove(from, "server", to.IP, "--tcp", "keep")
 		seen, err := load.End()
+		if errors.Is(err, traffic.ErrNoEnd) {
+			t.Log(itest.Evidence())
+		}
 		if err == nil {
 			err = seen.Err()
 		}

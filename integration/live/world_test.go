@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -210,12 +211,27 @@ func (h *host) migrate(ctx context.Context, args ...string) *exec.Cmd {
 	return h.Command(ctx, h.d.Tree.Bin("mig"), full...)
 }
 
+// moveLimit is longer than any move of these tests takes: one in which nothing
+// happens ends by itself before, see control.Tuning.Watchdog.
+const moveLimit = 5 * time.Minute
+
 // move moves a container, or says why not.
 func (h *host) move(ctx context.Context, args ...string) (*report, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var stuck atomic.Pointer[string]
+	defer time.AfterFunc(moveLimit, func() {
+		evidence := itest.Evidence()
+		stuck.Store(&evidence)
+		cancel()
+	}).Stop()
 	var out, errs bytes.Buffer
 	cmd := h.migrate(ctx, args...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
+	if evidence := stuck.Load(); evidence != nil {
+		return nil, fmt.Errorf("mig migrate %v: no end within %v: %w: %s%s\n%s", args, moveLimit, err, out.String(), errs.String(), *evidence)
+	}
 	r := &report{}
 	if jerr := json.Unmarshal(out.Bytes(), r); jerr != nil {
 		return nil, fmt.Errorf("mig migrate %v: %w: %v\n%s%s", args, err, jerr, out.String(), errs.String())

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -58,20 +60,28 @@ func (h *Host) watch(t *testing.T) {
 // hung prints what the programs do, the most telling last, and ends this process.
 // The scopes' next owner removes what it leaves.
 func hung(name string, after time.Duration) {
-	watched.Lock() // for good: one report is enough
-	fmt.Fprintf(os.Stderr, "\n%s hangs, %v after it began.\n", name, after.Round(time.Second))
+	fmt.Fprintf(os.Stderr, "\n%s hangs, %v after it began.\n%s%s hung, %v after it began: see above what each program did.\n",
+		name, after.Round(time.Second), Evidence(), name, after.Round(time.Second))
+	os.Exit(1)
+}
+
+// Evidence is what the programs of all tests that run are doing, for a test that has
+// waited too long, the most telling last. Engines end by it.
+func Evidence() string {
+	watched.Lock()
+	defer watched.Unlock()
+	var b strings.Builder
 	var lines []string
 	for h := range watched.hosts {
-		fmt.Fprintf(os.Stderr, "containerd in %s says:\n%s\n", h.Dir, h.Log())
+		fmt.Fprintf(&b, "containerd in %s says:\n%s\n", h.Dir, h.Log())
 		lines = append(lines, stacksOf(h.Daemon)...)
 	}
 	buf := make([]byte, 4<<20)
 	lines = append(lines, digest(string(buf[:runtime.Stack(buf, true)]))...)
 	for _, line := range lines {
-		fmt.Fprintln(os.Stderr, line)
+		fmt.Fprintln(&b, line)
 	}
-	fmt.Fprintf(os.Stderr, "%s hung, %v after it began: see above what each program did.\n", name, after.Round(time.Second))
-	os.Exit(1)
+	return b.String()
 }
 
 // stackTime is how long a program may take to write its stacks.
@@ -87,14 +97,22 @@ func stacksOf(d *daemon.Daemon) (lines []string) {
 	}
 	defer log.Close()
 	_, _ = log.Seek(0, io.SeekEnd)
+	networks := map[string]int{} // a process in each
 	for _, p := range d.Processes() {
 		lines = append(lines, p.String()+" waits in: "+p.WaitsIn())
+		if p.Contained {
+			networks[p.Network()] = p.Pid
+		}
 		switch p.Name {
 		case "containerd-shim", "containerd-shim-":
 			_ = syscall.Kill(p.Pid, syscall.SIGUSR1)
 		case "mig-engine":
 			_ = syscall.Kill(p.Pid, syscall.SIGQUIT)
 		}
+	}
+	for _, pid := range networks { // a client that waits may have lost bytes
+		out, err := exec.Command("nsenter", fmt.Sprintf("--target=%d", pid), "--net", "ss", "-Htanoi").CombinedOutput()
+		lines = append(lines, fmt.Sprintf("connections of process %d: %v\n%s", pid, err, out))
 	}
 	time.Sleep(stackTime)
 	said, _ := io.ReadAll(log)

@@ -179,12 +179,24 @@ func (h *Host) StartedBefore(ahead time.Duration) error {
 	return nil
 }
 
-// Command prepares a program on the host. It ends with the lab.
+// afterwards is how long the output of a program that was ended is waited for:
+// something else may have it open.
+const afterwards = 5 * time.Second
+
+// Command prepares a program on the host, in a process group of its own, which ends
+// with ctx. It ends with the lab.
 func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	full := append(append(h.Enter(), name), args...)
 	cmd := exec.CommandContext(ctx, full[0], full[1:]...)
 	cmd.Env = append(os.Environ(), h.lab.scope.Mark())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error {
+		if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+		return os.ErrProcessDone
+	}
+	cmd.WaitDelay = afterwards
 	return cmd
 }
 

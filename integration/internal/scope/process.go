@@ -14,8 +14,11 @@ import (
 
 // Process is one process of the scope and how it looked when found.
 type Process struct {
-	Pid   int
-	Name  string // as execve(2) or the process set it, 15 bytes at most
+	Pid  int
+	Name string // as execve(2) or the process set it, 15 bytes at most
+	// Contained is whether it is in a container's cgroup.
+	Contained bool
+
 	what  string // command line, or the name in brackets where it has none
 	state string // letter of proc(5); Z is a zombie that nobody reaps
 }
@@ -32,6 +35,12 @@ func (p Process) WaitsIn() string {
 		places = append(places, string(place))
 	}
 	return strings.Join(places, " ")
+}
+
+// Network names the process's network namespace; empty if it has ended.
+func (p Process) Network() string {
+	name, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", p.Pid))
+	return name
 }
 
 // Processes finds every process of the scope but this one.
@@ -65,7 +74,8 @@ func (s Scope) process(pid int) (Process, bool) {
 	environ, _ := os.ReadFile(filepath.Join(dir, "environ"))
 	cgroup, _ := os.ReadFile(filepath.Join(dir, "cgroup"))
 	marked := slices.Contains(strings.Split(string(environ), "\x00"), s.Mark())
-	if !marked && !bytes.Contains(cmdline, []byte(s.Name)) && !bytes.Contains(cgroup, []byte("/"+s.Name+"/")) {
+	contained := bytes.Contains(cgroup, []byte("/"+s.Name+"/"))
+	if !marked && !bytes.Contains(cmdline, []byte(s.Name)) && !contained {
 		return Process{}, false
 	}
 	state, name := "?", ""
@@ -84,5 +94,5 @@ func (s Scope) process(pid int) (Process, bool) {
 	if what == "" {
 		what = "[" + name + "]"
 	}
-	return Process{Pid: pid, Name: name, what: what, state: state}, true
+	return Process{Pid: pid, Name: name, Contained: contained, what: what, state: state}, true
 }

@@ -86,7 +86,9 @@ func (l *postgresLoad) read(out string) (seen Seen, err error) {
 // Close compares the sums that every transaction has changed alike.
 func (l *postgresLoad) Close() error {
 	_ = l.tool.Close()
-	out, err := l.client.run(context.Background(), "psql -tA -c 'select (select sum(abalance) from pgbench_accounts) = (select sum(delta) from pgbench_history)'"+l.to)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	out, err := l.client.run(ctx, "psql -tA -c 'select (select sum(abalance) from pgbench_accounts) = (select sum(delta) from pgbench_history)'"+l.to)
 	if err == nil && strings.TrimSpace(out) != "t" {
 		err = fmt.Errorf("the balance is wrong: %s", out)
 	}

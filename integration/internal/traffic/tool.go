@@ -32,6 +32,10 @@ type tool struct {
 // nothing else to do.
 const toolSeconds = 2
 
+// ErrNoEnd is of a tool that ought to have ended: one of its connections says nothing
+// any more.
+var ErrNoEnd = fmt.Errorf("it has not ended %v after its time", patience)
+
 func (t *tool) Begin(ctx context.Context) error {
 	t.seconds = max(t.seconds, toolSeconds)
 	t.out.Reset()
@@ -57,7 +61,11 @@ func (t *tool) End() (Seen, error) {
 	case err = <-t.exit: // before the end of the move
 		t.seconds *= 2
 	default:
-		err = <-t.exit
+		select {
+		case err = <-t.exit:
+		case <-time.After(time.Duration(t.seconds)*time.Second + patience):
+			return Seen{}, fmt.Errorf("%s: %w", t.command, ErrNoEnd)
+		}
 	}
 	out := t.out.String()
 	if err != nil {
