@@ -8,36 +8,23 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
-	"os"
-	"runtime"
 	"testing"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/kerneltest"
 )
 
-// inNamespace runs fn on a thread in a network namespace of its own, with a
-// loopback that is up.
+// inNamespace runs fn in a network namespace of its own, with a loopback that is up.
 func inNamespace(t *testing.T, fn func() error) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: a network namespace")
-	}
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			err = up()
+	kerneltest.InNetwork(t, func() error {
+		if err := up(); err != nil {
+			return err
 		}
-		if err == nil {
-			err = fn()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+		return fn()
+	})
 }
 
 // up sets IFF_UP of the loopback.

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"regexp"
 	"testing"
+
+	"github.com/io-mig/mig/layers/kernel/kerneltest"
 )
 
 const rules = `
@@ -58,7 +60,7 @@ func TestRulesAreMadeAgain(t *testing.T) {
 			t.Skip("hack/deps.sh installs nftables and iptables: ", err)
 		}
 	}
-	onHost(t, func() error {
+	kerneltest.InNetwork(t, func() error {
 		from, to := newNamespace(t), newNamespace(t)
 		err := errors.Join(attach(from, "outer0"), in(from, "ip link set lo up; ip link set eth0 up; nft -f - <<'X'\n"+rules+"X\n"),
 			in(from, `iptables-nft -t mangle -A PREROUTING -p tcp --dport 99 -m conntrack --ctstate NEW -j MARK --set-mark 5

@@ -9,61 +9,26 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/io-mig/mig/layers/kernel/kerneltest"
 	"github.com/io-mig/mig/layers/kernel/netns"
 	"github.com/io-mig/mig/spec/network"
 	"github.com/io-mig/mig/spec/state"
 )
 
-// onHost runs fn on a thread in a network namespace of its own, which takes the
-// place of a host's.
-func onHost(t *testing.T, fn func() error) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: network namespaces")
-	}
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			err = fn()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-}
-
 // newNamespace makes one that nobody is in.
-func newNamespace(t *testing.T) *os.File {
+func newNamespace(t *testing.T) (f *os.File) {
 	t.Helper()
-	type made struct {
-		f   *os.File
-		err error
-	}
-	c := make(chan made)
-	go func() {
-		runtime.LockOSThread()
-		var m made
-		if m.err = unix.Unshare(unix.CLONE_NEWNET); m.err == nil {
-			m.f, m.err = os.Open("/proc/thread-self/ns/net")
-		}
-		c <- m
-	}()
-	m := <-c
-	if m.err != nil {
-		t.Fatal(m.err)
-	}
-	t.Cleanup(func() { m.f.Close() })
-	return m.f
+	kerneltest.InNetwork(t, func() (err error) {
+		f, err = os.Open("/proc/thread-self/ns/net")
+		return err
+	})
+	t.Cleanup(func() { f.Close() })
+	return f
 }
 
 // sh runs commands in the calling thread's network namespace.
@@ -126,7 +91,7 @@ tc qdisc add dev eth0 parent 1:10 handle 20: bfifo limit 30000
 // made again: a namespace with a bit of everything is read and built in another,
 // which reads the same.
 func TestNamespaceIsMadeAgain(t *testing.T) {
-	onHost(t, func() error {
+	kerneltest.InNetwork(t, func() error {
 		from, to := newNamespace(t), newNamespace(t)
 		if err := errors.Join(attach(from, "outer0"), in(from, content)); err != nil {
 			return err
@@ -267,7 +232,7 @@ func describeAll(c netns.Category, list [][]byte) map[string]int {
 // TestForgedNetwork: an image gets no interface, and no address, that the request
 // does not give, and ties nothing to what it names itself.
 func TestForgedNetwork(t *testing.T) {
-	onHost(t, func() error {
+	kerneltest.InNetwork(t, func() error {
 		from := newNamespace(t)
 		err := errors.Join(attach(from, "outer0"), in(from, "ip addr add 10.9.0.2/24 dev eth0; ip link set eth0 up"), sh("ip link add other type bridge"))
 		if err != nil {
@@ -340,7 +305,7 @@ func TestForgedNetwork(t *testing.T) {
 // TestMappedAddress: the copy has another address, and what was said of the old
 // one is said of it.
 func TestMappedAddress(t *testing.T) {
-	onHost(t, func() error {
+	kerneltest.InNetwork(t, func() error {
 		from, to := newNamespace(t), newNamespace(t)
 		err := errors.Join(attach(from, "outer0"), in(from, `ip link set eth0 up
 ip addr add 10.9.0.2/24 brd + dev eth0
@@ -385,7 +350,7 @@ ip rule add from 10.9.0.2 table 100 priority 500`))
 // TestMacvlanIsSilent: a macvlan is made on the interface of the same name, and
 // says and hears nothing before the commit, when its addresses are announced.
 func TestMacvlanIsSilent(t *testing.T) {
-	onHost(t, func() error {
+	kerneltest.InNetwork(t, func() error {
 		from, to := newNamespace(t), newNamespace(t)
 		wire := newNamespace(t) // where the other end of the host's cable is
 		h, err := netns.Open(nil)
@@ -451,7 +416,7 @@ func TestMacvlanIsSilent(t *testing.T) {
 // TestGuard: a bridge does not believe an interface that is put into it, until the
 // guard is lifted; what was there before is heard.
 func TestGuard(t *testing.T) {
-	onHost(t, func() error {
+	kerneltest.InNetwork(t, func() error {
 		asking, old := newNamespace(t), newNamespace(t)
 		err := errors.Join(
 			attach(asking, "outer0"), in(asking, "ip addr add 10.9.0.1/24 dev eth0; ip link set eth0 up"),

@@ -8,39 +8,27 @@ import (
 	"bytes"
 	"errors"
 	"net/netip"
-	"os"
 	"os/exec"
-	"runtime"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/kerneltest"
 )
 
-// inNamespace runs fn on a thread in a network namespace of its own, with a
-// loopback and another device that are up.
+// inNamespace runs fn in a network namespace of its own, with a loopback and another
+// device that are up.
 func inNamespace(t *testing.T, fn func() error) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: a network namespace")
-	}
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			// The child is in the namespace of this thread.
-			err = exec.Command("sh", "-ec", `ip link set lo up; ip link add eth0 type veth peer name far; ip link set far up; ip addr add 10.77.0.50/24 dev eth0
-				ip -6 addr add fd77::50/64 dev eth0 nodad; ip link set eth0 up`).Run()
+	kerneltest.InNetwork(t, func() error {
+		err := exec.Command("sh", "-ec", `ip link set lo up; ip link add eth0 type veth peer name far; ip link set far up; ip addr add 10.77.0.50/24 dev eth0
+			ip -6 addr add fd77::50/64 dev eth0 nodad; ip link set eth0 up`).Run()
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			err = fn()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+		return fn()
+	})
 }
 
 // TestAgain: datagrams that were taken arrive once more, with the address of their
