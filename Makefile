@@ -71,7 +71,6 @@ check: tools ## formatting, vet, staticcheck, import rules, licence headers
 workloads: tools
 	@cd integration && CGO_ENABLED=0 go build -o .cache/bin/ ./cmd/counter ./cmd/talk
 	@CGO_ENABLED=0 go build -o $(CACHE)/bin/agent-example ./agent/example
-	@go build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(CACHE)/bin/mig-stopengine ./hack/stopengine
 	@go build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(CACHE)/bin/mig-engine-test ./layers/engine/enginetest
 	@gcc -std=gnu11 -O2 -Wall -Wextra -Werror -static -pthread -o $(CACHE)/bin/agent-example-c agent/example/c/example.c
 

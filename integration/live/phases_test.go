@@ -10,9 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/io-mig/mig/integration/internal/daemon"
 	"github.com/io-mig/mig/integration/internal/image"
-	"github.com/io-mig/mig/integration/internal/lab"
 )
 
 // phase is where a move is when the cable is taken out.
@@ -59,7 +57,7 @@ type underMove struct {
 // committed are undone on both sides while it is out, and the others come to an end
 // when it is in. Each time exactly one copy runs, with all that it had.
 func TestCableInEveryPhase(t *testing.T) {
-	w := newWorldOf(t, stoppable(t), func(*lab.Lab) error { return nil }, daemon.V24, image.Busybox)
+	w := newSteppedWorld(t, image.Busybox)
 	c := counter(w.alpha.d.Tree.Tool("counter"))
 	w.alpha.d.Load(t, c)
 	for _, i := range []image.Image{image.Busybox, c} { // so that images do not travel
@@ -136,12 +134,12 @@ func (w *world) cut(from, to *host, all []*underMove, meanwhile func()) {
 	w.t.Helper()
 	var pids []int
 	for _, u := range all[1:] {
-		w.stopAt(u.name, u.step)
+		w.stopAt(hostOf(u.step, from, to), u.name, u.step)
 		u.said, u.done = nil, from.start(append(u.flags, u.name, to.IP)...)
 	}
 	var flowing []int
 	for _, u := range all[1:] {
-		pid := w.stopped(u.name, u.step)
+		pid := w.stopped(hostOf(u.step, from, to), u.name, u.step)
 		if u.flows {
 			flowing = append(flowing, pid)
 		} else {

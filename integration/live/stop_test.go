@@ -10,53 +10,51 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/io-mig/mig/integration/internal/daemon"
+	"github.com/io-mig/mig/integration/internal/image"
+	"github.com/io-mig/mig/integration/internal/lab"
 	"github.com/io-mig/mig/integration/internal/repo"
 )
 
-// stoppable is a directory of mig's programs whose engine stops itself where a
-// test wants it to (mig-stopengine).
-func stoppable(t *testing.T) string {
+// newSteppedWorld makes hosts whose engines do at each step of a move what a test
+// orders (layers/engine/enginetest).
+func newSteppedWorld(t *testing.T, images ...image.Image) *world {
 	t.Helper()
 	tree, err := repo.Find()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "stop"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	// Copies: a program looks for the engine where it lies itself.
-	for name, file := range map[string]string{
-		"containerd-shim-mig-v1": tree.Bin("containerd-shim-mig-v1"), "mig": tree.Bin("mig"), "migd": tree.Bin("migd"),
-		"mig-engine": tree.Tool("mig-stopengine"),
-	} {
-		b, err := os.ReadFile(file)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name), b, 0o755)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
+	return newWorldOf(t, tree.Tool("mig-engine-test"), func(*lab.Lab) error { return nil }, daemon.V24, images...)
 }
 
-// stopAt has the next engine that comes to a step of a container's move stop
-// there.
-func (w *world) stopAt(id, step string) {
+// hostOf is the host whose engine comes to a step.
+func hostOf(step string, source, destination *host) *host {
+	if strings.HasPrefix(step, "destination") {
+		return destination
+	}
+	return source
+}
+
+// stopFile has the step at which a container's engine stops; a dot and its pid are
+// added when it does.
+func (h *host) stopFile(id string) string { return h.d.Engine() + ".stop." + id }
+
+// stopAt has the next engine of a host that comes to a step of a container's move
+// stop there.
+func (w *world) stopAt(h *host, id, step string) {
 	w.t.Helper()
-	w.must(os.WriteFile(filepath.Join(w.bin, "stop", id), []byte(step), 0o600))
+	w.must(os.WriteFile(h.stopFile(id), []byte(step), 0o600))
 }
 
 // stopped waits until a container's engine has stopped, and returns its pid.
-func (w *world) stopped(id, step string) (pid int) {
+func (w *world) stopped(h *host, id, step string) (pid int) {
 	w.t.Helper()
 	waitFor(w.t, settleWithin, "an engine of "+id+" stops at "+step, func() bool {
-		files, _ := filepath.Glob(filepath.Join(w.bin, "stop", id+".*"))
+		files, _ := filepath.Glob(h.stopFile(id) + ".*")
 		if len(files) == 0 {
 			return false
 		}
-		name := filepath.Base(files[0])[len(id)+1:]
+		name := strings.TrimPrefix(files[0], h.stopFile(id)+".")
 		b, err := os.ReadFile("/proc/" + name + "/status")
 		if err != nil || !strings.Contains(string(b), "\nState:\tT") {
 			return false

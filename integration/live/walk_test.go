@@ -17,10 +17,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"github.com/io-mig/mig/integration/internal/daemon"
-	"github.com/io-mig/mig/integration/internal/lab"
-	"github.com/io-mig/mig/integration/internal/repo"
 )
 
 // victim is who is killed at a step of a move.
@@ -64,10 +60,6 @@ var victims = []victim{
 	},
 }
 
-// deadlyEngine is a build of the engine that kills at a step, see
-// layers/engine/enginetest.
-const deadlyEngine = "mig-engine-test"
-
 // walk is a container that is moved to and fro under deaths.
 type walk struct {
 	*world
@@ -78,11 +70,7 @@ type walk struct {
 
 func newWalk(t *testing.T) *walk {
 	t.Helper()
-	tree, err := repo.Find()
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := &walk{id: "counter", world: newWorldWith(t, tree.Tool(deadlyEngine), "", func(*lab.Lab) error { return nil }, daemon.V24)}
+	k := &walk{id: "counter", world: newSteppedWorld(t)}
 	k.restart()
 	return k
 }
@@ -140,10 +128,7 @@ type death struct {
 // die moves the container, with a victim that dies at a step.
 func (k *walk) die(step string, v victim) death {
 	k.t.Helper()
-	at := k.on
-	if strings.HasPrefix(step, "destination") {
-		at = k.off
-	}
+	at := hostOf(step, k.on, k.off)
 	file := filepath.Join(k.t.TempDir(), "pid")
 	if v.pid != nil {
 		file = v.pid(k.on, k.off)

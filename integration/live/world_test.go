@@ -43,7 +43,6 @@ type world struct {
 	alpha, beta *host
 	client      *lab.Host
 	ca          string // directory of the authority
-	bin         string // directory of the programs; empty: those that were built
 }
 
 // host is a host with its daemons.
@@ -60,15 +59,9 @@ func newWorld(t *testing.T, source daemon.Version, images ...image.Image) *world
 	return newWorldOf(t, "", func(*lab.Lab) error { return nil }, source, images...)
 }
 
-// newWorldOf makes hosts that are prepared before anything runs on them, with mig's
-// programs of a directory; empty: those that were built.
-func newWorldOf(t *testing.T, bin string, prepare func(*lab.Lab) error, source daemon.Version, images ...image.Image) *world {
-	t.Helper()
-	return newWorldWith(t, "", bin, prepare, source, images...)
-}
-
-// newWorldWith makes hosts whose shims run another program as their engine.
-func newWorldWith(t *testing.T, engine, bin string, prepare func(*lab.Lab) error, source daemon.Version, images ...image.Image) *world {
+// newWorldOf makes hosts that are prepared before anything runs on them, and whose
+// shims run another program as their engine; empty: mig's.
+func newWorldOf(t *testing.T, engine string, prepare func(*lab.Lab) error, source daemon.Version, images ...image.Image) *world {
 	t.Helper()
 	l, err := lab.New("alpha", "beta", "client")
 	if err != nil {
@@ -82,7 +75,7 @@ func newWorldWith(t *testing.T, engine, bin string, prepare func(*lab.Lab) error
 	if err := prepare(l); err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, lab: l, client: l.Hosts[2], ca: filepath.Join(t.TempDir(), "ca"), bin: bin}
+	w := &world{t: t, lab: l, client: l.Hosts[2], ca: filepath.Join(t.TempDir(), "ca")}
 	w.alpha = w.host(l.Hosts[0], source, engine, images...)
 	w.beta = w.host(l.Hosts[1], daemon.V24, engine)
 	w.mustCerts("init")
@@ -96,7 +89,7 @@ func newWorldWith(t *testing.T, engine, bin string, prepare func(*lab.Lab) error
 
 func (w *world) host(h *lab.Host, version daemon.Version, engine string, images ...image.Image) *host {
 	w.t.Helper()
-	return &host{Host: h, d: itest.Start(w.t, daemon.Config{Version: version, Enter: h.Enter(), Namespace: w.lab.Name, Bin: w.bin, Engine: engine}, images...)}
+	return &host{Host: h, d: itest.Start(w.t, daemon.Config{Version: version, Enter: h.Enter(), Namespace: w.lab.Name, Engine: engine}, images...)}
 }
 
 // mustCerts runs mig certs.

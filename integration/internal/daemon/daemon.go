@@ -32,9 +32,7 @@ type Config struct {
 	Enter []string
 	// Namespace is containerd's namespace; empty means one of the daemon's own.
 	Namespace string
-	// Bin is the directory of mig's programs; empty means the tree's.
-	Bin string
-	// Engine is a program that the shim runs instead of Bin's mig-engine, of the same
+	// Engine is a program that the shim runs instead of the tree's mig-engine, of the same
 	// build; empty means none. It runs as Daemon.Engine.
 	Engine string
 }
@@ -98,11 +96,7 @@ func (d *Daemon) prepare() error {
 	if overlayWorks(d.Dir) {
 		d.Snapshotter = "overlayfs"
 	}
-	bin := d.tree.Bin
-	if d.config.Bin != "" {
-		bin = func(name string) string { return filepath.Join(d.config.Bin, name) }
-	}
-	shim := bin("containerd-shim-mig-v1")
+	shim := d.tree.Bin("containerd-shim-mig-v1")
 	if d.config.Engine != "" {
 		own := filepath.Join(filepath.Dir(d.Engine()), filepath.Base(shim))
 		if err := errors.Join(os.Mkdir(filepath.Dir(own), 0o711), copyProgram(own, shim), copyProgram(d.Engine(), d.config.Engine)); err != nil {
@@ -112,8 +106,8 @@ func (d *Daemon) prepare() error {
 	}
 	links := map[string]string{
 		"containerd-shim-mig-v1":  shim,
-		"mig":                     bin("mig"),
-		"migd":                    bin("migd"),
+		"mig":                     d.tree.Bin("mig"),
+		"migd":                    d.tree.Bin("migd"),
 		"containerd-shim-runc-v2": d.programs.runcShim,
 		"runc":                    d.tree.Tool("runc"),
 	}

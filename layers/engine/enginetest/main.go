@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command enginetest is mig-engine for tests: it kills a process when its own
-// event comes to a step that a test has named (switchover.Point), and goes on as
-// an engine would. What it is to do is in files beside its program, as an engine
-// has no environment of its own:
+// Command enginetest is mig-engine for tests: when its own event comes to a step
+// that a test has named (switchover.Point), it kills a process, or stops itself as
+// one whose host is lost, and otherwise it goes on as an engine would. What it is to
+// do is in files beside its program, as an engine has no environment of its own:
 //
 //	PROGRAM.orders      "record", or a line "STEP<tab>FILE" for each process to
 //	                    kill at a step; FILE has its pid, or is "engine"
 //	PROGRAM.steps       the steps that were recorded, one a line
 //	PROGRAM.met         made when the ordered step was met; it is not met again
 //	PROGRAM.supervisor  pid of the shim that runs the engine
+//
+//	PROGRAM.stop.ID      the step at which the engine that moves the container ID
+//	                     stops itself; SIGCONT lets it go on
+//	PROGRAM.stop.ID.PID  that file, when the engine PID stops
 //
 // It is never installed.
 package main
@@ -56,13 +60,13 @@ func publish(path, content string) error {
 
 func point(self, step string) {
 	orders, err := os.ReadFile(self + ".orders")
-	if errors.Is(err, fs.ErrNotExist) {
-		return
-	}
-	if err == nil {
+	switch {
+	case err == nil:
 		err = obey(self, step, string(orders))
+	case errors.Is(err, fs.ErrNotExist):
+		err = nil
 	}
-	if err != nil { // the test misses the mark, and shows the log
+	if err = errors.Join(err, halt(self, step)); err != nil { // the test misses the mark, and shows the log
 		fmt.Fprintf(os.Stderr, "mig engine for tests: %s: %v\n", step, err)
 	}
 }
