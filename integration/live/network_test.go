@@ -93,7 +93,7 @@ func (w *world) reached(ip string) {
 	waitFor(w.t, 20*time.Second, ip+" answers", func() bool { said = w.answers(ip, "PING"); return said == "PONG" })
 }
 
-// content is what of a container's network has to be the same on both hosts.
+// networkContent shows what of a container's network has to be the same on both hosts.
 const networkContent = `ip -o link show eth0 | sed 's/@[^:]*//; s/qdisc.*group/group/; s/ state [A-Z]*//; s/link-netnsid.*//'
 ip -o addr; ip route show table all; ip -6 route show table all; ip rule; ip neigh show nud permanent; sysctl net.ipv4.tcp_keepalive_time net.ipv4.conf.eth0.arp_ignore`
 
@@ -112,20 +112,43 @@ ip neigh add 10.77.0.99 lladdr 02:00:00:00:00:99 dev eth0 nud permanent; sysctl 
 	waitFor(t, 10*time.Second, "IPv6 uses its addresses", func() bool {
 		return !strings.Contains(w.alpha.inNetwork(t, id, "ip -6 addr"), "tentative")
 	})
+	w.thereAndBack(id, ip, networkContent, func(from, _ *host) { w.noInterface(from, "to-"+id) })
+}
+
+// thereAndBack moves a Redis from alpha to beta and back. Each time it has what it
+// was told, it is only there, and a script says the same of its network; moved looks
+// at the rest.
+func (w *world) thereAndBack(id, ip, content string, moved func(from, to *host)) {
+	w.t.Helper()
 	w.answers(ip, "SET", "key", "value")
-	was := w.alpha.inNetwork(t, id, networkContent)
+	was := w.alpha.inNetwork(w.t, id, content)
 	from, to := w.alpha, w.beta
 	for range 2 {
 		w.mustMove(from, id, to.IP)
 		if got := w.answers(ip, "GET", "key"); got != "value" {
-			t.Fatalf("on %s it says %q", to.Name, got)
+			w.t.Fatalf("on %s it says %q", to.Name, got)
 		}
-		if is := to.inNetwork(t, id, networkContent); is != was {
-			t.Errorf("on %s:\n%s\nwas:\n%s", to.Name, is, was)
+		if is := to.inNetwork(w.t, id, content); is != was {
+			w.t.Errorf("on %s:\n%s\nwas:\n%s", to.Name, is, was)
 		}
 		w.one(id, to, from)
-		w.noInterface(from, "to-"+id)
+		moved(from, to)
 		from, to = to, from
+	}
+}
+
+// released checks that CNI has given a container's address away where it has moved
+// to, and nothing any more where it was, but for what others have there.
+func (w *world) released(ip, others string, from, to *host) {
+	w.t.Helper()
+	if l := from.leases(); l != others {
+		w.t.Errorf("%s still has %s", from.Name, l)
+	}
+	if l := to.leases(); !strings.Contains(l, ip) {
+		w.t.Errorf("%s has %s", to.Name, l)
+	}
+	if n := from.veths(w.t); n != 0 {
+		w.t.Errorf("%s has %d interfaces of containers", from.Name, n)
 	}
 }
 
@@ -137,10 +160,15 @@ func (w *world) noInterface(h *host, name string) {
 	})
 }
 
-// cni gives hosts a CNI network "fleet" on their bridges, with directories of
-// their own for configurations, plug-ins and leases.
-func (w *world) cni() {
-	w.t.Helper()
+// newCNIWorld makes hosts with a CNI network "fleet" on their bridges, with
+// directories of their own for configurations, plug-ins and leases.
+func newCNIWorld(t *testing.T) *world {
+	t.Helper()
+	if _, err := os.Stat("/usr/lib/cni/bridge"); err != nil {
+		t.Skip("hack/deps.sh installs the CNI plug-ins: ", err)
+	}
+	w := newWorld(t, daemon.V24, image.Redis)
+	w.bridged()
 	for _, h := range []*host{w.alpha, w.beta} {
 		err := h.Run(`for d in /etc/cni /opt/cni /var/lib/cni; do mkdir -p $d; mount -t tmpfs tmpfs $d; done
 mkdir -p /etc/cni/net.d /opt/cni/bin; cp /usr/lib/cni/* /opt/cni/bin/
@@ -149,9 +177,10 @@ cat >/etc/cni/net.d/10-fleet.conflist <<'X'
  "ranges":[[{"subnet":"10.77.0.0/24","rangeStart":"10.77.0.100","rangeEnd":"10.77.0.120"}]],"routes":[{"dst":"0.0.0.0/0","gw":"10.77.0.1"}]}}]}
 X`)
 		if err != nil {
-			w.t.Fatal(err)
+			t.Fatal(err)
 		}
 	}
+	return w
 }
 
 // leases are the addresses that CNI has given away on a host.
@@ -177,42 +206,18 @@ func (h *host) veths(t *testing.T) int {
 	return n
 }
 
+// interfaceContent shows that of an interface that CNI has made.
+const interfaceContent = "ip -o link show eth0 | sed 's/.*ether//; s/ brd.*//'; ip -o -4 addr show dev eth0; ip route"
+
 // TestCNIMoves: a container that ctr has had CNI connect is connected by the other
 // host's CNI, with the same address, and nothing is left where it was.
 func TestCNIMoves(t *testing.T) {
-	if _, err := os.Stat("/usr/lib/cni/bridge"); err != nil {
-		t.Skip("hack/deps.sh installs the CNI plug-ins: ", err)
-	}
-	w := newWorld(t, daemon.V24, image.Redis)
-	w.bridged()
-	w.cni()
+	w := newCNIWorld(t)
 	const id, ip = "cni", "10.77.0.100"
 	w.serve(w.alpha, id, "--cni")
 	w.reached(ip)
-	w.answers(ip, "SET", "key", "value")
-	const show = "ip -o link show eth0 | sed 's/.*ether//; s/ brd.*//'; ip -o -4 addr show dev eth0; ip route"
-	was := w.alpha.inNetwork(t, id, show)
+	w.thereAndBack(id, ip, interfaceContent, func(from, to *host) { w.released(ip, "", from, to) })
 	from, to := w.alpha, w.beta
-	for range 2 {
-		w.mustMove(from, id, to.IP)
-		if got := w.answers(ip, "GET", "key"); got != "value" {
-			t.Fatalf("on %s it says %q", to.Name, got)
-		}
-		if is := to.inNetwork(t, id, show); is != was {
-			t.Errorf("on %s:\n%s\nwas:\n%s", to.Name, is, was)
-		}
-		w.one(id, to, from)
-		if l := from.leases(); l != "" {
-			t.Errorf("%s still has %s", from.Name, l)
-		}
-		if l := to.leases(); !strings.Contains(l, ip) {
-			t.Errorf("%s has %s", to.Name, l)
-		}
-		if n := from.veths(t); n != 0 {
-			t.Errorf("%s has %d interfaces of containers", from.Name, n)
-		}
-		from, to = to, from
-	}
 	for name, c := range map[string]struct{ script, warning string }{
 		"the source's plug-in fails": {`echo '{"cniVersion":"0.4.0","code":99,"msg":"no screwdriver"}'; exit 1`, "no screwdriver"},
 		"the source's plug-in hangs": {"exec sleep 1000", "took longer than 2s"},
@@ -288,12 +293,7 @@ X`); err != nil {
 // keeps its address, though nobody has asked for it when it was made: on the other
 // host the hooks are told to ask for it. mig's daemon needs no configuration there.
 func TestHooksMove(t *testing.T) {
-	if _, err := os.Stat("/usr/lib/cni/bridge"); err != nil {
-		t.Skip("hack/deps.sh installs the CNI plug-ins: ", err)
-	}
-	w := newWorld(t, daemon.V24, image.Redis)
-	w.bridged()
-	w.cni()
+	w := newCNIWorld(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -318,27 +318,9 @@ func TestHooksMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.reached(ip)
-	w.answers(ip, "SET", "key", "value")
-	const show = "ip -o link show eth0 | sed 's/.*ether//; s/ brd.*//'; ip -o -4 addr show dev eth0; ip route"
-	was := w.alpha.inNetwork(t, id, show)
+	others := map[*host]string{w.alpha: "10.77.0.100"}
+	w.thereAndBack(id, ip, interfaceContent, func(from, to *host) { w.released(ip, others[from], from, to) })
 	from, to := w.alpha, w.beta
-	for range 2 {
-		w.mustMove(from, id, to.IP)
-		if got := w.answers(ip, "GET", "key"); got != "value" {
-			t.Fatalf("on %s it says %q", to.Name, got)
-		}
-		if is := to.inNetwork(t, id, show); is != was {
-			t.Errorf("on %s:\n%s\nwas:\n%s", to.Name, is, was)
-		}
-		w.one(id, to, from)
-		if l := from.leases(); strings.Contains(l, ip) || from.veths(t) != 0 {
-			t.Errorf("%s still has %s and %d interfaces of containers", from.Name, l, from.veths(t))
-		}
-		if l := to.leases(); !strings.Contains(l, ip) {
-			t.Errorf("%s has %s", to.Name, l)
-		}
-		from, to = to, from
-	}
 	if r := w.alpha.d.Must(t, "containers", "info", id); strings.Contains(r.Stdout, "nerdctl/ip") {
 		t.Errorf("its annotations are others: %s", r.Stdout)
 	}
@@ -459,12 +441,7 @@ func (h *host) killEngines() (killed int) {
 // is killed at any moment of a move. The container is reached at its address, on
 // one host, and CNI has given nothing away on the other.
 func TestNetworkSurvivesDeaths(t *testing.T) {
-	if _, err := os.Stat("/usr/lib/cni/bridge"); err != nil {
-		t.Skip("hack/deps.sh installs the CNI plug-ins: ", err)
-	}
-	w := newWorld(t, daemon.V24, image.Redis)
-	w.bridged()
-	w.cni()
+	w := newCNIWorld(t)
 	const id, ip = "mortal", "10.77.0.100"
 	w.serve(w.alpha, id, "--cni")
 	w.reached(ip)

@@ -59,10 +59,9 @@ func TestUrgent(t *testing.T) {
 	})
 }
 
-// urgency listens on the loopback, and sends to each client what it asks for: so many
-// bytes, one out of band, and so many more, and the end of the stream. It returns its
-// port.
-func urgency(t *testing.T) string {
+// listen listens on the loopback, hands each connection to a take of its own, and
+// returns its port.
+func listen(t *testing.T, take func(*net.TCPConn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -75,53 +74,46 @@ func urgency(t *testing.T) string {
 			if err != nil {
 				return
 			}
-			t.Cleanup(func() { c.Close() })
-			go func() {
-				var before, behind, ended int
-				if _, err := fmt.Fscanln(c, &before, &behind, &ended); err != nil {
-					t.Errorf("a client asks: %v", err)
-					return
-				}
-				raw, err := c.(*net.TCPConn).SyscallConn()
-				if err == nil {
-					err = raw.Write(func(fd uintptr) bool {
-						err = unix.Sendto(int(fd), append(bytes.Repeat([]byte{'a'}, before), '!'), unix.MSG_OOB, nil)
-						return true
-					})
-				}
-				if err != nil {
-					t.Errorf("send out of band: %v", err)
-				}
-				if _, err := c.Write(bytes.Repeat([]byte{'z'}, behind)); err != nil {
-					t.Errorf("send: %v", err)
-				}
-				if ended != 0 {
-					_ = c.(*net.TCPConn).CloseWrite()
-				}
-			}()
+			go take(c.(*net.TCPConn))
 		}
 	}()
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
-// echo listens on the loopback, sends back what it gets, and returns its port.
+// urgency sends to each client what it asks for: so many bytes, one out of band, and
+// so many more, and the end of the stream. It returns its port.
+func urgency(t *testing.T) string {
+	t.Helper()
+	return listen(t, func(c *net.TCPConn) {
+		t.Cleanup(func() { c.Close() })
+		var before, behind, ended int
+		if _, err := fmt.Fscanln(c, &before, &behind, &ended); err != nil {
+			t.Errorf("a client asks: %v", err)
+			return
+		}
+		raw, err := c.SyscallConn()
+		if err == nil {
+			err = raw.Write(func(fd uintptr) bool {
+				err = unix.Sendto(int(fd), append(bytes.Repeat([]byte{'a'}, before), '!'), unix.MSG_OOB, nil)
+				return true
+			})
+		}
+		if err != nil {
+			t.Errorf("send out of band: %v", err)
+		}
+		if _, err := c.Write(bytes.Repeat([]byte{'z'}, behind)); err != nil {
+			t.Errorf("send: %v", err)
+		}
+		if ended != 0 {
+			_ = c.CloseWrite()
+		}
+	})
+}
+
+// echo sends back what it gets, and returns its port.
 func echo(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() { _, _ = io.Copy(c, c); c.Close() }()
-		}
-	}()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	return listen(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c); c.Close() })
 }
 
 func TestConnectionIsRefusedByName(t *testing.T) {
