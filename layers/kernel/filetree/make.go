@@ -26,11 +26,7 @@ func (im *Importer) directory(path string, e *state.TreeEntry) error {
 	if path == rootPath {
 		return nil
 	}
-	dir, name, err := im.at(path)
-	if err != nil {
-		return err
-	}
-	st, err := lookAt(dir, name)
+	dir, name, st, err := im.find(path)
 	if err != nil {
 		return err
 	}
@@ -52,6 +48,14 @@ func (im *Importer) directory(path string, e *state.TreeEntry) error {
 	}
 	d.made = true
 	return nil
+}
+
+// find is at, and what lookAt sees there.
+func (im *Importer) find(path string) (dir int, name string, st *unix.Statx_t, err error) {
+	if dir, name, err = im.at(path); err == nil {
+		st, err = lookAt(dir, name)
+	}
+	return dir, name, st, err
 }
 
 // lookAt is statx(2); nil if nothing is there.
@@ -77,12 +81,8 @@ func (im *Importer) replace(path string, st *unix.Statx_t) error {
 
 // regular opens the file whose content follows.
 func (im *Importer) regular(path string, e *state.TreeEntry) error {
-	dir, name, err := im.at(path)
-	if err != nil {
-		return err
-	}
 	const flags = unix.O_RDWR | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
-	st, err := lookAt(dir, name)
+	dir, name, st, err := im.find(path)
 	if err != nil {
 		return err
 	}
@@ -196,11 +196,7 @@ func (im *Importer) finish() error {
 
 // special makes what has no content.
 func (im *Importer) special(path string, e *state.TreeEntry) error {
-	dir, name, err := im.at(path)
-	if err != nil {
-		return err
-	}
-	st, err := lookAt(dir, name)
+	dir, name, st, err := im.find(path)
 	if err != nil {
 		return err
 	}
@@ -283,11 +279,7 @@ func (im *Importer) linkTo(path, to string) error {
 		return err
 	}
 	defer unix.Close(from)
-	parent, last, err := im.at(path)
-	if err != nil {
-		return err
-	}
-	st, err := lookAt(parent, last)
+	parent, last, st, err := im.find(path)
 	if err != nil {
 		return err
 	}

@@ -61,11 +61,7 @@ func (im *Importer) clear(path string) error {
 	if im.protected(path) {
 		return errors.New("it hides what is below it, where something is mounted here")
 	}
-	dir, name, err := im.at(path)
-	if err != nil {
-		return err
-	}
-	st, err := lookAt(dir, name)
+	dir, name, st, err := im.find(path)
 	if err != nil || st == nil {
 		return err
 	}
