@@ -12,6 +12,7 @@ import (
 
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/state"
 )
 
 // bindFile binds a name in the file system. The file of the checkpoint is
@@ -20,19 +21,11 @@ import (
 // is left alone.
 func (b *builder) bindFile(p *target.Plan, fd int, a *arrival) error {
 	m := a.msg
-	name := strings.TrimRight(string(m.Local), "\x00")
-	path := name
-	if m.File.Directory != "" {
-		// The working directory is set later by the file subsystem.
-		p.Call(tracer.Syscall(unix.SYS_CHDIR, p.PutString(m.File.Directory)))
-		path = m.File.Directory + "/" + name
+	name, path, st, err := b.approach(p, m)
+	if err != nil {
+		return err
 	}
-	var st unix.Stat_t
-	err := target.Lstat(b.task.Pid, path, &st)
-	there := err == nil
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("look at %s: %w", path, err)
-	}
+	there := st != nil
 	at := p.PutString(name)
 	if m.File.Unlinked {
 		b.bindWithoutFile(p, fd, a, at, name, there)
@@ -53,6 +46,27 @@ func (b *builder) bindFile(p *target.Plan, fd int, a *arrival) error {
 	}
 	p.Call(tracer.Syscall(unix.SYS_CHMOD, at, uint64(mode)))
 	return nil
+}
+
+// approach takes the process to where a socket's name is valid. It returns the name,
+// its path for messages, and what is there; nil if nothing is.
+func (b *builder) approach(p *target.Plan, m *state.Socket) (name, path string, st *unix.Stat_t, err error) {
+	name = strings.TrimRight(string(m.Local), "\x00")
+	path = name
+	if m.File.Directory != "" {
+		// The working directory is set later by the file subsystem.
+		p.Call(tracer.Syscall(unix.SYS_CHDIR, p.PutString(m.File.Directory)))
+		path = m.File.Directory + "/" + name
+	}
+	st = &unix.Stat_t{}
+	err = target.Lstat(b.task.Pid, path, st)
+	if errors.Is(err, fs.ErrNotExist) {
+		return name, path, nil, nil
+	}
+	if err != nil {
+		return "", "", nil, fmt.Errorf("look at %s: %w", path, err)
+	}
+	return name, path, st, nil
 }
 
 // bindWithoutFile binds a name that leads to the socket no longer. What has

@@ -3,9 +3,7 @@
 package socket
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -57,18 +55,11 @@ func (b *builder) bindForMoment(m *state.Socket) (l int, back func(p *target.Pla
 	p := b.task.Plan()
 	back = func(*target.Plan, bool) {}
 	if m.File != nil {
-		name := strings.TrimRight(string(m.Local), "\x00")
-		path := name
-		if m.File.Directory != "" {
-			p.Call(tracer.Syscall(unix.SYS_CHDIR, p.PutString(m.File.Directory)))
-			path = m.File.Directory + "/" + name
+		name, _, st, err := b.approach(p, m)
+		if err != nil {
+			return 0, nil, false, err
 		}
-		var st unix.Stat_t
-		err := target.Lstat(b.task.Pid, path, &st)
-		there := err == nil
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return 0, nil, false, fmt.Errorf("look at %s: %w", path, err)
-		}
+		there := st != nil
 		if there {
 			p.Quiet(tracer.Syscall(unix.SYS_RENAME, p.PutString(name), p.PutString(name+".mig-aside")))
 		}
