@@ -100,12 +100,12 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	if step.Process == record.Shared {
 		return record.Progress{Done: true, Advanced: true}, exportLayout(ctx, out)
 	}
-	p := s.env.Source.Process(step.Process)
-	if p == nil || p.Traced == nil {
-		return record.Progress{}, fmt.Errorf("cpu: process %d: %w", step.Process, target.ErrNotStopped)
+	p, err := s.env.Source.Stopped(step.Process)
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("cpu: %w", err)
 	}
 	var all []*state.ThreadCPU
-	err := p.Traced.Do(func() error {
+	err = p.Traced.Do(func() error {
 		for _, th := range p.Traced.Threads() {
 			m, err := export(p, th)
 			if err != nil {

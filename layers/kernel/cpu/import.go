@@ -31,9 +31,9 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	if step.Stage != record.StageResume || step.Process == record.Shared {
 		return record.Progress{Done: true}, nil
 	}
-	t := s.env.Frame.Task(step.Process)
-	if t == nil || t.Traced == nil {
-		return record.Progress{}, fmt.Errorf("cpu: process %d: %w", step.Process, target.ErrNotStopped)
+	t, err := s.env.Frame.Stopped(step.Process)
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("cpu: %w", err)
 	}
 	s.mu.Lock()
 	kept := s.kept[step.Process]

@@ -21,9 +21,9 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	if step.Stage != record.StageResidual || step.Process == record.Shared {
 		return record.Progress{Done: true}, nil
 	}
-	p := s.env.Source.Process(step.Process)
-	if p == nil || p.Traced == nil {
-		return record.Progress{}, fmt.Errorf("credential: process %d: %w", step.Process, target.ErrNotStopped)
+	p, err := s.env.Source.Stopped(step.Process)
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("credential: %w", err)
 	}
 	n, err := s.export(ctx, p, out)
 	if err != nil {

@@ -24,9 +24,9 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	if step.Process == record.Shared || step.Stage == record.StageJoin {
 		return record.Progress{Done: true}, nil
 	}
-	t := s.env.Frame.Task(step.Process)
-	if t == nil || t.Traced == nil {
-		return record.Progress{}, fmt.Errorf("credential: process %d: %w", step.Process, target.ErrNotStopped)
+	t, err := s.env.Frame.Stopped(step.Process)
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("credential: %w", err)
 	}
 	s.mu.Lock()
 	k := s.kept[step.Process]
@@ -34,7 +34,6 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	if k == nil || k.process == nil || len(k.threads) == 0 {
 		return record.Progress{}, fmt.Errorf("%w: process %d is not whole", errImage, step.Process)
 	}
-	var err error
 	switch step.Stage {
 	case record.StageBuild:
 		for _, step := range []func(*target.Task, *saved) error{permit, narrow, loadCommon} {

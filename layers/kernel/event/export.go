@@ -22,9 +22,9 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	if step.Stage != record.StageResidual || step.Process == record.Shared {
 		return record.Progress{Done: true}, nil
 	}
-	p := s.env.Source.Process(step.Process)
-	if p == nil || p.Traced == nil {
-		return record.Progress{}, fmt.Errorf("event: process %d: %w", step.Process, target.ErrNotStopped)
+	p, err := s.env.Source.Stopped(step.Process)
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("event: %w", err)
 	}
 	list, err := p.Descriptors()
 	if err != nil {

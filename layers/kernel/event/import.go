@@ -57,15 +57,6 @@ func (s *Subsystem) receive(r *record.Record) error {
 	return nil
 }
 
-// task is a process under construction.
-func (s *Subsystem) task(id record.ProcessID) (*target.Task, error) {
-	t := s.env.Frame.Task(id)
-	if t == nil || t.Traced == nil {
-		return nil, fmt.Errorf("process %d: %w", id, target.ErrNotStopped)
-	}
-	return t, nil
-}
-
 // mine are the descriptions that were made in a process, in order.
 func (s *Subsystem) mine(id record.ProcessID) []uint64 {
 	s.mu.Lock()

@@ -85,7 +85,7 @@ const watchesPerPlan = 64
 // watch adds the watches of the process's inotify instances, when every file is
 // open: nothing that an import does is an event for them.
 func (s *Subsystem) watch(id record.ProcessID) error {
-	t, err := s.task(id)
+	t, err := s.env.Frame.Stopped(id)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ const anyEvent = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLRDHUP 
 // register adds the registrations of the process's epoll instances. Their order
 // does not matter, not even between instances that watch each other.
 func (s *Subsystem) register(id record.ProcessID) error {
-	t, err := s.task(id)
+	t, err := s.env.Frame.Stopped(id)
 	if err != nil {
 		return err
 	}

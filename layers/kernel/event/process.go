@@ -136,7 +136,7 @@ func (s *Subsystem) standIn() (standIns, error) {
 		if !ok || m.Ended == 0 || made[m.Ended] != nil {
 			continue
 		}
-		maker, err := s.task(target.FirstTask)
+		maker, err := s.env.Frame.Stopped(target.FirstTask)
 		if err != nil {
 			return made, err
 		}

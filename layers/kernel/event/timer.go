@@ -21,7 +21,7 @@ const tfdSetTicks = 0x40085400
 // startTimers starts the process's timerfds: those that it has only for a while,
 // before the others.
 func (s *Subsystem) startTimers(id record.ProcessID, transit bool) error {
-	t, err := s.task(id)
+	t, err := s.env.Frame.Stopped(id)
 	if err != nil {
 		return err
 	}

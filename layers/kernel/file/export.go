@@ -37,9 +37,9 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 		}
 		return record.Progress{Done: true}, nil
 	}
-	p := s.env.Source.Process(step.Process)
-	if p == nil || p.Traced == nil {
-		return record.Progress{}, fmt.Errorf("file: process %d: %w", step.Process, target.ErrNotStopped)
+	p, err := s.env.Source.Stopped(step.Process)
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("file: %w", err)
 	}
 	s.mu.Lock()
 	e := s.exports[step.Process]

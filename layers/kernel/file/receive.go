@@ -135,7 +135,7 @@ func (s *Subsystem) tableOf(id record.ProcessID) *table {
 
 // receiveTable tells the plan of the descriptor table what is wanted.
 func (s *Subsystem) receiveTable(r *record.Record) error {
-	task, err := s.task(r.Process)
+	task, err := s.env.Frame.Stopped(r.Process)
 	if err != nil {
 		return err
 	}
@@ -157,13 +157,4 @@ func (s *Subsystem) receiveTable(r *record.Record) error {
 	}
 	t.posix = append(t.posix, msg.PosixLock...)
 	return nil
-}
-
-// task is a process under construction.
-func (s *Subsystem) task(id record.ProcessID) (*target.Task, error) {
-	t := s.env.Frame.Task(id)
-	if t == nil || t.Traced == nil {
-		return nil, fmt.Errorf("process %d: %w", id, target.ErrNotStopped)
-	}
-	return t, nil
 }

@@ -17,7 +17,7 @@ import (
 // settle closes what is not the image's and does what must come after every
 // close: closing any descriptor of a file ends the process's POSIX locks on it.
 func (s *Subsystem) settle(id record.ProcessID) error {
-	t, err := s.task(id)
+	t, err := s.env.Frame.Stopped(id)
 	if err != nil {
 		return err
 	}

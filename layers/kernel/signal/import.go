@@ -30,9 +30,9 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	if step.Process == record.Shared || step.Stage == record.StageJoin {
 		return record.Progress{Done: true}, nil
 	}
-	t := s.env.Frame.Task(step.Process)
-	if t == nil || t.Traced == nil {
-		return record.Progress{}, fmt.Errorf("signal: process %d: %w", step.Process, target.ErrNotStopped)
+	t, err := s.env.Frame.Stopped(step.Process)
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("signal: %w", err)
 	}
 	s.mu.Lock()
 	k := s.kept[step.Process]
@@ -40,7 +40,6 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	if k == nil || k.process == nil {
 		return record.Progress{}, fmt.Errorf("signal: %w: nothing about process %d", errImage, step.Process)
 	}
-	var err error
 	switch step.Stage {
 	case record.StageBuild:
 		err = setActions(t, k.process.Action)

@@ -136,6 +136,16 @@ func (f *Frame) Task(id record.ProcessID) *Task {
 	return f.tasks[id]
 }
 
+// Stopped is a process under construction that was set up; ErrNotStopped with its id
+// for any other.
+func (f *Frame) Stopped(id record.ProcessID) (*Task, error) {
+	t := f.Task(id)
+	if t == nil || t.Traced == nil {
+		return nil, fmt.Errorf("process %d: %w", id, ErrNotStopped)
+	}
+	return t, nil
+}
+
 // Tasks are all processes under construction, parents first.
 func (f *Frame) Tasks() []*Task {
 	f.mu.Lock()

@@ -369,6 +369,15 @@ func (s *Source) Process(id record.ProcessID) *Process {
 	return s.processes[id-1]
 }
 
+// Stopped is a process that was set up; ErrNotStopped with its id for any other.
+func (s *Source) Stopped(id record.ProcessID) (*Process, error) {
+	p := s.Process(id)
+	if p == nil || p.Traced == nil {
+		return nil, fmt.Errorf("process %d: %w", id, ErrNotStopped)
+	}
+	return p, nil
+}
+
 // Processes are all processes that Hold named and that have not ended, in the
 // order of their ids.
 func (s *Source) Processes() []*Process {

@@ -30,9 +30,9 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 		}
 		return record.Progress{Done: true, Advanced: true}, nil
 	}
-	p := s.env.Source.Process(step.Process)
-	if p == nil || p.Traced == nil {
-		return record.Progress{}, fmt.Errorf("task: process %d: %w", step.Process, target.ErrNotStopped)
+	p, err := s.env.Source.Stopped(step.Process)
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("task: %w", err)
 	}
 	process, err := describe(p)
 	if err != nil {

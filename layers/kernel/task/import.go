@@ -36,9 +36,9 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	if step.Process == record.Shared {
 		return record.Progress{Done: true}, s.wholeTree()
 	}
-	t := s.env.Frame.Task(step.Process)
-	if t == nil || t.Traced == nil {
-		return record.Progress{}, fmt.Errorf("task: process %d: %w", step.Process, target.ErrNotStopped)
+	t, err := s.env.Frame.Stopped(step.Process)
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("task: %w", err)
 	}
 	s.mu.Lock()
 	k := s.kept[step.Process]
@@ -46,7 +46,6 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	if k == nil || k.process == nil || len(k.threads) != int(k.process.Threads) || k.settings == nil || len(k.threadSettings) != len(k.threads) {
 		return record.Progress{}, fmt.Errorf("%w: process %d is not whole", errImage, step.Process)
 	}
-	var err error
 	switch step.Stage {
 	case record.StageBuild:
 		if err = check(t, k); err == nil {

@@ -24,9 +24,9 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	if step.Stage != record.StageResidual || step.Process == record.Shared {
 		return record.Progress{Done: true}, nil
 	}
-	p := s.env.Source.Process(step.Process)
-	if p == nil || p.Traced == nil {
-		return record.Progress{}, fmt.Errorf("timer: process %d: %w", step.Process, target.ErrNotStopped)
+	p, err := s.env.Source.Stopped(step.Process)
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("timer: %w", err)
 	}
 	n, err := export(ctx, p, out)
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/state"
 )
@@ -22,9 +21,9 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	if step.Process == record.Shared || step.Stage != record.StageSettle && step.Stage != record.StageResume {
 		return record.Progress{Done: true}, nil
 	}
-	t := s.env.Frame.Task(step.Process)
-	if t == nil || t.Traced == nil {
-		return record.Progress{}, fmt.Errorf("timer: process %d: %w", step.Process, target.ErrNotStopped)
+	t, err := s.env.Frame.Stopped(step.Process)
+	if err != nil {
+		return record.Progress{}, fmt.Errorf("timer: %w", err)
 	}
 	s.mu.Lock()
 	k := s.kept[step.Process]
@@ -32,7 +31,6 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	if k == nil {
 		return record.Progress{Done: true}, nil
 	}
-	var err error
 	if step.Stage == record.StageSettle {
 		err = create(t, k.posix, s.searchIDs)
 	} else {
