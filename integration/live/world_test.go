@@ -264,6 +264,7 @@ func waitFor(t *testing.T, within time.Duration, what string, state func() bool)
 	t.Helper()
 	for end := time.Now().Add(within); !state(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
+			t.Log(itest.Evidence())
 			t.Fatalf("not within %s: %s", within, what)
 		}
 	}

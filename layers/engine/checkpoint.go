@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/kernel/onthread"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/layers/request/job"
@@ -53,7 +54,7 @@ func checkpointOnce(ctx context.Context, j *job.Job, r job.Reporter) error {
 	}
 	src.Learn()
 	// Whatever cannot be carried is named before the image is begun.
-	instances, times := forControl(subsystems.Instances(target.Env{Source: src, Workers: workers(), Options: j.Options}), source{src}.traced)
+	instances, times := onthread.Wrap(subsystems.Instances(target.Env{Source: src, Workers: workers(), Options: j.Options}), source{src}.traced)
 	m, err := openMedium(ctx, j.Image, medium.Write)
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"github.com/io-mig/mig/layers/control/handover"
 	"github.com/io-mig/mig/layers/engine/switchover"
 	"github.com/io-mig/mig/layers/kernel"
+	"github.com/io-mig/mig/layers/kernel/onthread"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/layers/medium/limit"
@@ -46,7 +47,7 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 	defer cancel(nil)
 	peer := &peer{}
 	plain := subsystems.Instances(target.Env{Source: src, Workers: workers(), Options: j.Options, Peer: peer})
-	instances, times := forControl(plain, source{src}.traced)
+	instances, times := onthread.Wrap(plain, source{src}.traced)
 	slow, err := newSlowdown(j, m.AutoConverge)
 	if err != nil {
 		return err
@@ -160,7 +161,7 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	peer := &peer{}
 	plain := subsystems.Instances(target.Env{Frame: fr, Workers: workers(), Options: j.Options, Peer: peer, Keep: keeper(r)})
 	peer.bind(in, in.puller, plain)
-	instances, times := forControl(plain, frame{fr}.traced)
+	instances, times := onthread.Wrap(plain, frame{fr}.traced)
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
 	tune := moveTuning(j, p, "destination", sw.Failing)
 	tune.Moved = in.Moved

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/kernel/onthread"
 	"github.com/io-mig/mig/layers/request/job"
 )
 
@@ -19,7 +20,7 @@ type progress struct {
 	status func() control.Status
 	quit   chan struct{}
 	done   chan struct{}
-	times  map[string]*timed
+	times  map[string]*onthread.Subsystem
 	last   control.Status
 	at     time.Time
 
@@ -29,7 +30,7 @@ type progress struct {
 	phases []job.Phase // guarded by mu
 }
 
-func newProgress(to job.Reporter, times map[string]*timed) *progress {
+func newProgress(to job.Reporter, times map[string]*onthread.Subsystem) *progress {
 	return &progress{to: to, times: times, quit: make(chan struct{}), done: make(chan struct{})}
 }
 
@@ -79,7 +80,7 @@ func (p *progress) report(r control.Result) {
 		out.Total += sub.Total
 		took := time.Duration(0)
 		if t := p.times[sub.Name]; t != nil {
-			took = time.Duration(t.took.Load())
+			took = t.Took()
 		}
 		out.Subsystems = append(out.Subsystems, job.Subsystem{Name: sub.Name, Entities: sub.Entities, Bytes: sub.Bytes, Total: sub.Total, Note: sub.Note, Took: took})
 	}

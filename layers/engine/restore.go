@@ -14,6 +14,7 @@ import (
 
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/engine/names"
+	"github.com/io-mig/mig/layers/kernel/onthread"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/layers/request/job"
@@ -42,7 +43,7 @@ func restore(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	if err != nil {
 		return errors.Join(err, m.Close())
 	}
-	instances, times := forControl(subsystems.Instances(target.Env{Frame: fr, Workers: workers(), Options: j.Options}), frame{fr}.traced)
+	instances, times := onthread.Wrap(subsystems.Instances(target.Env{Frame: fr, Workers: workers(), Options: j.Options}), frame{fr}.traced)
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
 	x := control.NewImport(control.ImportOptions{
 		Tuning: tuning(j, p), Container: frame{fr}, Medium: m,

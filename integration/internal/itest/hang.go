@@ -66,7 +66,7 @@ func hung(name string, after time.Duration) {
 }
 
 // Evidence is what the programs of all tests that run are doing, for a test that has
-// waited too long, the most telling last. Engines end by it.
+// waited too long, the most telling last.
 func Evidence() string {
 	watched.Lock()
 	defer watched.Unlock()
@@ -88,8 +88,7 @@ func Evidence() string {
 const stackTime = 2 * time.Second
 
 // stacksOf asks the Go programs of a daemon for the stacks of their goroutines: a
-// shim writes them into containerd's log by SIGUSR1, an engine ends by SIGQUIT with
-// its own on standard error, which is the same log.
+// shim writes them into containerd's log by SIGUSR1.
 func stacksOf(d *daemon.Daemon) (lines []string) {
 	log, err := d.WholeLog()
 	if err != nil {
@@ -104,10 +103,8 @@ func stacksOf(d *daemon.Daemon) (lines []string) {
 			networks[p.Network()] = p.Pid
 		}
 		switch p.Name {
-		case "containerd-shim", "containerd-shim-":
+		case "containerd-shim":
 			_ = syscall.Kill(p.Pid, syscall.SIGUSR1)
-		case "mig-engine":
-			_ = syscall.Kill(p.Pid, syscall.SIGQUIT)
 		}
 	}
 	for _, pid := range networks { // a client that waits may have lost bytes

@@ -6,6 +6,7 @@ package kerneltest_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/io-mig/mig/layers/control"
@@ -33,18 +34,24 @@ func TestMove(t *testing.T) {
 }
 
 // TestMoveRepeats: pages that hold what others do go over once, and none is wrong,
-// also while threads write others of the same contents.
+// also while threads write others of the same contents. Where there are few, the
+// repeats come before any page is sent for which it would pay to open a fill.
 func TestMoveRepeats(t *testing.T) {
-	const megabytes, contents, most = "48", "300", 12 << 20
+	const megabytes, most = "48", 12 << 20
 	for name, c := range map[string]struct {
 		s    control.Strategy
 		rate string
 		once bool // nothing is written meanwhile
 	}{
+		"few": {rounds(1), "0", true}, "few-no-rounds": {control.StopAndCopy, "-1", true},
 		"no-rounds": {control.StopAndCopy, "-1", true}, "idle": {rounds(3), "0", true},
 		"three-rounds": {rounds(3), "10", false}, "busy": {rounds(3), "-1", false}, "pre-copy": {control.PreCopy, "10", false}, "hybrid": {lazily(2), "10", false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			contents := "300"
+			if strings.HasPrefix(name, "few") {
+				contents = "3"
+			}
 			program := kerneltest.Start(t, kerneltest.Program{Source: "testdata/dirty.c", Args: []string{megabytes, "3", c.rate, contents}})
 			for range many(3) {
 				n, m, err := program.Move(c.s, whole...)

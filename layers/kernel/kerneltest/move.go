@@ -15,6 +15,7 @@ import (
 
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/kernel"
+	"github.com/io-mig/mig/layers/kernel/onthread"
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/kernel/tracer"
@@ -147,12 +148,14 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 		}
 	}
 	copies := instances(target.Env{Frame: frame, Workers: 2, Peer: link}, constructors)
+	onSource, _ := onthread.Wrap(sources, origin{src}.traced)
+	onDestination, _ := onthread.Wrap(copies, destination{frame}.traced)
 	imported := make(chan error, 1)
 	go func() {
 		var err error
 		m.Destination, err = control.Import(ctx, control.ImportOptions{
 			Tuning: control.Tuning{Workers: 2, Observer: m.observe, Called: m.called(control.SideImport), Reside: destination{frame}.reside}, Container: destination{frame}, Medium: r,
-			Subsystems: forControl(copies),
+			Subsystems: onDestination,
 			Prepared:   func(ctx context.Context) error { return prepare(ctx, copies) },
 			Ready: func(ctx context.Context) error {
 				close(ready)
@@ -168,7 +171,7 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 	}()
 	out := control.NewExport(control.ExportOptions{
 		Tuning: control.Tuning{Workers: 2, Observer: m.observe, Called: m.called(control.SideExport), Reside: origin{src}.reside}, Container: origin{src}, Medium: w, Strategy: s,
-		Subsystems: forControl(sources),
+		Subsystems: onSource,
 		Switch: func(ctx context.Context) (control.Verdict, error) {
 			select {
 			case <-ready:
@@ -236,15 +239,6 @@ func (l link) Pull(ctx context.Context, want record.Pull) (*record.Record, func(
 	return r, done, r.Seal()
 }
 
-// forControl shows subsystems as control wants them.
-func forControl(list []kernel.Subsystem) []control.Subsystem {
-	out := make([]control.Subsystem, len(list))
-	for i, s := range list {
-		out[i] = s
-	}
-	return out
-}
-
 // origin is a target.Source as control sees it.
 type origin struct{ *target.Source }
 
@@ -256,13 +250,20 @@ func (o origin) Process(id record.ProcessID) control.Constructor {
 	return mayEnd{p}
 }
 
+func (o origin) traced(id record.ProcessID) *tracer.Process {
+	if p := o.Source.Process(id); p != nil {
+		return p.Traced
+	}
+	return nil
+}
+
 // reside is control.Tuning.Reside, as in the engine.
 func (o origin) reside(ids []record.ProcessID) func(func() error) error {
 	if len(ids) != 1 {
 		return nil
 	}
-	if p := o.Source.Process(ids[0]); p != nil && p.Traced != nil {
-		return p.Traced.Do
+	if p := o.traced(ids[0]); p != nil {
+		return p.Do
 	}
 	return nil
 }
@@ -278,11 +279,18 @@ func (d destination) Process(id record.ProcessID) control.Constructor {
 	return t
 }
 
+func (d destination) traced(id record.ProcessID) *tracer.Process {
+	if t := d.Task(id); t != nil {
+		return t.Traced
+	}
+	return nil
+}
+
 // reside is control.Tuning.Reside, as in the engine.
 func (d destination) reside(ids []record.ProcessID) func(func() error) error {
 	for _, id := range ids {
-		if t := d.Task(id); t != nil && t.Traced != nil {
-			return t.Traced.Do
+		if p := d.traced(id); p != nil {
+			return p.Do
 		}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tracer"
 	"github.com/io-mig/mig/spec/record"
 )
 
@@ -70,6 +71,13 @@ func (s *Subsystem) receiveRepeated(ctx context.Context, t *target.Task, l *layo
 		return 0, fmt.Errorf("open its memory: %w", err)
 	}
 	defer mem.Close()
+	done := make(chan error, 1)
+	go func() { done <- s.repeatAll(ctx, t, l, mem, parts) }()
+	return total, tracer.WaitFor(done) // the first pages open a fill, which takes the tracer
+}
+
+// repeatAll copies parts that each fit a buffer, by all workers.
+func (s *Subsystem) repeatAll(ctx context.Context, t *target.Task, l *layout, mem *os.File, parts [][]repeat) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(s.workers)
 	for _, part := range parts {
@@ -80,7 +88,7 @@ func (s *Subsystem) receiveRepeated(ctx context.Context, t *target.Task, l *layo
 			return s.repeat(t, l, mem, part)
 		})
 	}
-	return total, g.Wait()
+	return g.Wait()
 }
 
 // repeat copies pages that fit a buffer.

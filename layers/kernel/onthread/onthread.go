@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package engine
+// Package onthread runs the steps of subsystems on the thread that traces the process
+// in question, and takes their time: for whoever hands subsystems to control.
+package onthread
 
 import (
 	"context"
@@ -13,30 +15,34 @@ import (
 	"github.com/io-mig/mig/spec/record"
 )
 
-// timed is a subsystem that knows how long its steps took, for the status: who
-// wants a shorter silence needs to know whose it is.
-type timed struct {
+// Subsystem knows how long its steps took, for the status: who wants a shorter
+// silence needs to know whose it is.
+type Subsystem struct {
 	kernel.Subsystem
 	took atomic.Int64 // nanoseconds, of all workers together
 	// traced finds the tracee of a process; nil if it has none now.
 	traced func(record.ProcessID) *tracer.Process
 }
 
-// forControl gives the instances the type that control declares.
-func forControl(subsystems []kernel.Subsystem, traced func(record.ProcessID) *tracer.Process) ([]control.Subsystem, map[string]*timed) {
+// Wrap gives instances the type that control declares. traced finds the tracee of a
+// process; nil if it has none now. The second result is the same by name.
+func Wrap(subsystems []kernel.Subsystem, traced func(record.ProcessID) *tracer.Process) ([]control.Subsystem, map[string]*Subsystem) {
 	out := make([]control.Subsystem, len(subsystems))
-	byName := map[string]*timed{}
+	byName := map[string]*Subsystem{}
 	for i, s := range subsystems {
-		t := &timed{Subsystem: s, traced: traced}
+		t := &Subsystem{Subsystem: s, traced: traced}
 		out[i], byName[s.Name()] = t, t
 	}
 	return out, byName
 }
 
-func (t *timed) count(start time.Time) { t.took.Add(int64(time.Since(start))) }
+// Took is how long the steps have taken so far, of all workers together.
+func (t *Subsystem) Took() time.Duration { return time.Duration(t.took.Load()) }
+
+func (t *Subsystem) count(start time.Time) { t.took.Add(int64(time.Since(start))) }
 
 // Checkpoint is the subsystem's, timed, on the tracer's thread.
-func (t *timed) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (p record.Progress, err error) {
+func (t *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (p record.Progress, err error) {
 	defer t.count(time.Now())
 	err = t.onThread(step, func() error {
 		p, err = t.Subsystem.Checkpoint(ctx, step, out)
@@ -47,7 +53,7 @@ func (t *timed) Checkpoint(ctx context.Context, step record.Step, out record.Sin
 
 // Restart is the subsystem's, timed. Records that may be taken at the same time
 // are; all else that touches a process happens on the tracer's thread.
-func (t *timed) Restart(ctx context.Context, step record.Step, in *record.Record) (p record.Progress, err error) {
+func (t *Subsystem) Restart(ctx context.Context, step record.Step, in *record.Record) (p record.Progress, err error) {
 	defer t.count(time.Now())
 	if in != nil && (t.Concurrent(in.Header) || t.keeps()) {
 		return t.Subsystem.Restart(ctx, step, in)
@@ -62,7 +68,7 @@ func (t *timed) Restart(ctx context.Context, step record.Step, in *record.Record
 // onThread runs a step of one process on the thread that traces it. A step
 // makes dozens of ptrace requests, and each would wake that thread and wait for
 // it: tens of microseconds apiece, of which the container's silence is made.
-func (t *timed) onThread(step record.Step, fn func() error) error {
+func (t *Subsystem) onThread(step record.Step, fn func() error) error {
 	if p := t.traced(step.Process); p != nil {
 		return p.Do(fn)
 	}
@@ -71,13 +77,13 @@ func (t *timed) onThread(step record.Step, fn func() error) error {
 
 // keeps reports whether the subsystem does nothing with a record but to keep it
 // for a later stage.
-func (t *timed) keeps() bool {
+func (t *Subsystem) keeps() bool {
 	k, ok := t.Subsystem.(kernel.Keeper)
 	return ok && k.Keeps()
 }
 
 // Preflight asks the subsystem if it has something to say.
-func (t *timed) Preflight(ctx context.Context) ([]record.Finding, error) {
+func (t *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 	if p, ok := t.Subsystem.(control.Preflighter); ok {
 		return p.Preflight(ctx)
 	}
@@ -85,7 +91,7 @@ func (t *timed) Preflight(ctx context.Context) ([]record.Finding, error) {
 }
 
 // Quiet asks the subsystem if it wants to.
-func (t *timed) Quiet(ctx context.Context) ([]record.Finding, error) {
+func (t *Subsystem) Quiet(ctx context.Context) ([]record.Finding, error) {
 	if q, ok := t.Subsystem.(control.Quieter); ok {
 		return q.Quiet(ctx)
 	}
@@ -93,21 +99,21 @@ func (t *timed) Quiet(ctx context.Context) ([]record.Finding, error) {
 }
 
 // Aside asks the subsystem; one that says nothing has its turn.
-func (t *timed) Aside() bool {
+func (t *Subsystem) Aside() bool {
 	a, ok := t.Subsystem.(control.AsideExporter)
 	return ok && a.Aside()
 }
 
 // SharedOnly asks the subsystem; one that says nothing may have something of every
 // process.
-func (t *timed) SharedOnly() bool {
+func (t *Subsystem) SharedOnly() bool {
 	s, ok := t.Subsystem.(control.SharedSubsystem)
 	return ok && s.SharedOnly()
 }
 
 // Concurrent asks the subsystem; one that says nothing wants its records one
 // by one.
-func (t *timed) Concurrent(h record.Header) bool {
+func (t *Subsystem) Concurrent(h record.Header) bool {
 	c, ok := t.Subsystem.(control.ConcurrentReceiver)
 	return ok && c.Concurrent(h)
 }
