@@ -209,7 +209,9 @@ func (p *Process) newTasks() (map[int]int, error) {
 // adopt waits for the first stop of a task that was born traced.
 func (p *Process) adopt(tid int) (*Thread, error) {
 	th := &Thread{Tid: tid, p: p, running: true}
-	s, err := waitStop(tid, newPace(context.Background(), p.batchDeadline()))
+	turns := newPace(context.Background(), p.batchDeadline())
+	turns.idle = func() error { return p.buryDead(th) } // it may be dead, and wait for others
+	s, err := waitStop(tid, turns)
 	if err != nil {
 		return nil, fmt.Errorf("new task %d (was it made with CLONE_PTRACE?): %w", tid, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,13 +43,21 @@ func startShell(t *testing.T, c *exec.Cmd) io.Writer {
 
 // newFrame starts a process that waits and then execs the frame program, as
 // a created container's init does.
-func newFrame(t *testing.T, tr *Tracer) (*Process, *exec.Cmd) {
+func newFrame(t *testing.T, tr *Tracer) (*Process, *exec.Cmd) { return frameIn(t, tr, 0) }
+
+// newInit makes a frame that is the first process of a pid namespace.
+func newInit(t *testing.T, tr *Tracer) (*Process, *exec.Cmd) {
+	return frameIn(t, tr, unix.CLONE_NEWPID)
+}
+
+func frameIn(t *testing.T, tr *Tracer, namespaces uintptr) (*Process, *exec.Cmd) {
 	t.Helper()
 	needRoot(t)
 	elfFile, err := FrameFile()
 	must(t, err)
 	defer elfFile.Close()
 	c := exec.Command("/bin/sh", "-c", "echo up; read x; exec /proc/self/fd/3")
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
 	c.ExtraFiles = []*os.File{elfFile}
 	in := startShell(t, c)
 	t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })

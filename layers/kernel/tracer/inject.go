@@ -67,6 +67,9 @@ func (p *Process) await(th *Thread, deadline time.Time, request int, done func(s
 	turns.idle = func() error { return p.buryDead(th) }
 	for {
 		s, err := waitStop(th.Tid, turns)
+		if errors.Is(err, errDying) {
+			return err
+		}
 		if errors.Is(err, ErrExited) {
 			p.drop(th)
 			return err
@@ -130,8 +133,10 @@ func (p *Process) buryDead(th *Thread) error {
 	if err != nil {
 		return err
 	}
-	if st.State == 'Z' || st.State == 'X' {
+	if dead := st.State == 'Z' || st.State == 'X'; dead && !p.frame {
 		return ErrExited
+	} else if p.frame {
+		return p.dying(th, dead)
 	}
 	return nil
 }

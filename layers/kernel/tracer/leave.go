@@ -249,21 +249,33 @@ func (t *Tracer) letGo() bool {
 // the same, that takes many seconds.
 const killPatience = 25 * time.Second
 
-// Kill kills the process and takes the exit status of its traced threads:
-// until then the leader's end is not reported to its parent.
+// Kill kills the process and takes the exit status of its traced threads, also of
+// those that were not adopted, and of children that were not: until then the
+// leader's end is not reported to its parent.
 func (p *Process) Kill() error { return p.do(p.kill) }
 
 func (p *Process) kill() error {
-	if err := unix.Kill(p.Pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("kill process %d: %w", p.Pid, err)
+	// Without threads it is dead, and its id may be another's.
+	if len(p.threads) > 0 {
+		if err := unix.Kill(p.Pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("kill process %d: %w", p.Pid, err)
+		}
 	}
 	begun, ours := time.Now(), p.isOurChild()
+	look := strayWait
 	// In rotation: which thread of a pid namespace's init ends first is not
 	// ours to say.
 	for pause := 50 * time.Microsecond; len(p.threads) > 0; pause = min(2*pause, time.Millisecond) {
 		p.dropDead(ours)
-		if time.Since(begun) > killPatience {
+		waited := time.Since(begun)
+		if waited > killPatience {
 			return fmt.Errorf("kill process %d: it runs no code any more, but has not ended within %s: %s: %w", p.Pid, killPatience, p.lingering(), ErrNoStop)
+		}
+		if len(p.threads) > 0 && waited > look {
+			look = 2 * waited
+			if p.endStrays() {
+				look = waited + strayWait // what waited for them may have been the next
+			}
 		}
 		if len(p.threads) > 0 {
 			time.Sleep(pause)
@@ -272,6 +284,11 @@ func (p *Process) kill() error {
 	p.forget()
 	return nil
 }
+
+// strayWait is how long kill waits before it looks for strays, which takes a few
+// reads of /proc for each thread. It looks again whenever it has waited twice as
+// long.
+const strayWait = time.Millisecond
 
 // lingering says for a person what the threads wait for that do not end: their
 // state, and the function of the kernel in which they sleep (proc(5)).
