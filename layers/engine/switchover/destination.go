@@ -86,6 +86,11 @@ func (d *Destination) Ready(ctx context.Context) error {
 			return err // Failing follows
 		}
 		point("destination: %s heard", got.message)
+		if got.message == handover.Commit && ctx.Err() != nil {
+			// Cancelled, or our shim has died: a copy that nobody looks after would be
+			// the only one. COMMIT obliges nobody before it is written down here.
+			return context.Cause(ctx) // Failing follows, and says ABORTED
+		}
 		d.mu.Lock()
 		state, actions := d.state.Message(got.message)
 		committed := state.Entry == handover.EntryCommitted

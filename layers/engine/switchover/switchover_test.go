@@ -239,3 +239,28 @@ func TestPartlyRun(t *testing.T) {
 		t.Error(w.told())
 	}
 }
+
+// TestCommitTooLate: a destination whose shim has died meanwhile, which ends the
+// context, does not become the only copy: the source goes on.
+func TestCommitTooLate(t *testing.T) {
+	w := newWorld()
+	d := NewDestination(w, w, func(error) {})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	gone := errors.New("the shim is gone")
+	d.Meanwhile = func() error { // READY was said
+		w.say("COMMIT")
+		cancel(gone)
+		return nil
+	}
+	err := d.Ready(ctx)
+	if !errors.Is(err, gone) {
+		t.Fatalf("ready: %v", err)
+	}
+	if d.Releasing() == nil {
+		t.Error("the copy is let go all the same")
+	}
+	d.Failing(ctx, err)
+	if want := "send READY, journal ABORTED, send ABORTED"; w.told() != want {
+		t.Error(w.told())
+	}
+}
