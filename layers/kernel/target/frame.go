@@ -294,9 +294,10 @@ func (t *Task) Restart(context.Context) error {
 	})
 }
 
-// AtCommit has fn called when every task is complete and none of them runs:
-// after it there is no way back. It is for what others outside of the container
-// would see. It should not fail: an error ends the container.
+// AtCommit has fn called when every task is complete and none of them runs, and the
+// source will not go on by itself. It is for what others outside of the container
+// see. It should not fail: an error ends the copy, and the source goes on, with
+// connections of which their other ends may have heard what it knows nothing of.
 func (f *Frame) AtCommit(fn func() error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -353,13 +354,15 @@ func (f *Frame) commitAll() error {
 	if err := f.armed(); err != nil {
 		return err
 	}
-	if f.Releasing != nil {
-		if err := f.Releasing(); err != nil {
+	for _, fn := range f.atCommit {
+		if err := fn(); err != nil {
 			return err
 		}
 	}
-	for _, fn := range f.atCommit {
-		if err := fn(); err != nil {
+	// Behind them, which take milliseconds where there are connections: a death from
+	// here on leaves nobody who knows whether a task ran.
+	if f.Releasing != nil {
+		if err := f.Releasing(); err != nil {
 			return err
 		}
 	}
