@@ -52,7 +52,7 @@ func checkpointOnce(ctx context.Context, j *job.Job, r job.Reporter) error {
 	if err != nil {
 		return err
 	}
-	src.Learn()
+	defer src.Learn()()
 	// Whatever cannot be carried is named before the image is begun.
 	instances, times := onthread.Wrap(subsystems.Instances(target.Env{Source: src, Workers: workers(), Options: j.Options}), source{src}.traced)
 	m, err := openMedium(ctx, j.Image, medium.Write)

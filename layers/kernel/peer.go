@@ -37,6 +37,14 @@ type Keeper interface {
 	Keeps() bool
 }
 
+// Untraced is a Subsystem whose Checkpoint reads what others have asked, and what
+// /proc shows to everybody: it need not run on the thread that traces a process,
+// to which and from which it takes two switches between threads. Where it has to
+// ask all the same, it may.
+type Untraced interface {
+	Untraced() bool
+}
+
 // Preparer is a Subsystem that builds on the destination of a move what it can
 // before the source is stopped. Prepare is called when the frame has been taken
 // over, and before the destination says so.

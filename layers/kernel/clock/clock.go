@@ -182,3 +182,6 @@ func (s *Subsystem) whole(step record.Step) error {
 	}
 	return nil
 }
+
+// Untraced reports that an export asks no process.
+func (s *Subsystem) Untraced() bool { return true }

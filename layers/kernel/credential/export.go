@@ -192,15 +192,15 @@ func (s *Subsystem) fromStatus(p *target.Process, tid int, m *state.ThreadCreden
 
 // groups reads the groups of those threads that have any.
 func groups(p *target.Process, counted []target.Answer, out []*state.ThreadCredential) error {
-	sc, err := p.Traced.Scratch()
-	if err != nil {
-		return err
-	}
 	for i, a := range counted {
 		th, n := a.Thread, int(a.Calls[4].Ret)
 		if n <= fewGroups && !a.Calls[7].Failed() {
 			out[i].Group = decodeGroups(a.Memory[askGroups:][:4*n])
 			continue
+		}
+		sc, err := p.Traced.Scratch()
+		if err != nil {
+			return err
 		}
 		mark := sc.Mark()
 		b := make([]byte, 4*n)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -62,9 +63,15 @@ func (s *filterSet) add(f tracer.Filter) uint32 {
 func (s *Subsystem) describeFilters(p *target.Process, threads []*state.ThreadCredential) ([]*state.SeccompFilter, error) {
 	var set filterSet
 	spec := s.env.Source.SeccompFilters
+	more := func(m *state.ThreadCredential) bool {
+		return int(m.SeccompMode) == procfs.SeccompFilter && int(m.SeccompFilters) > spec
+	}
+	if !slices.ContainsFunc(threads, more) {
+		return nil, nil
+	}
 	for i, th := range p.Traced.Threads() {
 		m := threads[i]
-		if int(m.SeccompMode) != procfs.SeccompFilter || int(m.SeccompFilters) <= spec {
+		if !more(m) {
 			continue
 		}
 		filters, err := th.Filters(spec)

@@ -128,6 +128,9 @@ func (s *Subsystem) exportTable(ctx context.Context, p *target.Process, out reco
 
 // pushThreads sends what threads have of their own.
 func pushThreads(ctx context.Context, p *target.Process, l *looker, threads []int, out record.Sink) error {
+	if len(threads) == 0 {
+		return nil
+	}
 	ids := map[int]int{}
 	for _, th := range p.Traced.Threads() {
 		ids[th.Tid] = th.NSTid

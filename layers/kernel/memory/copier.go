@@ -62,26 +62,7 @@ func (c *copier) send(ctx context.Context, chunks []chunk) error {
 	}
 	defer mem.Close()
 	c.gently = len(c.s.env.Source.Processes()) > 1
-	var taken atomic.Int64
-	g, working := errgroup.WithContext(ctx)
-	for range min(c.s.workers, len(chunks)) {
-		g.Go(func() error {
-			buf := buffers.Get()
-			defer buffers.Put(buf)
-			d := &desk{mem: mem}
-			defer d.clear()
-			for {
-				i := int(taken.Add(1)) - 1
-				if i >= len(chunks) {
-					return nil
-				}
-				if err := c.one(working, d, &chunks[i], buf); err != nil {
-					return err
-				}
-			}
-		})
-	}
-	if err := g.Wait(); err != nil {
+	if err := c.share(ctx, mem, chunks); err != nil {
 		return err
 	}
 	c.missed = c.missed.union(sorted(c.gone))
@@ -92,6 +73,36 @@ func (c *copier) send(ctx context.Context, chunks []chunk) error {
 		}
 	}
 	return pushRepeated(ctx, c.p.ID, c.repeats, c.out)
+}
+
+// share has the chunks copied by several workers, or by the caller if there is but
+// one chunk: to wait for another would take two switches between threads.
+func (c *copier) share(ctx context.Context, mem *os.File, chunks []chunk) error {
+	var taken atomic.Int64
+	work := func(ctx context.Context) error {
+		buf := buffers.Get()
+		defer buffers.Put(buf)
+		d := &desk{mem: mem}
+		defer d.clear()
+		for {
+			i := int(taken.Add(1)) - 1
+			if i >= len(chunks) {
+				return nil
+			}
+			if err := c.one(ctx, d, &chunks[i], buf); err != nil {
+				return err
+			}
+		}
+	}
+	n := min(c.s.workers, len(chunks))
+	if n == 1 {
+		return work(ctx)
+	}
+	g, working := errgroup.WithContext(ctx)
+	for range n {
+		g.Go(func() error { return work(working) })
+	}
+	return g.Wait()
 }
 
 // sorted are disjoint runs as a set.

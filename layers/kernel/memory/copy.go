@@ -35,19 +35,69 @@ func readRuns(pid int, mem *os.File, gently bool, runs []run, dst []byte) error 
 		return fmt.Errorf("open the page map: %w", err)
 	}
 	defer pages.Close()
+	return readGently(pid, mem, pages, runs, dst)
+}
+
+// readGently reads what others may share by /proc/PID/mem, and all the rest by one
+// call for up to maxVectors pieces: each call finds the process and asks again
+// whether it may be read.
+func readGently(pid int, mem, pages *os.File, runs []run, dst []byte) error {
+	var fast vectors
 	for _, part := range runs {
-		if err := eachKind(pages, part, func(r run, shared bool) error {
-			n := r.bytes()
-			b := dst[:n]
-			dst = dst[n:]
+		err := eachKind(pages, part, func(r run, shared bool) error {
+			b := dst[:r.bytes()]
+			dst = dst[r.bytes():]
 			if shared {
 				return readSlow(mem, []run{r}, b)
 			}
-			return readFast(pid, mem, []run{r}, b)
-		}); err != nil {
+			if len(fast.runs) == maxVectors {
+				if err := fast.read(pid, mem); err != nil {
+					return err
+				}
+			}
+			fast.add(r, b)
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 	}
+	return fast.read(pid, mem)
+}
+
+// vectors are runs that are to be read, each into memory of its own.
+type vectors struct {
+	runs   []run
+	into   [][]byte
+	local  []unix.Iovec
+	remote []unix.RemoteIovec
+	total  uint64
+}
+
+func (v *vectors) add(r run, b []byte) {
+	v.runs, v.into = append(v.runs, r), append(v.into, b)
+	v.local = append(v.local, unix.Iovec{Base: &b[0], Len: uint64(len(b))})
+	v.remote = append(v.remote, unix.RemoteIovec{Base: uintptr(r.start), Len: len(b)})
+	v.total += uint64(len(b))
+}
+
+// read reads them and forgets them. What process_vm_readv(2) refuses is read by
+// /proc/PID/mem, run by run, as readFast does.
+func (v *vectors) read(pid int, mem *os.File) error {
+	if len(v.runs) == 0 {
+		return nil
+	}
+	got, err := unix.ProcessVMReadv(pid, v.local, v.remote, 0)
+	whole := err == nil && uint64(got) == v.total
+	if err != nil && !errors.Is(err, unix.EFAULT) {
+		return fmt.Errorf("copy %d ranges at %#x of pid %d: %w", len(v.runs), v.runs[0].start, pid, err)
+	}
+	for i := 0; !whole && i < len(v.runs); i++ {
+		if err := readSlow(mem, v.runs[i:i+1], v.into[i]); err != nil {
+			return err
+		}
+	}
+	*v = vectors{runs: v.runs[:0], into: v.into[:0], local: v.local[:0], remote: v.remote[:0]}
 	return nil
 }
 
@@ -114,8 +164,9 @@ func writeRuns(pid int, runs []run, src []byte) error {
 // copyVectors makes one process_vm_readv or _writev call for up to IOV_MAX
 // runs between local, contiguous memory and the process.
 func copyVectors(nr uintptr, pid int, runs []run, local []byte) error {
+	// On the heap: a goroutine's stack would first have to grow for them.
+	remote := make([]unix.RemoteIovec, min(len(runs), maxVectors))
 	for len(runs) > 0 {
-		var remote [maxVectors]unix.RemoteIovec
 		n := min(len(runs), maxVectors)
 		total := 0
 		for i, r := range runs[:n] {

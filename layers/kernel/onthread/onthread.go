@@ -41,9 +41,13 @@ func (t *Subsystem) Took() time.Duration { return time.Duration(t.took.Load()) }
 
 func (t *Subsystem) count(start time.Time) { t.took.Add(int64(time.Since(start))) }
 
-// Checkpoint is the subsystem's, timed, on the tracer's thread.
+// Checkpoint is the subsystem's, timed, on the tracer's thread if it has use for
+// that.
 func (t *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (p record.Progress, err error) {
 	defer t.count(time.Now())
+	if t.untraced() {
+		return t.Subsystem.Checkpoint(ctx, step, out)
+	}
 	err = t.onThread(step, func() error {
 		p, err = t.Subsystem.Checkpoint(ctx, step, out)
 		return err
@@ -73,6 +77,13 @@ func (t *Subsystem) onThread(step record.Step, fn func() error) error {
 		return p.Do(fn)
 	}
 	return fn()
+}
+
+// untraced reports whether the subsystem's Checkpoint asks a tracer for nothing, as
+// a rule.
+func (t *Subsystem) untraced() bool {
+	u, ok := t.Subsystem.(kernel.Untraced)
+	return ok && u.Untraced()
 }
 
 // keeps reports whether the subsystem does nothing with a record but to keep it

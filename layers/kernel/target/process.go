@@ -149,20 +149,24 @@ func (p *Process) Setup(ctx context.Context) error {
 func (p *Process) attach(ctx context.Context) error {
 	t := p.idle
 	if p.idle = nil; t == nil {
-		t = tracer.New()
+		t = p.source.spare.take()
 	}
 	p.setAttaching(t)
-	tr, err := t.Attach(ctx, tracer.Options{Pid: p.Group, Thaw: p.thaw, Gadgets: &p.source.gadgets})
+	var tr *tracer.Process
+	var leader *tracer.Thread
+	err := t.Do(func() (err error) { // one visit to its thread
+		if tr, err = t.Attach(ctx, tracer.Options{Pid: p.Group, Thaw: p.thaw, Gadgets: &p.source.gadgets}); err == nil {
+			leader = tr.Leader()
+		}
+		return err
+	})
 	p.setAttaching(nil)
 	p.mu.Lock()
 	p.answers = nil // of an earlier stop
 	p.mu.Unlock()
 	p.thaw = nil // the freezer is thawed now, or the event fails
-	if err == nil {
-		// Threads have come and gone while it ran.
-		if th := tr.Leader(); th != nil {
-			err = p.lookBy(th.Tid)
-		}
+	if err == nil && leader != nil {
+		err = p.lookBy(leader.Tid) // threads have come and gone while it ran
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("stop pid %d: %w", p.Pid, err), t.Close())
@@ -222,11 +226,13 @@ func (p *Process) Restart(context.Context) error {
 
 // letGo detaches from the process.
 func (p *Process) letGo() error {
-	err := p.Traced.Detach()
-	if err != nil {
-		err = errors.Join(fmt.Errorf("let pid %d run on: %w", p.Pid, err), p.Traced.Leave())
-	}
-	return errors.Join(err, p.forget())
+	return p.tracer.Do(func() error { // one visit to its thread
+		err := p.Traced.Detach()
+		if err != nil {
+			err = errors.Join(fmt.Errorf("let pid %d run on: %w", p.Pid, err), p.Traced.Leave())
+		}
+		return errors.Join(err, p.forget())
+	})
 }
 
 // Cleanup kills the process. It is gone once the container is thawed and its

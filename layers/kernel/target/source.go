@@ -53,6 +53,7 @@ type Source struct {
 	files   identities
 	objects objectIDs
 	gadgets tracer.Gadgets
+	spare   spareTracers
 
 	// leaderless: the leader of some process has ended before other threads.
 	leaderless atomic.Bool
@@ -90,10 +91,13 @@ func NewSource(init int, f *Freezer, stdio []StdioFile) (*Source, error) {
 }
 
 // Learn begins to find out, in the background, what a stop needs to know and the
-// running container shows. Nobody has to wait for it.
-func (s *Source) Learn() {
+// running container shows, and to start the threads that it needs. Nobody has to
+// wait for it. done, called behind Release, ends what nobody has taken.
+func (s *Source) Learn() (done func()) {
 	init := s.Init
 	go s.gadgets.Learn(init)
+	go s.startTracers()
+	return s.spare.end
 }
 
 // freezeAfter is how often the processes are listed and stopped one by one

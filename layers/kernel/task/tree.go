@@ -72,30 +72,28 @@ func describeTree(processes []*target.Process) ([]*state.Node, error) {
 		}
 		inside[p.Group] = p.Traced.NSPid
 	}
-	nodes := make([]*state.Node, len(processes))
-	if err := describeEach(processes, inside, nodes); err != nil {
+	nodes, dead := make([]*state.Node, len(processes)), make([][]*state.Node, len(processes))
+	if err := describeEach(processes, inside, nodes, dead); err != nil {
 		return nil, err
 	}
 	if err := findUnreported(processes, nodes); err != nil {
 		return nil, err
 	}
-	for _, p := range processes {
-		dead, err := zombies(p, inside)
-		if err != nil {
-			return nil, err
-		}
-		nodes = append(nodes, dead...)
-	}
-	return sortNodes(nodes), nil
+	return sortNodes(append(nodes, slices.Concat(dead...)...)), nil
 }
 
-// describeEach reads the processes' nodes, side by side if there are several.
-func describeEach(processes []*target.Process, inside map[int]int, nodes []*state.Node) error {
-	one := func(i int) (err error) {
-		if nodes[i], err = describeProcess(processes[i], inside); err != nil {
-			return fmt.Errorf("pid %d: %w", processes[i].Pid, err)
-		}
-		return nil
+// describeEach reads the processes' nodes and those of their dead children, side by
+// side if there are several, each in one visit to the thread that traces it.
+func describeEach(processes []*target.Process, inside map[int]int, nodes []*state.Node, dead [][]*state.Node) error {
+	one := func(i int) error {
+		p := processes[i]
+		return p.Traced.Do(func() (err error) {
+			if nodes[i], err = describeProcess(p, inside); err != nil {
+				return fmt.Errorf("pid %d: %w", p.Pid, err)
+			}
+			dead[i], err = zombies(p, inside)
+			return err
+		})
 	}
 	if len(processes) == 1 {
 		return one(0)

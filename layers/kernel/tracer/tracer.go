@@ -41,6 +41,7 @@ func New() *Tracer {
 		runtime.LockOSThread()
 		t.tid = unix.Gettid()
 		threads.Store(t.tid, t)
+		growStack()
 		close(ready)
 		t.loop()
 		threads.Delete(t.tid)
@@ -48,6 +49,19 @@ func New() *Tracer {
 	<-ready
 	return t
 }
+
+// growStack gives the goroutine the stack that a tracer comes to have, while there
+// is nothing on it: the runtime would double it step by step, in the midst of
+// calls, and look through all of them each time.
+//
+//go:noinline
+func growStack() {
+	var room [stackBytes / 2]byte
+	runtime.KeepAlive(&room)
+}
+
+// stackBytes is that stack's size.
+const stackBytes = 32 << 10
 
 func (t *Tracer) loop() {
 	for {
