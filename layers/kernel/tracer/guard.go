@@ -24,8 +24,10 @@ import (
 // (exit_mm_release in kernel/exit.c), which is well before it lets go of the
 // tracees (exit_notify).
 //
-// What is left are the calls that map and unmap the scratch area itself, and
-// the two or three instructions between the look and the call.
+// What is left are the calls that map and unmap the scratch area itself, five in
+// an event, and the two or three instructions between the look and the call: a
+// tracer that dies between its request and the call, which takes microseconds, and
+// milliseconds where the process has to wait for a processor.
 type guard struct {
 	tracer *Tracer
 	entry  unsafe.Pointer // struct robust_list; the word is in the page behind it
