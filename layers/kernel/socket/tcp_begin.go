@@ -101,7 +101,7 @@ func (r *rising) write() error {
 	if err := unix.SetsockoptInt(r.fd(), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return fmt.Errorf("setsockopt(TCP_NODELAY): %w", err)
 	}
-	if err := sendAll(r.fd(), r.push, unix.MSG_EOR); err != nil {
+	if err := sendSegments(r.fd(), r.push, unix.MSG_EOR); err != nil {
 		return err
 	}
 	for _, name := range []uint32{unix.TCP_CORK, unix.TCP_NODELAY} {

@@ -413,9 +413,31 @@ func segmentSize(fd int) (int, error) {
 const sendPart = 32 << 10
 
 // sendAll writes to a socket without waiting; flags are for the last part.
-func sendAll(fd int, b []byte, flags int) error {
+func sendAll(fd int, b []byte, flags int) error { return sendParts(fd, b, sendPart, flags) }
+
+// sendSegments is sendAll for what is transmitted at once: in no more segments than
+// it takes. The kernel transmits what is left of a part as one of its own, and has
+// a window that counts them; and it believes no acknowledgment of what it has not
+// transmitted.
+func sendSegments(fd int, b []byte, flags int) error {
+	segment, err := segmentSize(fd)
+	if err != nil || len(b) == 0 {
+		return err
+	}
+	return sendParts(fd, b, wholeSegments(segment), flags)
+}
+
+// wholeSegments is about sendPart.
+func wholeSegments(segment int) int {
+	if segment <= 0 {
+		return sendPart
+	}
+	return max(sendPart/segment, 1) * segment
+}
+
+func sendParts(fd int, b []byte, part, flags int) error {
 	for len(b) > 0 {
-		n, last := min(len(b), sendPart), 0
+		n, last := min(len(b), part), 0
 		if n == len(b) {
 			last = flags
 		}
