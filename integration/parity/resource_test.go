@@ -96,6 +96,9 @@ func (p *probe) cgroup(controller, v1, v2 string) {
 	p.t.Errorf("on %s: no %s of %s anywhere", p.runtime, v1, p.id)
 }
 
+// oftenZero are metrics that depend on when a process is looked at.
+var oftenZero = []string{".cpu.usage.kernel", ".cpu.usage.user", ".memory.active_anon", ".memory.total_active_anon"}
+
 // metrics lists the names of what `ctr tasks metrics` reports, without their
 // values.
 func (p *probe) metrics() []string {
@@ -109,8 +112,8 @@ func (p *probe) metrics() []string {
 	fieldNames("", decoded, names)
 	var sorted []string
 	for name := range names {
-		// Left out of the JSON where it is zero, as of a process that slept.
-		if strings.HasPrefix(name, ".cpu.usage.kernel") || strings.HasPrefix(name, ".cpu.usage.user") {
+		// Left out of the JSON where they are zero, as of a process that slept.
+		if slices.ContainsFunc(oftenZero, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
 			continue
 		}
 		sorted = append(sorted, name)
