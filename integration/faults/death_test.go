@@ -325,6 +325,7 @@ func TestDaemonKilledDuringCheckpoint(t *testing.T) {
 				if err := h.Restart(t.Context(), syscall.SIGKILL); err != nil {
 					t.Fatal(err)
 				}
+				v.withoutEngine()
 				v.await("PAUSED", "RUNNING")
 				if v.status() == "PAUSED" {
 					h.Must(t, "tasks", "resume", v.id)
@@ -338,6 +339,23 @@ func TestDaemonKilledDuringCheckpoint(t *testing.T) {
 			}
 			v.remove()
 		})
+	}
+}
+
+// withoutEngine waits until the checkpoint that nobody waits for any more is undone. A
+// stop that is given up while the container is paused takes the engine as long as it
+// waits for a call that does not return.
+func (v *victim) withoutEngine() {
+	v.t.Helper()
+	begun := time.Now()
+	for engineOf(v.shim()) != 0 {
+		if time.Since(begun) > time.Minute {
+			v.t.Fatal("the engine of a checkpoint whose client has died does not end")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if took := time.Since(begun); took > time.Second {
+		v.t.Logf("it took the engine %v to undo the checkpoint", took)
 	}
 }
 

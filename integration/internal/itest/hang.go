@@ -24,9 +24,10 @@ var started = time.Now()
 // machine, needs a tenth.
 const share = 3
 
-// beforeDeadline is when a hang is reported at the latest: go test itself ends a
-// package that takes too long, and knows nothing of shims and engines.
-const beforeDeadline = time.Minute
+// beforeDeadline is when a hang is reported at the latest, as the divisor of what is
+// left: go test itself ends a package that takes too long, and knows nothing of shims
+// and engines.
+const beforeDeadline = 10
 
 // watched are the daemons of the tests that run.
 var watched struct {
@@ -47,7 +48,7 @@ func (h *Host) watch(t *testing.T) {
 		watched.hosts = map[*Host]struct{}{}
 	}
 	watched.hosts[h] = struct{}{}
-	patience := min(deadline.Sub(started)/share, time.Until(deadline)-beforeDeadline)
+	patience := min(deadline.Sub(started)/share, time.Until(deadline)-time.Until(deadline)/beforeDeadline)
 	alarm := time.AfterFunc(patience, func() { hung(t.Name(), patience) })
 	t.Cleanup(func() {
 		alarm.Stop()

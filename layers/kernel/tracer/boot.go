@@ -141,6 +141,11 @@ func (p *Process) bootErase() error {
 
 // bootFail gives the thread its own state back after a failed boot.
 func (p *Process) bootFail(cause error) error {
+	if th := p.boot.thread; th != nil && !th.gone && th.running {
+		// Still on its way, for example frozen by a cgroup: it will need the frame, and
+		// goes back through it when the tracer has gone.
+		return cause
+	}
 	if th := p.boot.thread; th != nil && !th.gone && !th.running && th.entered {
 		if err := p.finish(th); err != nil {
 			return cause // dying: its memory does not matter any more
@@ -288,6 +293,9 @@ func (p *Process) unmapScratch() error {
 	}
 	if err == nil {
 		p.scratch = nil
+	}
+	if err != nil && !th.gone && th.running {
+		return err // on its way, and needs the frame: see bootFail
 	}
 	if e := p.finish(th); err == nil {
 		err = e
