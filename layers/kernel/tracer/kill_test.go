@@ -63,11 +63,13 @@ func engineStays(tr *Tracer, pid int) {
 	if err == nil {
 		err = dump(p)
 	}
-	if err == nil {
-		fmt.Println("x")
-	}
-	for err == nil { // dump would want more memory each time, and map it
-		err = long(p)
+	for said := false; err == nil; said = true {
+		if !said {
+			fmt.Println("x")
+		}
+		if err = dump(p); err == nil {
+			err = long(p)
+		}
 	}
 	fmt.Println("engine:", err)
 	os.Exit(3)
