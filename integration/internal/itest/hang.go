@@ -88,8 +88,8 @@ func Evidence() string {
 // stackTime is how long a program may take to write its stacks.
 const stackTime = 2 * time.Second
 
-// stacksOf asks the Go programs of a daemon for the stacks of their goroutines: a
-// shim writes them into containerd's log by SIGUSR1.
+// stacksOf asks the shims of a daemon for the stacks of their goroutines, which they
+// write into containerd's log by SIGUSR1.
 func stacksOf(d *daemon.Daemon) (lines []string) {
 	log, err := d.WholeLog()
 	if err != nil {
@@ -103,8 +103,7 @@ func stacksOf(d *daemon.Daemon) (lines []string) {
 		if p.Contained {
 			networks[p.Network()] = p.Pid
 		}
-		switch p.Name {
-		case "containerd-shim":
+		if p.Name == "containerd-shim" {
 			_ = syscall.Kill(p.Pid, syscall.SIGUSR1)
 		}
 	}

@@ -420,8 +420,11 @@ func sendAll(fd int, b []byte, flags int) error { return sendParts(fd, b, sendPa
 // a window that counts them; and it believes no acknowledgment of what it has not
 // transmitted.
 func sendSegments(fd int, b []byte, flags int) error {
+	if len(b) == 0 {
+		return nil
+	}
 	segment, err := segmentSize(fd)
-	if err != nil || len(b) == 0 {
+	if err != nil {
 		return err
 	}
 	return sendParts(fd, b, wholeSegments(segment), flags)

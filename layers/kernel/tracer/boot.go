@@ -122,9 +122,13 @@ func (p *Process) bootFrame(f frameData) error {
 	return p.Write(p.boot.frame, b)
 }
 
-// bootErase puts back the memory the first calls used. No thread may be on
-// its way through it any more.
+// bootErase puts back the memory the first calls used, unless the thread is still on
+// its way through it, for example frozen by a cgroup: it goes back through the frame
+// when the tracer has gone.
 func (p *Process) bootErase() error {
+	if th := p.boot.thread; th != nil && !th.gone && th.running {
+		return nil
+	}
 	var err error
 	if p.boot.saved != nil {
 		err = p.Write(p.boot.frame, p.boot.saved)
@@ -141,11 +145,6 @@ func (p *Process) bootErase() error {
 
 // bootFail gives the thread its own state back after a failed boot.
 func (p *Process) bootFail(cause error) error {
-	if th := p.boot.thread; th != nil && !th.gone && th.running {
-		// Still on its way, for example frozen by a cgroup: it will need the frame, and
-		// goes back through it when the tracer has gone.
-		return cause
-	}
 	if th := p.boot.thread; th != nil && !th.gone && !th.running && th.entered {
 		if err := p.finish(th); err != nil {
 			return cause // dying: its memory does not matter any more
@@ -293,9 +292,6 @@ func (p *Process) unmapScratch() error {
 	}
 	if err == nil {
 		p.scratch = nil
-	}
-	if err != nil && !th.gone && th.running {
-		return err // on its way, and needs the frame: see bootFail
 	}
 	if e := p.finish(th); err == nil {
 		err = e

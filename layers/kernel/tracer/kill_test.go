@@ -63,10 +63,10 @@ func engineStays(tr *Tracer, pid int) {
 	if err == nil {
 		err = dump(p)
 	}
-	for said := false; err == nil; said = true {
-		if !said {
-			fmt.Println("x")
-		}
+	if err == nil {
+		fmt.Println("x")
+	}
+	for err == nil {
 		if err = dump(p); err == nil {
 			err = long(p)
 		}
