@@ -72,14 +72,7 @@ func (h *Host) finish() {
 	if err := h.Close(); err != nil {
 		h.t.Errorf("end of containerd %s: %v", h.Version, err)
 	}
-	if h.t.Failed() {
-		failed.Store(h.t.Name(), nil)
-	}
 }
-
-// failed are the names of the tests that failed, for the end of what go test prints:
-// the logs of daemons bury them.
-var failed sync.Map
 
 // NoLeaks fails t if anything of a container is left. Every container must
 // have been deleted.
@@ -150,11 +143,9 @@ func Main(m *testing.M) { os.Exit(Run(m)) }
 // Run is Main for a TestMain that has to clean up itself; it returns the exit
 // status.
 func Run(m *testing.M) int {
+	repeat := repeatFailures()
 	code := m.Run()
-	failed.Range(func(name, _ any) bool {
-		fmt.Fprintln(os.Stderr, "failed:", name)
-		return true
-	})
+	repeat()
 	if archives.paths != nil {
 		if err := archives.scope.Destroy(); err != nil {
 			fmt.Fprintln(os.Stderr, "remove the image archives:", err)
