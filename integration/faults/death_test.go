@@ -325,7 +325,7 @@ func TestDaemonKilledDuringCheckpoint(t *testing.T) {
 				if err := h.Restart(t.Context(), syscall.SIGKILL); err != nil {
 					t.Fatal(err)
 				}
-				v.withoutEngine()
+				v.undone()
 				v.await("PAUSED", "RUNNING")
 				if v.status() == "PAUSED" {
 					h.Must(t, "tasks", "resume", v.id)
@@ -342,20 +342,28 @@ func TestDaemonKilledDuringCheckpoint(t *testing.T) {
 	}
 }
 
-// withoutEngine waits until the checkpoint that nobody waits for any more is undone. A
-// stop that is given up while the container is paused takes the engine as long as it
-// waits for a call that does not return.
-func (v *victim) withoutEngine() {
+// undone waits until the newest request has ended, and asserts that the engine has put
+// everything back if it failed.
+func (v *victim) undone() {
 	v.t.Helper()
-	begun := time.Now()
-	for engineOf(v.shim()) != 0 {
-		if time.Since(begun) > time.Minute {
-			v.t.Fatal("the engine of a checkpoint whose client has died does not end")
+	var last requestStatus
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		last = v.host.requests(v.t)[0]
+		if final := last.Phase == "succeeded" || last.Phase == "failed" || last.Phase == "canceled"; final {
+			break
 		}
-		time.Sleep(10 * time.Millisecond)
+		if time.Now().After(end) {
+			v.t.Fatalf("a checkpoint whose client has died does not end: %+v", last)
+		}
 	}
-	if took := time.Since(begun); took > time.Second {
-		v.t.Logf("it took the engine %v to undo the checkpoint", took)
+	if last.Failure == nil {
+		return
+	}
+	if last.Failure.End == "failed" {
+		v.t.Errorf("the checkpoint was not undone: %s", last.Failure.Text)
+	}
+	if pid := engineOf(v.shim()); pid != 0 {
+		v.t.Errorf("the checkpoint has failed, and its engine, pid %d, is there", pid)
 	}
 }
 

@@ -137,8 +137,9 @@ type Container interface {
 	// (source: FROZEN). It comes after the last record, since a task in a frozen
 	// cgroup v1 answers no remote call. A source that runs on is never sealed.
 	Seal(ctx context.Context) error
-	// Release undoes Hold and Seal, also a Hold that failed half-way. On a
-	// destination it is called after a failure only.
+	// Release undoes Hold and Seal, also a Hold that failed half-way and one whose
+	// processes were not set up, for which no Restart is called. On a destination
+	// it is called after a failure only.
 	Release(ctx context.Context) error
 }
 

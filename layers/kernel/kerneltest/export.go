@@ -69,6 +69,20 @@ func (c *Container) Export(leaveRunning bool, constructors ...Constructor) (*Ima
 	return image, errors.Join(err, source.Release(ctx))
 }
 
+// GiveUp is an export that is given up while the container is held: no process was
+// set up by then, and control releases the container as it is.
+func (c *Container) GiveUp(constructors ...Constructor) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	source, err := c.source()
+	if err != nil {
+		return err
+	}
+	instances(target.Env{Source: source, Workers: 2}, constructors)
+	_, err = source.Hold(ctx)
+	return errors.Join(err, source.Release(ctx))
+}
+
 // source describes the container for an export.
 func (c *Container) source() (*target.Source, error) {
 	source, err := target.NewSource(c.Pid, c.Freezer, c.Stdio)

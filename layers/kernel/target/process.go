@@ -49,6 +49,7 @@ type Process struct {
 	gone bool
 
 	mu          sync.Mutex
+	setUp       bool           // control holds it, and will call Restart or Cleanup
 	attaching   *tracer.Tracer // while attach is under way
 	descriptors []Descriptor
 	inFlight    []int // see addInFlight
@@ -124,13 +125,23 @@ func (p *Process) replaced() bool {
 const vforkPatience = 2 * time.Second
 
 // Setup seizes every thread and stops it. On error nothing is held.
+func (p *Process) Setup(ctx context.Context) error {
+	if p.Traced == nil { // else Hold had to do it already: the container was frozen
+		if err := p.seize(ctx); err != nil {
+			return err
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.setUp = true
+	return nil
+}
+
+// seize seizes every thread and stops it.
 //
 // A vfork child is let go again until it has a memory of its own: while it is
 // stopped, its parent never stops (ptrace(2) waits for it).
-func (p *Process) Setup(ctx context.Context) error {
-	if p.Traced != nil {
-		return nil // Hold had to do it already: the container was frozen
-	}
+func (p *Process) seize(ctx context.Context) error {
 	for deadline := time.Now().Add(vforkPatience); ; {
 		err := p.attach(ctx)
 		if err != nil || !p.inVfork() || time.Now().After(deadline) {
@@ -216,12 +227,26 @@ func (p *Process) Restart(context.Context) error {
 	}
 	undone := p.source.callOnce(&p.source.beforeRun)
 	if p.source.wasFrozen {
-		if err := p.Traced.Withdraw(); err != nil && !errors.Is(err, tracer.ErrExited) {
-			return errors.Join(undone, err)
-		}
-		return undone
+		return errors.Join(undone, p.withdraw())
 	}
 	return errors.Join(undone, p.letGo())
+}
+
+// withdraw puts back all that remote calls have changed, and leaves the process
+// stopped: it can be let go while it is frozen.
+func (p *Process) withdraw() error {
+	if err := p.Traced.Withdraw(); err != nil && !errors.Is(err, tracer.ErrExited) {
+		return err
+	}
+	return nil
+}
+
+// leftToRelease: Hold had to stop the process, and the event ended before control
+// set it up, so that nobody but Release lets it go.
+func (p *Process) leftToRelease() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.Traced != nil && !p.setUp
 }
 
 // letGo detaches from the process.
@@ -267,7 +292,7 @@ func (p *Process) reap() error {
 // forget drops what is only true of the stopped process.
 func (p *Process) forget() error {
 	p.mu.Lock()
-	p.descriptors = nil
+	p.setUp, p.descriptors = false, nil
 	p.closeInFlight()
 	p.mu.Unlock()
 	t := p.tracer

@@ -126,17 +126,19 @@ func (s *Source) hold(ctx context.Context) (ids []record.ProcessID, held []*Proc
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked++
-	frozen := s.wasFrozen && s.asked == 1
-	if s.asked > freezeAfter && !frozen {
+	frozen, forking := s.wasFrozen && s.asked == 1, s.asked > freezeAfter
+	if forking {
 		if err := s.Freezer.Freeze(ctx); err != nil {
 			return nil, nil, err
 		}
-		frozen = true
 	}
 	if err := s.list(); err != nil {
+		if forking { // those that are held have to answer calls
+			err = errors.Join(err, s.Freezer.Thaw())
+		}
 		return nil, nil, err
 	}
-	if frozen {
+	if frozen || forking {
 		if err := s.attachFrozen(ctx); err != nil {
 			return nil, nil, err
 		}
@@ -302,8 +304,8 @@ func (s *Source) attachFrozen(ctx context.Context) error {
 		arrive := arrivals[i]
 		p.thaw = func() error { arrive(); return gate.wait(ctx) }
 		wg.Go(func() {
-			errs[i] = p.Setup(ctx)
-			arrive() // Setup may have failed before it came to the gate
+			errs[i] = p.seize(ctx)
+			arrive() // seize may have failed before it came to the gate
 		})
 	}
 	passStopped(ctx, todo, arrivals, gate)
@@ -483,7 +485,7 @@ func (s *Source) Release(ctx context.Context) error {
 	if len(killed) > 0 || !s.wasFrozen {
 		err = s.Freezer.Thaw()
 	} else {
-		err = s.Freezer.Freeze(ctx)
+		err = errors.Join(withdraw(all), s.Freezer.Freeze(ctx))
 	}
 	// Side by side: an init is not reported dead before all others are.
 	errs := make([]error, len(killed))
@@ -508,6 +510,19 @@ func (s *Source) Release(ctx context.Context) error {
 	s.sealed, s.asked, s.processes, s.beforeRun, s.beforeKill, s.afterKill = false, 0, nil, nil, nil, nil
 	s.mu.Unlock()
 	return err
+}
+
+// withdraw puts back, in those that Restart was not called for, all that remote
+// calls have changed. It comes before the freezer: what is frozen answers no call.
+// Where one may still be under way that control has given up, it is left alone.
+func withdraw(processes []*Process) error {
+	var errs []error
+	for _, p := range processes {
+		if p.leftToRelease() {
+			errs = append(errs, p.withdraw())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // gate opens when n have arrived; the last to arrive runs fn first.
