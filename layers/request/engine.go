@@ -23,8 +23,9 @@ type Running interface {
 	Progress() <-chan job.Progress
 	// Cancel asks the job to end and to undo what it did. It does not wait.
 	Cancel()
-	// Wait returns the job's outcome as soon as it is known: nil, a
-	// *job.Failure, or an *EngineDiedError. It may be called more than once.
+	// Wait returns the job's outcome: nil as soon as it is known, and a
+	// *job.Failure or an *EngineDiedError when the engine has ended besides, at
+	// the latest when it was killed for not ending. It may be called more than once.
 	Wait() (job.Progress, error)
 	// Pid of the engine process, 0 if it has none of its own.
 	Pid() int

@@ -255,9 +255,10 @@ func (r *process) supervise(ctx context.Context) {
 	exited := make(chan struct{})
 	go r.stopper(ctx, exited)
 	end, broken := r.read(ctx)
-	// The outcome counts when it is told: by then the engine holds nothing any
-	// more, unless a call of it is stuck. How it exits is of no interest.
-	told := end != nil && (end.Failure == nil || !end.Failure.Stuck)
+	// A success counts when it is told: by then the engine holds nothing any more,
+	// and how it exits is of no interest. Behind a failure its supervisor puts back
+	// what may be left of it, and the freezer is the engine's as long as it lives.
+	told := end != nil && end.Failure == nil
 	if told {
 		r.conclude(end)
 	}

@@ -29,10 +29,16 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		if stays {
+			select {}
+		}
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
+
+// stays is set by a job after which its engine does not exit by itself.
+var stays bool
 
 // testWork does what the job's option "do" says.
 func testWork(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) error {
@@ -67,6 +73,9 @@ func testWork(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter)
 			Side: control.SideExport, At: control.StatePreflight, End: control.StateRolledBack,
 			Cause: &control.PreflightError{Findings: []record.Finding{{Pid: 7, FD: 4, Subsystem: "file", What: "inotify", Why: "no", Remedy: "close it"}}},
 		})
+	case "fail and stay":
+		stays = true
+		return errors.New("it has failed")
 	case "panic":
 		panic("as asked")
 	case "exit":
@@ -272,6 +281,18 @@ func TestDeafEngineIsKilled(t *testing.T) {
 	var died *EngineDiedError
 	if err := h.Wait(context.Background()); !errors.As(err, &died) || !died.Killed {
 		t.Errorf("outcome %v", err)
+	}
+}
+
+// TestFailureIsTheEngines: a failure is told when the engine is gone, so that
+// nobody puts the container back beside it, and is still the one that it told.
+func TestFailureIsTheEngines(t *testing.T) {
+	st, err := do(t, testManager(t, testEngine(t)), testJob("fail and stay"))
+	if err == nil || !strings.Contains(err.Error(), "it has failed") || st.Phase != Failed {
+		t.Errorf("outcome %v, %+v", err, st)
+	}
+	if err := syscall.Kill(st.Engine, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("the engine, pid %d, was still there when its failure was told: %v", st.Engine, err)
 	}
 }
 
