@@ -157,6 +157,9 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 		log.Stage(handover.EntryCommitted)
 		return nil
 	}
+	if s, ok := r.(job.Supervised); ok {
+		sw.Supervised = s.Supervised
+	}
 	fr.Releasing = sw.Releasing
 	peer := &peer{}
 	plain := subsystems.Instances(target.Env{Frame: fr, Workers: workers(), Options: j.Options, Peer: peer, Keep: keeper(r)})

@@ -24,6 +24,9 @@ type Destination struct {
 	// is to be done anyway and does no harm if ABORT comes. Its error is one of the
 	// building, and the copy never runs. May be nil.
 	Meanwhile func() error
+	// Supervised looks whether our supervisor is there, and says so if it is not: when
+	// COMMIT was heard, and again before that is written down. May be nil.
+	Supervised func() error
 
 	link    Link
 	journal Journal
@@ -86,10 +89,10 @@ func (d *Destination) Ready(ctx context.Context) error {
 			return err // Failing follows
 		}
 		point("destination: %s heard", got.message)
-		if got.message == handover.Commit && ctx.Err() != nil {
-			// Cancelled, or our shim has died: a copy that nobody looks after would be
-			// the only one. COMMIT obliges nobody before it is written down here.
-			return context.Cause(ctx) // Failing follows, and says ABORTED
+		if got.message == handover.Commit {
+			if err := d.wanted(ctx); err != nil {
+				return err // Failing follows, and says ABORTED
+			}
 		}
 		d.mu.Lock()
 		state, actions := d.state.Message(got.message)
@@ -106,6 +109,23 @@ func (d *Destination) Ready(ctx context.Context) error {
 			return errors.Join(&PeerError{Side: "source", Reason: got.reason}, d.perform(ctx, state, actions))
 		}
 	}
+}
+
+// wanted is why the copy must not run, nil if it may: we were cancelled, or our shim
+// has died. A copy that nobody looks after would be the only one, and COMMIT obliges
+// nobody before it is written down here.
+func (d *Destination) wanted(ctx context.Context) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return d.supervised()
+}
+
+func (d *Destination) supervised() error {
+	if d.Supervised == nil {
+		return nil
+	}
+	return d.Supervised()
 }
 
 func (d *Destination) next(ctx context.Context) (said, error) {
@@ -139,7 +159,11 @@ func (d *Destination) Releasing() error {
 	if len(d.todo) == 0 || d.todo[0].Verb != handover.Journal {
 		return errors.New("a copy is let go without a COMMIT: defect in mig")
 	}
-	if err := d.journal.Write(d.todo[0].Entry); err != nil {
+	err := d.supervised() // the last look: what COMMIT begins takes milliseconds
+	if err == nil {
+		err = d.journal.Write(d.todo[0].Entry)
+	}
+	if err != nil {
 		return fmt.Errorf("nothing was let go: %w", err)
 	}
 	d.state.Entry = d.todo[0].Entry

@@ -240,6 +240,34 @@ func TestPartlyRun(t *testing.T) {
 	}
 }
 
+// TestCommitUnsupervised: the same of a shim whose death nobody has told us of yet,
+// when COMMIT is heard and when its actions are about to be written down.
+func TestCommitUnsupervised(t *testing.T) {
+	for _, looks := range []int{0, 1} {
+		w := newWorld()
+		d := NewDestination(w, w, func(error) {})
+		gone := errors.New("the shim is gone")
+		d.Supervised = func() error {
+			if looks--; looks < 0 {
+				return gone
+			}
+			return nil
+		}
+		w.say("COMMIT")
+		err := d.Ready(t.Context())
+		if err == nil {
+			err = d.Releasing()
+		}
+		if !errors.Is(err, gone) || looks != -1 {
+			t.Fatalf("released: %v, %d looks are left", err, looks)
+		}
+		d.Failing(t.Context(), err)
+		if want := "send READY, journal ABORTED, send ABORTED"; w.told() != want {
+			t.Error(w.told())
+		}
+	}
+}
+
 // TestCommitTooLate: a destination whose shim has died meanwhile, which ends the
 // context, does not become the only copy: the source goes on.
 func TestCommitTooLate(t *testing.T) {

@@ -111,6 +111,27 @@ func NewConn(f *os.File) (*Conn, error) {
 // Close ends the conversation and every call that waits in it.
 func (c *Conn) Close() error { return c.sock.Close() }
 
+// Over tells whether the peer has closed its end, or died, whatever of its messages
+// was not received yet. It does not wait.
+func (c *Conn) Over() bool {
+	raw, err := c.sock.SyscallConn()
+	if err != nil {
+		return true
+	}
+	over := false
+	err = raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		for {
+			_, err := unix.Poll(p, 0)
+			if !errors.Is(err, unix.EINTR) {
+				over = p[0].Revents != 0 // the ends that are reported in any case, too
+				return
+			}
+		}
+	})
+	return over || err != nil
+}
+
 // Send writes one message; the files stay the caller's. A peer that does not
 // read holds it up for at most the time-out, after which nothing more can be sent.
 func (c *Conn) Send(m Message, timeout time.Duration, files ...*os.File) error {

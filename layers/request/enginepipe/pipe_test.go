@@ -104,6 +104,34 @@ func TestBadStreams(t *testing.T) {
 	}
 }
 
+// TestOver: the peer's end shows at once, before its last messages were received.
+func TestOver(t *testing.T) {
+	a, b := pair(t)
+	if err := a.Send(Message{Cancel: true}, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if b.Over() {
+		t.Error("the peer is there, and is said to be gone")
+	}
+	if err := (&reporter{conn: b}).Supervised(); err != nil {
+		t.Error(err)
+	}
+	a.Close()
+	if !b.Over() {
+		t.Error("the peer has gone, and is said to be there")
+	}
+	if err := (&reporter{conn: b}).Supervised(); !errors.Is(err, ErrSupervisorGone) {
+		t.Errorf("the supervisor has gone: %v", err)
+	}
+	if m, _, err := b.Receive(); err != nil || !m.Cancel {
+		t.Errorf("the look has taken a message: %v, %v", m, err)
+	}
+	b.Close()
+	if !b.Over() {
+		t.Error("this end is closed, and the peer is said to be there")
+	}
+}
+
 func TestNotASocket(t *testing.T) {
 	f, err := os.Open("/dev/null")
 	if err != nil {

@@ -166,6 +166,14 @@ func (r *reporter) Keep(f *os.File) (drop func() error, err error) {
 	return func() error { return r.conn.Send(Message{Drop: n}, sendTimeout) }, nil
 }
 
+// Supervised is job.Supervised's.
+func (r *reporter) Supervised() error {
+	if r.conn.Over() {
+		return ErrSupervisorGone
+	}
+	return nil
+}
+
 // Quiesce is job.Quiescer's.
 func (r *reporter) Quiesce(ctx context.Context) error {
 	if err := r.conn.Send(Message{Quiesce: true}, sendTimeout); err != nil {

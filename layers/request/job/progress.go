@@ -93,6 +93,13 @@ type Quiescer interface {
 	Wake(reason string) error
 }
 
+// Supervised is a Reporter that knows whether its supervisor is there.
+type Supervised interface {
+	// Supervised looks at once and does not wait. Its error says that nobody looks
+	// after the job any more, even if the end of its context is still on its way.
+	Supervised() error
+}
+
 // Reporter takes a job's progress. It does not block.
 type Reporter interface {
 	Report(p Progress)
