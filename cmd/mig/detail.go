@@ -16,7 +16,7 @@ type detail struct{ st *request.Status }
 
 func (d detail) value() any { return d.st }
 
-func (d detail) over() bool { return d.st.Phase.Final() }
+func (d detail) over() bool { return d.st.Over() }
 
 func (d detail) text(width int, now time.Time) string {
 	var b strings.Builder
@@ -32,6 +32,10 @@ func (d detail) text(width int, now time.Time) string {
 		line("token", "%s", st.Token)
 	}
 	line("phase", "%s", d.phase())
+	if st.Doubt != nil {
+		line("since", "%s", st.Doubt.Since.Local().Format(time.DateTime))
+		line("asks", "%s, which says: %s", st.Doubt.Destination, answerText(st.Doubt))
+	}
 	line("started", "%s", begun(st).Local().Format(time.DateTime))
 	line("time", "%s", took(lasted(st, now)))
 	if st.Progress.Downtime > 0 {
@@ -53,6 +57,10 @@ func (d detail) text(width int, now time.Time) string {
 // phase is the phase, and where the event stands in it.
 func (d detail) phase() string {
 	switch st := d.st; {
+	case st.Doubt != nil && st.Doubt.Needed:
+		return "in doubt: the copy runs and may need memory of this container, which stays frozen (kill it if the copy is of no use)"
+	case st.Doubt != nil:
+		return "in doubt whether the copy runs: this container stays frozen (mig abort --force lets it go on, if the copy is dead for good)"
 	case st.Phase == request.Lost:
 		return "lost: its shim has died, and the engine with it"
 	case st.Phase.Final() || st.Progress.State == "":

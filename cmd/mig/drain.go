@@ -55,6 +55,8 @@ func (o *migrateOptions) drain(ctx context.Context, out, progress io.Writer) err
 			defer func() { <-turns }()
 			each := o.Options
 			each.Container = id
+			inDoubt := doubts{w: progress}
+			each.Observe = func(p depart.Progress) { inDoubt.show(p.Doubt) }
 			r, err := depart.Move(ctx, each)
 			d.Moves[i] = r
 			tell(r, err)

@@ -12,10 +12,12 @@ import (
 	"github.com/io-mig/mig/shim/depart"
 )
 
-// moveScreen shows a move phase by phase, on a terminal; elsewhere nothing.
+// moveScreen shows a move phase by phase, on a terminal; elsewhere nothing but that
+// its container is in doubt.
 type moveScreen struct {
 	screen *screen
 	quiet  bool
+	doubts doubts
 
 	mu     sync.Mutex
 	shown  time.Time
@@ -27,12 +29,13 @@ type moveScreen struct {
 
 func newMoveScreen(w io.Writer, quiet bool) *moveScreen {
 	s := newScreen(w)
-	return &moveScreen{screen: s, quiet: quiet || !s.live(), began: time.Now()}
+	return &moveScreen{screen: s, quiet: quiet || !s.live(), doubts: doubts{w: w}, began: time.Now()}
 }
 
 // show is depart's Observe.
 func (s *moveScreen) show(p depart.Progress) {
 	if s.quiet {
+		s.doubts.show(p.Doubt)
 		return
 	}
 	s.mu.Lock()
@@ -77,6 +80,9 @@ func (s *moveScreen) draw(now time.Time) {
 	if s.phase != "" {
 		b.WriteString(s.line("...", now) + "\n")
 		b.WriteString(phaseBar(s.last, terminalWidth(s.screen.w)))
+		if s.last.Doubt != nil {
+			b.WriteString(doubtText(s.last.Doubt))
+		}
 	}
 	_ = s.screen.show(b.String()) // nothing else could be told on it
 }

@@ -23,7 +23,7 @@ func (t table) value() any {
 
 func (t table) over() bool {
 	for _, st := range t {
-		if !st.Phase.Final() {
+		if !st.Over() {
 			return false
 		}
 	}
@@ -39,10 +39,18 @@ func (t table) text(width int, now time.Time) string {
 	fmt.Fprintln(w, "REQUEST\tKIND\tNAMESPACE\tCONTAINER\tPHASE\tDONE\tSIZE\tTIME\tSTARTED")
 	for _, st := range t {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", oneLine(st.ID), oneLine(kind(st)), oneLine(st.Namespace), oneLine(st.Container),
-			oneLine(string(st.Phase)), done(st), size(st.Progress.Bytes), took(lasted(st, now)), begun(st).Local().Format(time.DateTime))
+			oneLine(shortPhase(st)), done(st), size(st.Progress.Bytes), took(lasted(st, now)), begun(st).Local().Format(time.DateTime))
 	}
 	_ = w.Flush() // a strings.Builder takes everything
 	return clip(b.String(), width)
+}
+
+// shortPhase is a request's phase, as a word.
+func shortPhase(st *request.Status) string {
+	if st.Doubt != nil {
+		return "in doubt"
+	}
+	return string(st.Phase)
 }
 
 // done is the share of the work that is done, as far as it is known.

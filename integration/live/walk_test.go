@@ -142,9 +142,10 @@ func (k *walk) die(step string, v victim) death {
 	k.order("", k.on, k.off)
 	k.order(orders, at)
 	token := newToken()
-	var out, errs bytes.Buffer
+	var out bytes.Buffer
+	errs := newTextFile(k.t)
 	cmd := k.on.migrate(context.Background(), "--token", token, k.id, k.off.IP)
-	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Stdout, cmd.Stderr = &out, errs
 	if err := cmd.Start(); err != nil {
 		k.t.Fatal(err)
 	}
@@ -171,7 +172,7 @@ func (k *walk) die(step string, v victim) death {
 		return met() || over
 	})
 	if !met() {
-		waitFor(k.t, settleWithin, fmt.Sprintf("it dies at %s; mig migrate is over: %v, %s", step, d.err, &errs), met)
+		waitFor(k.t, settleWithin, fmt.Sprintf("it dies at %s; mig migrate is over: %v, %s", step, d.err, errs), met)
 	}
 	if v.revive != nil {
 		if err := v.revive(k.world, k.on, k.off); err != nil {
@@ -186,7 +187,7 @@ func (k *walk) die(step string, v victim) death {
 		}
 		if !over && !d.lost && k.isLost(token) {
 			d.lost = true
-			k.force(token)
+			k.force(token, errs)
 		}
 		return over
 	})
@@ -206,16 +207,41 @@ func (k *walk) isLost(token string) bool {
 	return strings.Contains(string(b), `"LOST"`)
 }
 
-// force frees a source that is in doubt, after it was seen to be frozen.
-func (k *walk) force(token string) {
+// textFile takes what a program writes, for a reader who does not wait for its end.
+type textFile struct{ *os.File }
+
+func newTextFile(t *testing.T) textFile {
+	t.Helper()
+	f, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return textFile{f}
+}
+
+func (f textFile) String() string {
+	b, _ := os.ReadFile(f.Name())
+	return string(b)
+}
+
+// force frees a source that is in doubt, after it was seen to be frozen, and who
+// waits for it was told.
+func (k *walk) force(token string, told textFile) {
 	k.t.Helper()
+	waitFor(k.t, settleWithin, "mig migrate says that it is in doubt", func() bool {
+		text := told.String()
+		return strings.Contains(text, "in doubt") && strings.Contains(text, "LOST") && strings.Contains(text, "mig abort --force "+token)
+	})
 	waitFor(k.t, settleWithin, "the copy is gone, and the source frozen", func() bool { return len(k.processes()) == 1 && k.on.frozen(k.id) })
 	mig := k.on.d.Tree.Bin("mig")
 	out, err := k.on.Command(k.t.Context(), mig, "status").CombinedOutput()
 	if err != nil {
 		k.t.Errorf("mig status: %v: %s", err, out)
 	}
-	k.t.Logf("mig status says %s", out)
+	if !strings.Contains(string(out), "in doubt") {
+		k.t.Errorf("mig status says %s", out)
+	}
 	out, err = k.on.Command(k.t.Context(), mig, "abort", "--force", token).CombinedOutput()
 	if err != nil {
 		k.t.Errorf("mig abort --force: %v: %s", err, out)

@@ -109,6 +109,19 @@ func (h *Handle) begin(run Running) {
 	go h.heed()
 }
 
+// Doubt notes in the status of an ended request that its container stays frozen,
+// with nil that it does not any more.
+func (h *Handle) Doubt(d *Doubt) {
+	<-h.done
+	h.mu.Lock()
+	h.status.Doubt, h.status.Updated = d, time.Now()
+	st := h.status
+	h.mu.Unlock()
+	if err := h.m.store.write(&st); err != nil {
+		h.m.opts.Warn(err)
+	}
+}
+
 // take notes a progress and the rate since the one before.
 func (h *Handle) take(p job.Progress) {
 	h.mu.Lock()

@@ -296,6 +296,31 @@ func TestFailureIsTheEngines(t *testing.T) {
 	}
 }
 
+// TestDoubt: what is in doubt is in the status of a request that has ended, and is
+// not forgotten with others that have.
+func TestDoubt(t *testing.T) {
+	m := testManager(t, testEngine(t))
+	h, err := m.Submit(t.Context(), testJob("refuse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Doubt(&Doubt{Since: time.Now(), Destination: "beta", Answer: "LOST"}) // behind the end
+	for range m.opts.Keep + 1 {
+		_, _ = do(t, m, testJob("refuse"))
+	}
+	if err := m.store.prune(m.opts.Keep, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	st, err := m.Store().Read(h.ID())
+	if err != nil || st.Phase != Failed || st.Over() || st.Doubt == nil || st.Doubt.Answer != "LOST" {
+		t.Fatalf("in doubt: %+v, %v", st, err)
+	}
+	h.Doubt(nil)
+	if st, err = m.Store().Read(h.ID()); err != nil || !st.Over() || st.Doubt != nil {
+		t.Errorf("out of doubt: %+v, %v", st, err)
+	}
+}
+
 func TestTimeout(t *testing.T) {
 	j := testJob("wait")
 	j.Timeout = 200 * time.Millisecond

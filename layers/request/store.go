@@ -144,6 +144,9 @@ func (s *Store) Read(id string) (*Status, error) {
 	if !st.Phase.Final() && st.Owner.gone() {
 		st.Phase = Lost
 	}
+	if st.Doubt != nil && st.Owner.gone() {
+		st.Doubt = nil // it has died with its shim
+	}
 	return &st, nil
 }
 
@@ -198,7 +201,7 @@ func (s *Store) prune(keep int, now time.Time) error {
 	}
 	var over []string
 	for _, st := range all {
-		if st.Phase.Final() {
+		if st.Over() {
 			over = append(over, s.file(st.ID))
 		}
 	}

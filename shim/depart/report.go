@@ -33,6 +33,15 @@ type Progress struct {
 	Bytes, Total uint64
 	// Source is the source's engine, in PhaseMove.
 	Source job.Progress
+	// Doubt: the container stays frozen here, and has for a while. nil otherwise.
+	Doubt *Doubt
+}
+
+// Doubt is a move that does not end, since its source stays frozen: see
+// request.Doubt. Source and Destination are the hosts, as they name themselves.
+type Doubt struct {
+	request.Doubt
+	Container, Source, Destination, Token string
 }
 
 // Report is what became of a move: what mig migrate prints.
@@ -51,6 +60,9 @@ type Report struct {
 	Rounds     []Round `json:"rounds"`
 	DowntimeMS float64 `json:"downtime_ms"`
 	TotalMS    float64 `json:"total_ms"`
+	// InDoubtMS is how long the container stayed frozen here since it was not known
+	// what became of its copy, or since the copy needed it.
+	InDoubtMS float64 `json:"in_doubt_ms,omitempty"`
 	// Bytes of state that were sent, Pages of memory among them, ImageBytes of
 	// the container's image.
 	Bytes      uint64 `json:"bytes"`

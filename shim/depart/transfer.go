@@ -22,6 +22,10 @@ const lookEvery = 100 * time.Millisecond
 // is known, and the other way round.
 const lastWords = time.Minute
 
+// doubtAfter is how long a container may stay frozen behind its engine's end before
+// a person is told: what is only a connection that was cut is over by then.
+const doubtAfter = 3 * time.Second
+
 // outcome of the destination.
 type outcome struct {
 	end *peer.End
@@ -92,7 +96,10 @@ func (m *mover) follow(ctx context.Context, w *watch, here <-chan error, there <
 		case <-tick.C:
 			w.look()
 			if w.status != nil {
-				m.tell(Progress{Phase: PhaseMove, Bytes: w.status.Progress.Bytes, Total: w.status.Progress.Total, Source: w.status.Progress})
+				m.tell(Progress{
+					Phase: PhaseMove, Bytes: w.status.Progress.Bytes, Total: w.status.Progress.Total, Source: w.status.Progress,
+					Doubt: w.doubt(time.Now()),
+				})
 			}
 			if why != nil {
 				w.abort()
@@ -161,6 +168,22 @@ func (w *watch) look() {
 	if w.status != nil {
 		w.rounds.see(w.status, time.Now())
 	}
+}
+
+// doubt is what a person is to be told of a container that stays frozen, nil if there
+// is nothing, or not yet.
+func (w *watch) doubt(now time.Time) *Doubt {
+	d := w.status.Doubt
+	if d == nil {
+		return nil
+	}
+	r := &w.m.report
+	lasts := now.Sub(d.Since)
+	r.InDoubtMS = max(r.InDoubtMS, ms(lasts))
+	if lasts < doubtAfter {
+		return nil
+	}
+	return &Doubt{Doubt: *d, Container: r.Container, Source: r.Source, Destination: r.Destination, Token: r.Token}
 }
 
 func (w *watch) find(store *request.Store) (*request.Status, error) {

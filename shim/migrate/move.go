@@ -69,7 +69,7 @@ func (m *Migrator) move(ctx context.Context, r shim.CheckpointRequest) error {
 	if err == nil {
 		return nil
 	}
-	s := source{r: r, to: to, engine: m.engine(), dir: m.journal(), request: h.ID(), cause: err}
+	s := source{r: r, to: to, engine: m.engine(), dir: m.journal(), request: h.ID(), doubt: h.Doubt, cause: err}
 	return s.settle()
 }
 
@@ -90,8 +90,10 @@ type source struct {
 	// request is ours: a journal of another one belongs to an earlier use of the
 	// token, which the engine has refused.
 	request string
-	cause   error
-	state   journal.State
+	// doubt tells others that the container stays frozen, see request.Handle.
+	doubt func(*request.Doubt)
+	cause error
+	state journal.State
 }
 
 // settle acts on the last entry of the journal (package handover). What the
@@ -128,6 +130,8 @@ func (s *source) keepLeft() error {
 	const every = 2 * time.Second
 	slog.Error("the copy runs and may wait for state of this container, which stays frozen; kill it when the copy is of no use any more",
 		"container", s.r.ID, "token", s.to.Token, "destination", s.to.Host, "error", s.cause)
+	told := teller{tell: s.doubt, doubt: request.Doubt{Since: time.Now(), Destination: s.to.Host, Needed: true}}
+	defer told.over()
 	for ; ; time.Sleep(every) {
 		if st, err := s.r.Container.Status(); err == nil && st.State == runtime.StateStopped {
 			return s.cause
@@ -136,6 +140,30 @@ func (s *source) keepLeft() error {
 		if err == nil && said == handover.Running && whole {
 			return end(s.r)
 		}
+		told.answer(spoken(said, err))
+	}
+}
+
+// teller tells others of a doubt, and of each new answer.
+type teller struct {
+	tell  func(*request.Doubt)
+	doubt request.Doubt
+	told  bool
+}
+
+func (t *teller) answer(a string) {
+	if t.told && t.doubt.Answer == a {
+		return
+	}
+	t.told, t.doubt.Answer = true, a
+	d := t.doubt
+	t.tell(&d)
+}
+
+// over ends the doubt, if anybody was told of it.
+func (t *teller) over() {
+	if t.told {
+		t.tell(nil)
 	}
 }
 
@@ -145,6 +173,8 @@ func (s *source) resolve(machine handover.Source) error {
 	const slowest = 2 * time.Second
 	slog.Warn("COMMIT was sent and not answered: the container stays frozen until its destination answers",
 		"container", s.r.ID, "token", s.to.Token, "destination", s.to.Host, "error", s.cause)
+	told := teller{tell: s.doubt, doubt: request.Doubt{Since: time.Now(), Destination: s.to.Host}}
+	defer told.over()
 	last := ""
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, slowest) {
 		if st, err := s.r.Container.Status(); err == nil && st.State == runtime.StateStopped {
@@ -166,6 +196,7 @@ func (s *source) resolve(machine handover.Source) error {
 		if done, err := s.perform(actions); done {
 			return err
 		}
+		told.answer(news)
 		time.Sleep(pause)
 	}
 }
@@ -174,9 +205,17 @@ func (s *source) resolve(machine handover.Source) error {
 func (s *source) ask() (handover.Message, string) {
 	said, _, err := s.engine.Ask(context.Background(), s.r.Image)
 	if err != nil {
-		return 0, err.Error()
+		said = 0
 	}
-	return said, said.String()
+	return said, spoken(said, err)
+}
+
+// spoken is an answer, or why there is none, for people.
+func spoken(said handover.Message, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	return said.String()
 }
 
 // perform does the actions of the state machine. done: nothing follows.

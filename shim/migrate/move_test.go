@@ -178,9 +178,11 @@ func (w *world) dieAt(from *copy, step string) *copy {
 		if from.runs() || to.runs() {
 			t.Errorf("in doubt, the source runs: %v, the copy runs: %v", from.runs(), to.runs())
 		}
+		w.awaitDoubt(token, "LOST")
 		w.must(journal.Force(w.src.JournalDir, token))
 	}
 	runs := w.settled(from, to, before, moved, arrived, token)
+	w.awaitDoubt(token, "")
 	if (runs == to) != slices.Contains(decided, step) {
 		t.Errorf("%s runs", runs.name)
 	}
@@ -204,6 +206,30 @@ func (w *world) journalOf(token wire.Token) string {
 		out += string(side) + " " + string(s.Entry) + " "
 	}
 	return out
+}
+
+// awaitDoubt waits until the status of a source's request says what the destination
+// has answered, or, with nothing, that nothing is in doubt.
+func (w *world) awaitDoubt(token wire.Token, answer string) {
+	w.t.Helper()
+	m, err := w.src.manager(w.namespace())
+	w.must(err)
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		all, err := m.Store().List()
+		w.must(err)
+		said := ""
+		for _, st := range all {
+			if st.Token == token.String() && st.Doubt != nil {
+				said = st.Doubt.Answer
+			}
+		}
+		if said == answer {
+			return
+		}
+		if time.Now().After(end) {
+			w.t.Fatalf("in doubt, %q was answered; want %q", said, answer)
+		}
+	}
 }
 
 func (w *world) awaitEntry(token wire.Token, side journal.Side, entry handover.Entry) {
