@@ -73,9 +73,36 @@ func (s *service) checkpointTask(ctx context.Context, t *task, req CheckpointReq
 	req.Paused = t.state == duringPausedCheckpoint
 	req.PausedNow = req.Paused && time.Since(t.pausedAt) <= clientPause
 	t.mu.Unlock()
+	req.InDoubt = func() { s.inDoubt(t) }
 	err = s.checkpoint(ctx, t, req)
+	s.outOfDoubt(t, err)
 	end(err)
 	return err
+}
+
+// inDoubt tells clients that the task stays frozen: what does not run for who knows
+// how long is paused for them.
+func (s *service) inDoubt(t *task) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.state == duringCheckpoint {
+		t.state = duringDoubt
+		s.events.Put(&eventapi.TaskPaused{ContainerID: t.id})
+	}
+}
+
+// outOfDoubt is called when the checkpoint has ended, before the transition does.
+// With an error the task runs on, unless it is dead.
+func (s *service) outOfDoubt(t *task, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.state != duringDoubt {
+		return
+	}
+	t.state = duringCheckpoint
+	if err != nil && !t.init.over() {
+		s.events.Put(&eventapi.TaskResumed{ContainerID: t.id})
+	}
 }
 
 func (s *service) checkpoint(ctx context.Context, t *task, req CheckpointRequest) error {

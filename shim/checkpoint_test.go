@@ -15,7 +15,9 @@ import (
 	"github.com/containerd/containerd/api/types/runc/options"
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
+	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/runtime"
+	"github.com/io-mig/mig/spec/wire"
 )
 
 // fakeMigrator runs a test's hooks.
@@ -95,6 +97,71 @@ func TestDuringCheckpoint(t *testing.T) {
 	want := []string{"create", "start", "paused", "checkpointed"}
 	if got := f.events.all(); !slices.Equal(got, want) {
 		t.Errorf("events %q, want %q", got, want)
+	}
+}
+
+// TestInDoubt: a task that stays frozen behind its move's engine is paused for
+// clients, who can kill it and nothing else; when it runs on, or ends, they are told.
+func TestInDoubt(t *testing.T) {
+	for name, c := range map[string]struct {
+		dies   bool
+		err    error
+		status tasktypes.Status
+		events []string
+	}{
+		"it runs on": {err: errors.New("freed by force"), status: tasktypes.Status_RUNNING, events: []string{"resumed"}},
+		"it ends":    {dies: true, status: tasktypes.Status_STOPPED, events: []string{"checkpointed", "exit web 137"}},
+		"it is killed": {
+			dies: true, err: errors.New("killed before its destination answered"), status: tasktypes.Status_STOPPED,
+			events: []string{"exit web 137"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			entered, release := make(chan struct{}), make(chan struct{})
+			f := newFixture(t, &fakeMigrator{checkpoint: func(r CheckpointRequest) error {
+				r.InDoubt()
+				r.InDoubt() // once more with the next answer
+				close(entered)
+				<-release
+				return c.err
+			}})
+			f.must(f.create(""))
+			f.must(f.start(""))
+			done := make(chan error, 1)
+			image := address.Move{Host: "b.example:7117", Token: wire.NewToken(), Insecure: true}.String()
+			go func() { done <- f.moveTo(image, true) }()
+			<-entered
+			f.wantStatus(tasktypes.Status_PAUSED)
+			resume := func() error {
+				_, err := f.s.Resume(t.Context(), &taskapi.ResumeRequest{ID: "web"})
+				return err
+			}
+			for what, do := range map[string]func() error{
+				"resume": resume, "pause": f.pause, "delete": f.remove,
+				"checkpoint": func() error { return f.moveTo(image, true) },
+				"exec":       func() error { return f.exec("e") },
+			} {
+				if err := do(); !errdefs.IsFailedPrecondition(err) {
+					t.Errorf("%s: %v, want failed precondition", what, err)
+				}
+			}
+			if c.dies {
+				f.must(f.kill())
+			}
+			close(release)
+			if err := <-done; (err == nil) != (c.err == nil) {
+				t.Errorf("the move: %v", err)
+			}
+			if c.dies {
+				f.waitExit("")
+			}
+			f.wantStatus(c.status)
+			got := f.events.all()
+			slices.Sort(got[min(3, len(got)):]) // an exit may come before the answer
+			if want := append([]string{"create", "start", "paused"}, c.events...); !slices.Equal(got, want) {
+				t.Errorf("events %q, want %q", got, want)
+			}
+		})
 	}
 }
 

@@ -54,7 +54,7 @@ func (t *task) endOthers() {
 		}
 	}
 	t.mu.Lock()
-	frozen := t.state == statePaused || t.state == duringPausedCheckpoint
+	frozen := t.state == statePaused || t.state == duringPausedCheckpoint || t.state == duringDoubt
 	t.mu.Unlock()
 	if frozen {
 		// Sessions that are frozen cannot die.

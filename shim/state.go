@@ -27,6 +27,7 @@ const (
 	duringResume
 	duringCheckpoint       // of a running task
 	duringPausedCheckpoint // of a paused one, which stays paused
+	duringDoubt            // of a running one, behind its engine's end: it is frozen for who knows how long
 	duringDelete
 )
 
@@ -81,6 +82,7 @@ var refusals = map[operation]map[state]string{
 		statePaused:  "cannot pause a paused container",
 		stateStopped: "cannot pause a stopped container",
 		stateDeleted: "cannot pause a deleted process",
+		duringDoubt:  "cannot pause a paused container",
 	},
 	opResume: {
 		stateCreated: "cannot resume task in created state",
@@ -88,12 +90,15 @@ var refusals = map[operation]map[state]string{
 		stateRunning: "cannot resume a running process",
 		stateStopped: "cannot resume a stopped container",
 		stateDeleted: "cannot resume a deleted process",
+		// A client would wait for ever, and must not have two of a container.
+		duringDoubt: "cannot resume a container whose move is in doubt: its copy may run on the other host (mig status shows it, mig abort --force lets it go on)",
 	},
 	opCheckpoint: {
 		stateCreated: "cannot checkpoint a task in created state",
 		stateFrame:   "cannot checkpoint a task in created state",
 		stateStopped: "cannot checkpoint a stopped container",
 		stateDeleted: "cannot checkpoint a deleted process",
+		duringDoubt:  "cannot checkpoint a container whose move is in doubt (mig status shows it)",
 	},
 	opDelete: {
 		stateRunning: "cannot delete a running process",
@@ -102,11 +107,13 @@ var refusals = map[operation]map[state]string{
 		// These can last long, and a client that deletes does not wait.
 		duringCheckpoint:       "cannot delete a process that is being checkpointed",
 		duringPausedCheckpoint: "cannot delete a process that is being checkpointed",
+		duringDoubt:            "cannot delete a process whose move is in doubt",
 		duringRestore:          "cannot delete a process that is being restored",
 	},
 	opExec: {
 		stateFrame:   "cannot exec in a created state",
 		statePaused:  "cannot exec in a paused state",
+		duringDoubt:  "cannot exec in a paused state",
 		stateStopped: "cannot exec in a stopped state",
 		stateDeleted: "cannot exec in a deleted state",
 	},
@@ -141,7 +148,7 @@ func (s state) status() tasktypes.Status {
 		return tasktypes.Status_RUNNING
 	case duringPause:
 		return tasktypes.Status_PAUSING
-	case statePaused, duringResume, duringPausedCheckpoint:
+	case statePaused, duringResume, duringPausedCheckpoint, duringDoubt:
 		return tasktypes.Status_PAUSED
 	default:
 		return tasktypes.Status_STOPPED
@@ -157,7 +164,7 @@ func (s state) String() string {
 		duringStart: "being started", duringRestore: "being restored",
 		duringPause: "being paused", duringResume: "being resumed",
 		duringCheckpoint: "being checkpointed", duringPausedCheckpoint: "being checkpointed",
-		duringDelete: "being deleted",
+		duringDoubt: "frozen, its move in doubt", duringDelete: "being deleted",
 	}
 	return names[s]
 }

@@ -234,6 +234,12 @@ func (k *walk) force(token string, told textFile) {
 		return strings.Contains(text, "in doubt") && strings.Contains(text, "LOST") && strings.Contains(text, "mig abort --force "+token)
 	})
 	waitFor(k.t, settleWithin, "the copy is gone, and the source frozen", func() bool { return len(k.processes()) == 1 && k.on.frozen(k.id) })
+	if st := k.on.status(k.id); st != "PAUSED" {
+		k.t.Errorf("in doubt, and frozen, it is %s", st)
+	}
+	if said := k.on.d.Ctr(k.t.Context(), "tasks", "resume", k.id); said.Code == 0 || !strings.Contains(said.Stderr, "in doubt") {
+		k.t.Errorf("ctr resumes it: %+v", said)
+	}
 	mig := k.on.d.Tree.Bin("mig")
 	out, err := k.on.Command(k.t.Context(), mig, "status").CombinedOutput()
 	if err != nil {
@@ -249,8 +255,8 @@ func (k *walk) force(token string, told textFile) {
 	k.t.Logf("mig abort --force says %s", out)
 }
 
-// frozen: the kernel says so of a container's control group, of either version.
-// Clients of containerd are not told: for them a container that is being moved runs.
+// frozen: the kernel says so of a container's control group, of either version. For
+// clients of containerd one that is merely being moved runs.
 func (h *host) frozen(id string) bool {
 	for _, dir := range h.Cgroups() {
 		if filepath.Base(dir) != id {

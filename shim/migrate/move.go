@@ -130,7 +130,7 @@ func (s *source) keepLeft() error {
 	const every = 2 * time.Second
 	slog.Error("the copy runs and may wait for state of this container, which stays frozen; kill it when the copy is of no use any more",
 		"container", s.r.ID, "token", s.to.Token, "destination", s.to.Host, "error", s.cause)
-	told := teller{tell: s.doubt, doubt: request.Doubt{Since: time.Now(), Destination: s.to.Host, Needed: true}}
+	told := s.teller(true)
 	defer told.over()
 	for ; ; time.Sleep(every) {
 		if st, err := s.r.Container.Status(); err == nil && st.State == runtime.StateStopped {
@@ -144,11 +144,21 @@ func (s *source) keepLeft() error {
 	}
 }
 
+// teller is for a container that stays frozen now; needed: the copy runs.
+func (s *source) teller(needed bool) *teller {
+	return &teller{
+		tell: s.doubt, inDoubt: s.r.InDoubt,
+		doubt: request.Doubt{Since: time.Now(), Destination: s.to.Host, Needed: needed},
+	}
+}
+
 // teller tells others of a doubt, and of each new answer.
 type teller struct {
-	tell  func(*request.Doubt)
-	doubt request.Doubt
-	told  bool
+	tell func(*request.Doubt)
+	// inDoubt is the shim's, nil if it does not want to know.
+	inDoubt func()
+	doubt   request.Doubt
+	told    bool
 }
 
 func (t *teller) answer(a string) {
@@ -158,6 +168,9 @@ func (t *teller) answer(a string) {
 	t.told, t.doubt.Answer = true, a
 	d := t.doubt
 	t.tell(&d)
+	if t.inDoubt != nil {
+		t.inDoubt()
+	}
 }
 
 // over ends the doubt, if anybody was told of it.
@@ -173,7 +186,7 @@ func (s *source) resolve(machine handover.Source) error {
 	const slowest = 2 * time.Second
 	slog.Warn("COMMIT was sent and not answered: the container stays frozen until its destination answers",
 		"container", s.r.ID, "token", s.to.Token, "destination", s.to.Host, "error", s.cause)
-	told := teller{tell: s.doubt, doubt: request.Doubt{Since: time.Now(), Destination: s.to.Host}}
+	told := s.teller(false)
 	defer told.over()
 	last := ""
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, slowest) {
