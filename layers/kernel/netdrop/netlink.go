@@ -222,32 +222,42 @@ func (n *netlink) exists(f family) (bool, error) {
 // keys are those of a set's elements.
 func (n *netlink) keys(f family, set string) (map[string]bool, error) {
 	b := append(text(unix.NFTA_SET_ELEM_LIST_TABLE, table), text(unix.NFTA_SET_ELEM_LIST_SET, set)...)
-	b = n.encode(nil, tableKind(unix.NFT_MSG_GETSETELEM), unix.NLM_F_DUMP, f.protocol, 0, b)
-	if err := unix.Sendto(n.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, os.NewSyscallError("sendto(NETLINK_NETFILTER)", err)
-	}
 	out := map[string]bool{}
+	return out, n.dump(unix.NFT_MSG_GETSETELEM, f.protocol, b, func(body []byte) { addKeys(body, out) })
+}
+
+// dump asks for everything of a kind.
+func (n *netlink) dump(kind uint16, family byte, attributes []byte, each func(body []byte)) error {
+	b := n.encode(nil, tableKind(kind), unix.NLM_F_DUMP, family, 0, attributes)
+	if err := unix.Sendto(n.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return os.NewSyscallError("sendto(NETLINK_NETFILTER)", err)
+	}
 	for {
 		list, err := n.receive()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, a := range list {
 			if a.kind == unix.NLMSG_DONE || a.err != nil {
-				return out, a.err
+				return a.err
 			}
-			addKeys(a.body, out)
+			each(a.body)
 		}
 	}
 }
 
 // addKeys reads the elements of one answer: struct nfgenmsg, then attributes.
 func addKeys(b []byte, out map[string]bool) {
+	eachElement(b, func(key string, _ []byte) { out[key] = true })
+}
+
+// eachElement tells of the elements of one answer, with their attributes.
+func eachElement(b []byte, each func(key string, attributes []byte)) {
 	for _, list := range find(b[min(4, len(b)):], unix.NFTA_SET_ELEM_LIST_ELEMENTS) {
 		for _, element := range find(list, unix.NFTA_LIST_ELEM) {
 			for _, key := range find(element, unix.NFTA_SET_ELEM_KEY) {
 				for _, value := range find(key, unix.NFTA_DATA_VALUE) {
-					out[string(value)] = true
+					each(string(value), element)
 				}
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -126,21 +127,26 @@ const firstRegister = unix.NFT_REG32_00
 func (f family) tableMessages() []message {
 	list := []message{
 		{unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE | unix.NLM_F_EXCL, f.protocol, text(unix.NFTA_TABLE_NAME, table)},
-		{unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, f.protocol, slices.Concat(
-			text(unix.NFTA_CHAIN_TABLE, table), text(unix.NFTA_CHAIN_NAME, chain), text(unix.NFTA_CHAIN_TYPE, "filter"),
-			nested(unix.NFTA_CHAIN_HOOK, number(unix.NFTA_HOOK_HOOKNUM, unix.NF_INET_LOCAL_IN), number(unix.NFTA_HOOK_PRIORITY, uint32(priority()))),
-			number(unix.NFTA_CHAIN_POLICY, accept))},
+		f.chainOf(table),
 	}
 	for _, set := range f.sets() {
 		list = append(list,
 			message{unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, f.protocol, slices.Concat(
 				text(unix.NFTA_SET_TABLE, table), text(unix.NFTA_SET_NAME, set.name), number(unix.NFTA_SET_FLAGS, unix.NFT_SET_TIMEOUT),
 				number(unix.NFTA_SET_KEY_TYPE, set.keyType), number(unix.NFTA_SET_KEY_LEN, set.keyBytes), number(unix.NFTA_SET_ID, set.id),
-				attribute(unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(Forgotten.Milliseconds()))))},
+				milliseconds(unix.NFTA_SET_TIMEOUT, Forgotten))},
 			message{unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE | unix.NLM_F_APPEND, f.protocol, slices.Concat(
 				text(unix.NFTA_RULE_TABLE, table), text(unix.NFTA_RULE_CHAIN, chain), nested(unix.NFTA_RULE_EXPRESSIONS, f.rule(set)...))})
 	}
 	return list
+}
+
+// chainOf makes a table's chain, at the input.
+func (f family) chainOf(table string) message {
+	return message{unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, f.protocol, slices.Concat(
+		text(unix.NFTA_CHAIN_TABLE, table), text(unix.NFTA_CHAIN_NAME, chain), text(unix.NFTA_CHAIN_TYPE, "filter"),
+		nested(unix.NFTA_CHAIN_HOOK, number(unix.NFTA_HOOK_HOOKNUM, unix.NF_INET_LOCAL_IN), number(unix.NFTA_HOOK_PRIORITY, uint32(priority()))),
+		number(unix.NFTA_CHAIN_POLICY, accept))}
 }
 
 // Verdicts of include/uapi/linux/netfilter.h.
@@ -149,33 +155,55 @@ const (
 	accept = 1
 )
 
+func milliseconds(kind uint16, d time.Duration) []byte {
+	return attribute(kind, binary.BigEndian.AppendUint64(nil, uint64(d.Milliseconds())))
+}
+
 // priority is rawPriority as the kernel's signed number.
 func priority() int32 { return rawPriority }
+
+// The flags of TCP: their byte of the header, and two of them.
+const (
+	tcpFlags = 13
+	syn, ack = 1 << 1, 1 << 4
+)
 
 // rule of a set: if the packet is one of its protocol, load what the key is made
 // of, look the key up, drop.
 func (f family) rule(set aSet) (list [][]byte) {
-	words := f.size / 4
-	const network, transport = unix.NFT_PAYLOAD_NETWORK_HEADER, unix.NFT_PAYLOAD_TRANSPORT_HEADER
-	const sourcePort, destinationPort, flags = 0, 2, 13 // bytes of the transport header
+	const transport, destinationPort = unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2
 	switch set.name {
 	case connections:
-		list = append(f.protocolIs(unix.IPPROTO_TCP), meta(unix.NFT_META_MARK), differs(Admitted),
-			load(0, network, f.source, f.size), load(words, network, f.destination, f.size),
-			load(2*words, transport, sourcePort, 2), load(2*words+1, transport, destinationPort, 2))
+		list = append(f.protocolIs(unix.IPPROTO_TCP), meta(unix.NFT_META_MARK), differs(Admitted))
+		list = append(list, f.loadConnection()...)
 	case listeners:
-		const syn, ack = 1 << 1, 1 << 4
 		list = append(f.protocolIs(unix.IPPROTO_TCP),
-			load(0, transport, flags, 1), masked(syn|ack), equals(syn),
+			load(0, transport, tcpFlags, 1), masked(syn|ack), equals(syn),
 			load(0, transport, destinationPort, 2))
 	case datagrams: // to this host alone: what is for a group package packet does not take
 		list = append(f.protocolIs(unix.IPPROTO_UDP),
 			meta(unix.NFT_META_PKTTYPE), equals(unix.PACKET_HOST), load(0, transport, destinationPort, 2))
 	}
-	return append(list,
-		expression("lookup", text(unix.NFTA_LOOKUP_SET, set.name), number(unix.NFTA_LOOKUP_SREG, firstRegister), number(unix.NFTA_LOOKUP_SET_ID, set.id)),
+	return append(list, dropIfIn(set.name, set.id)...)
+}
+
+// dropIfIn drops what has its key, in the registers from the first one on, in a set.
+func dropIfIn(set string, id uint32) [][]byte {
+	return [][]byte{
+		expression("lookup", text(unix.NFTA_LOOKUP_SET, set), number(unix.NFTA_LOOKUP_SREG, firstRegister), number(unix.NFTA_LOOKUP_SET_ID, id)),
 		expression("immediate", number(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT),
-			nested(unix.NFTA_IMMEDIATE_DATA, nested(unix.NFTA_DATA_VERDICT, number(unix.NFTA_VERDICT_CODE, drop)))))
+			nested(unix.NFTA_IMMEDIATE_DATA, nested(unix.NFTA_DATA_VERDICT, number(unix.NFTA_VERDICT_CODE, drop)))),
+	}
+}
+
+// loadConnection loads the key of a segment's connection.
+func (f family) loadConnection() [][]byte {
+	const sourcePort, destinationPort = 0, 2 // bytes of the transport header
+	words := f.size / 4
+	return [][]byte{
+		load(0, unix.NFT_PAYLOAD_NETWORK_HEADER, f.source, f.size), load(words, unix.NFT_PAYLOAD_NETWORK_HEADER, f.destination, f.size),
+		load(2*words, unix.NFT_PAYLOAD_TRANSPORT_HEADER, sourcePort, 2), load(2*words+1, unix.NFT_PAYLOAD_TRANSPORT_HEADER, destinationPort, 2),
+	}
 }
 
 func (f family) protocolIs(p byte) [][]byte {
