@@ -162,7 +162,11 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	}
 	fr.Releasing = sw.Releasing
 	peer := &peer{}
-	plain := subsystems.Instances(target.Env{Frame: fr, Workers: workers(), Options: j.Options, Peer: peer, Keep: keeper(r)})
+	env := target.Env{Frame: fr, Workers: workers(), Options: j.Options, Peer: peer}
+	if k, ok := r.(job.Keeper); ok {
+		env.Keep, env.Leave = k.Keep, k.Leave
+	}
+	plain := subsystems.Instances(env)
 	peer.bind(in, in.puller, plain)
 	instances, times := onthread.Wrap(plain, frame{fr}.traced)
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
@@ -211,14 +215,6 @@ func prepare(ctx context.Context, list []kernel.Subsystem) error {
 				return err
 			}
 		}
-	}
-	return nil
-}
-
-// keeper is target.Env.Keep.
-func keeper(r job.Reporter) func(*os.File) (func() error, error) {
-	if k, ok := r.(job.Keeper); ok {
-		return k.Keep
 	}
 	return nil
 }

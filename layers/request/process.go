@@ -205,10 +205,15 @@ type process struct {
 
 	keepMu sync.Mutex
 	kept   map[uint64]*os.File // what the engine wants held, guarded by keepMu
+	left   int                 // how many it has left; read's
 }
 
-// maxKept bounds the descriptors that are held for an engine.
-const maxKept = 4096
+// maxKept bounds the descriptors that are held for an engine, maxLeft those that it
+// leaves for a while.
+const (
+	maxKept = 4096
+	maxLeft = 4
+)
 
 // keep takes over the descriptor of a keep message.
 func (r *process) keep(number uint64, files []*os.File) error {
@@ -222,6 +227,30 @@ func (r *process) keep(number uint64, files []*os.File) error {
 	}
 	r.kept[number] = files[0]
 	return nil
+}
+
+// leave takes over the descriptor of a leave message, for a while.
+func (r *process) leave(d time.Duration, files []*os.File) error {
+	if len(files) != 1 || d <= 0 || d > job.LongestLeft || r.left >= maxLeft {
+		return fmt.Errorf("the engine leaves %d descriptors for %s, it has left %d already", len(files), d, r.left)
+	}
+	r.left++
+	f := files[0]
+	time.AfterFunc(d, func() { f.Close() })
+	return nil
+}
+
+// take takes over what comes with a message.
+func (r *process) take(m *enginepipe.Message, files []*os.File) (taken bool, err error) {
+	switch {
+	case m.Keep != 0:
+		err = r.keep(m.Keep, files)
+	case m.Leave != 0:
+		err = r.leave(m.Leave, files)
+	default:
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // drop closes one, or all with number 0.
@@ -297,8 +326,9 @@ func (r *process) read(ctx context.Context) (*enginepipe.End, error) {
 	defer cancel()
 	for {
 		m, files, err := r.conn.Receive()
-		if err == nil && m.Keep != 0 {
-			if err = r.keep(m.Keep, files); err == nil {
+		if err == nil {
+			var taken bool
+			if taken, err = r.take(&m, files); taken {
 				continue
 			}
 		}

@@ -68,6 +68,10 @@ func testWork(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter)
 			select {}
 		}
 		return drop()
+	case "leave":
+		return r.(job.Keeper).Leave(files[0], 300*time.Millisecond)
+	case "leave for ever":
+		return r.(job.Keeper).Leave(files[0], job.LongestLeft+1)
 	case "refuse":
 		return fmt.Errorf("export of %s: %w", j.Container, &control.Error{
 			Side: control.SideExport, At: control.StatePreflight, End: control.StateRolledBack,
@@ -491,6 +495,43 @@ func TestKeptDescriptors(t *testing.T) {
 		case <-open:
 		case <-time.After(20 * time.Second):
 			t.Errorf("%s: it is still held", kind)
+		}
+		r.Close()
+	}
+}
+
+// TestLeftDescriptors: what an engine has left is open for as long as it was said, also
+// when it has ended, and for no longer than an engine may say.
+func TestLeftDescriptors(t *testing.T) {
+	for kind, least := range map[string]time.Duration{"leave": 300 * time.Millisecond, "leave for ever": 0} {
+		m := testManager(t, testEngine(t))
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		j := testJob(kind)
+		j.Files = []string{"pipe"}
+		begun := time.Now()
+		h, err := m.Submit(context.Background(), j, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		if err := h.Wait(context.Background()); (err != nil) != (least == 0) {
+			t.Errorf("%s: %v", kind, err)
+		}
+		open := make(chan struct{})
+		go func() {
+			r.Read(make([]byte, 1)) // ends when nobody has the other end
+			close(open)
+		}()
+		select {
+		case <-open:
+		case <-time.After(20 * time.Second):
+			t.Errorf("%s: it is still held", kind)
+		}
+		if took := time.Since(begun); took < least {
+			t.Errorf("%s: it was held for %s", kind, took)
 		}
 		r.Close()
 	}

@@ -5,6 +5,7 @@ package target
 import (
 	"context"
 	"os"
+	"time"
 
 	"github.com/io-mig/mig/spec/record"
 )
@@ -25,6 +26,9 @@ type Env struct {
 	// Keep has the engine's supervisor hold a duplicate of a descriptor, which
 	// outlives the engine, until drop is called. nil: nobody can.
 	Keep func(f *os.File) (drop func() error, err error)
+	// Leave has it hold a duplicate for a while, whatever becomes of the event, ten
+	// minutes at most. nil: nobody can.
+	Leave func(f *os.File, d time.Duration) error
 }
 
 // Peer is a subsystem's way to the other host, beside the records.

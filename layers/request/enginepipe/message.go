@@ -6,7 +6,7 @@
 //	supervisor                      engine
 //	   job (with descriptors)  --->
 //	                           <---  progress, any number of times
-//	                           <---  keep (with a descriptor), drop, any number of times
+//	                           <---  keep and leave (with a descriptor), drop, any number of times
 //	                           <---  quiesce, wake, in turn
 //	   quiesced, for each quiesce --->
 //	   cancel, at most once    --->
@@ -62,7 +62,10 @@ type Message struct {
 	// the number of one that is not needed any more.
 	Keep uint64 `json:"keep,omitempty"`
 	Drop uint64 `json:"drop,omitempty"`
-	End  *End   `json:"end,omitempty"`
+	// Leave is for how long the one descriptor that comes with the message is to be
+	// held (job.Keeper.Leave).
+	Leave time.Duration `json:"leave,omitempty"`
+	End   *End          `json:"end,omitempty"`
 	// Quiesce and Wake are job.Quiescer's, Quiesced is the answer to Quiesce.
 	Quiesce  bool      `json:"quiesce,omitempty"`
 	Wake     *Wake     `json:"wake,omitempty"`

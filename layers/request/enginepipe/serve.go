@@ -174,6 +174,11 @@ func (r *reporter) Supervised() error {
 	return nil
 }
 
+// Leave is job.Keeper's.
+func (r *reporter) Leave(f *os.File, d time.Duration) error {
+	return r.conn.Send(Message{Leave: d}, sendTimeout, f)
+}
+
 // Quiesce is job.Quiescer's.
 func (r *reporter) Quiesce(ctx context.Context) error {
 	if err := r.conn.Send(Message{Quiesce: true}, sendTimeout); err != nil {

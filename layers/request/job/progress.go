@@ -81,7 +81,13 @@ type Keeper interface {
 	// job has ended well. After any other end it is held until the supervisor has
 	// dealt with what is left.
 	Keep(f *os.File) (drop func() error, err error)
+	// Leave has the supervisor hold a duplicate of f for a while, LongestLeft at most,
+	// whatever becomes of the engine and of the job.
+	Leave(f *os.File, d time.Duration) error
 }
+
+// LongestLeft is for how long a supervisor holds what an engine has left.
+const LongestLeft = 10 * time.Minute
 
 // Quiescer is a Reporter whose supervisor can have the container's application
 // come to rest (Job.Quiesce).
