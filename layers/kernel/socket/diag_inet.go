@@ -17,9 +17,13 @@ type inetSocket struct {
 	state    uint8
 	inode    uint32 // 0 without a descriptor
 	received uint32 // and not read, in bytes
+	expires  uint32 // of TIME_WAIT: for how long the kernel remembers it, in milliseconds
 	// unacknowledged is what was written and has not arrived for certain, in bytes, of
 	// which the end of the stream is one (net/ipv4/tcp_diag.c, tcp_diag_get_info).
 	unacknowledged uint32
+	// unsure: the kernel has not sent all of that yet, or believes some of it lost.
+	// Only findInet tells.
+	unsure bool
 
 	local   netip.AddrPort
 	remote  netip.AddrPort
@@ -95,7 +99,16 @@ func findConnecting(inode uint32) (found *inetSocket, err error) {
 
 // withInfo asks for INET_DIAG_INFO, behind which the kernel tells of signatures
 // (net/ipv4/inet_diag.c, inet_sk_diag_fill).
-const withInfo = 1 << (2 - 1)
+const (
+	diagInfo = 2
+	withInfo = 1 << (diagInfo - 1)
+)
+
+// unsure reads of struct tcp_info tcpi_retransmits, tcpi_lost and tcpi_notsent_bytes.
+func unsure(info []byte) bool {
+	n := func(at int) uint32 { return binary.NativeEndian.Uint32(info[at:]) }
+	return len(info) < 148 || info[2] > 0 || n(32) > 0 || n(144) > 0
+}
 
 // inetRequest is a request with struct inet_diag_req_v2.
 func inetRequest(family byte, states uint32, flags uint16) []byte {
@@ -113,6 +126,17 @@ func putAddress(b []byte, family byte, a netip.Addr) {
 	}
 	v6 := a.As16()
 	copy(b, v6[:])
+}
+
+// eachInet tells of the TCP sockets of the thread's network namespace in some states
+// (bits).
+func eachInet(states uint32, fn func(*inetSocket)) error {
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		if err := askInet(inetRequest(family, states, unix.NLM_F_REQUEST|unix.NLM_F_DUMP), fn); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // askInet makes one request and calls each for every socket of the answer.
@@ -158,7 +182,7 @@ func parseInet(b []byte, each func(*inetSocket)) (done bool, err error) {
 // _rqueue, _wqueue, _uid, _inode; then attributes.
 func newInetSocket(b []byte) *inetSocket {
 	le := binary.LittleEndian
-	s := &inetSocket{state: b[1], received: le.Uint32(b[56:]), unacknowledged: le.Uint32(b[60:]), inode: le.Uint32(b[68:])}
+	s := &inetSocket{state: b[1], expires: le.Uint32(b[52:]), received: le.Uint32(b[56:]), unacknowledged: le.Uint32(b[60:]), inode: le.Uint32(b[68:])}
 	address := func(at int) netip.Addr {
 		if b[0] == unix.AF_INET {
 			return netip.AddrFrom4([4]byte(b[at:]))
@@ -173,6 +197,9 @@ func newInetSocket(b []byte) *inetSocket {
 			break
 		}
 		s.md5 = s.md5 || kind == diagMD5
+		if kind == diagInfo {
+			s.unsure = unsure(b[4:size])
+		}
 		b = b[min(len(b), (size+3)&^3):]
 	}
 	return s

@@ -31,6 +31,8 @@ type exporter struct {
 	// nobody has accepted (tcp_waiting.go).
 	queues  []queue
 	waiting []ends
+	// sockets are the TCP connections of network namespaces, by their inodes.
+	sockets map[uint64][]*inetSocket
 }
 
 // Checkpoint exports all sockets in one step, for the container as a whole: two
@@ -42,7 +44,7 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	x := &exporter{
 		Subsystem: s, out: out, descriptions: map[uint64]uint64{}, networks: map[uint64]*network{},
 		ours: map[uint64]bool{}, tcp: newTCPTable(),
-		connections: map[uint64]*connected{}, byEnds: map[ends]uint64{},
+		connections: map[uint64]*connected{}, byEnds: map[ends]uint64{}, sockets: map[uint64][]*inetSocket{},
 	}
 	var err error
 	if x.policy, err = policy(s.env, TCPRefuse); err != nil {
@@ -102,7 +104,7 @@ func (x *exporter) all(ctx context.Context) (uint64, error) {
 		}
 	}
 	x.handOn()
-	return uint64(len(done)), nil
+	return uint64(len(done)), x.pushLate(ctx)
 }
 
 // network looks at a process's network namespace once.

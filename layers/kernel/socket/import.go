@@ -90,8 +90,11 @@ func (s *Subsystem) receive(r *record.Record) error {
 		s.bytes.Add(uint64(n))
 		return nil
 	}
-	if r.Kind == KindMessages {
+	switch r.Kind {
+	case KindMessages:
 		return s.receiveMessages(r)
+	case KindLate:
+		return s.late.receive(r)
 	}
 	return fmt.Errorf("%s: kind %d is not known", r.Header, r.Kind)
 }
@@ -121,6 +124,9 @@ func (s *Subsystem) receiveMessages(r *record.Record) error {
 func (s *Subsystem) build() error {
 	s.env.Frame.AtCommit(s.beginAll)
 	if err := s.kept.silence(); err != nil {
+		return err
+	}
+	if err := s.dropLate(); err != nil {
 		return err
 	}
 	for _, turn := range []int{first, middle, last} {

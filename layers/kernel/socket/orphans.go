@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/io-mig/mig/layers/kernel/netdrop"
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
@@ -21,7 +19,8 @@ import (
 // A connection that its program has closed belongs to nobody: the kernel sends what
 // the program had written, and the end of the stream, and forgets it when all of it
 // is acknowledged. There is no descriptor by which it could be read, so a copy does
-// not have it, and its other end finds it reset. A server that closes after each
+// not have it, and its other end finds it reset (unless nothing is left to send: see
+// late.go). A server that closes after each
 // answer has such connections all the time, for a round trip or for as long as a slow
 // client needs. They are waited for while the container runs: those that there are,
 // as long as nobody is kept waiting for that, then all that still come to their end
@@ -60,18 +59,11 @@ func (s *Subsystem) findOrphans(net *os.File, silence netdrop.Silence) (*orphans
 func (o *orphans) list() (list []ends, err error) {
 	const states = 1<<stateFinWait1 | 1<<stateLastAck | 1<<stateClosing
 	err = target.InNamespaceFD(int(o.net.Fd()), "net", func() error {
-		for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-			b := inetRequest(family, states, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-			err := askInet(b, func(s *inetSocket) {
-				if s.inode == 0 && s.unacknowledged > 0 && (o.ports == nil || slices.Contains(o.ports, s.local.Port())) {
-					list = append(list, ends{s.local, s.remote})
-				}
-			})
-			if err != nil {
-				return err
+		return eachInet(states, func(s *inetSocket) {
+			if s.inode == 0 && s.unacknowledged > 0 && (o.ports == nil || slices.Contains(o.ports, s.local.Port())) {
+				list = append(list, ends{s.local, s.remote})
 			}
-		}
-		return nil
+		})
 	})
 	return list, err
 }
@@ -131,6 +123,6 @@ func lostOrphans(list []ends) []record.Finding {
 	return []record.Finding{{
 		FD: -1, Subsystem: Name, Warning: true,
 		What: fmt.Sprintf("%d TCP connections that were closed before everything had arrived (%s)", n, strings.Join(names, ", ")),
-		Why:  "nobody has a descriptor of them any more: a copy does not have them, and the other ends find them reset",
+		Why:  "nobody has a descriptor of them any more: a copy does not have them, and where something was not sent the other ends find them reset",
 	}}
 }

@@ -122,14 +122,8 @@ func (p *ports) busy(net *os.File) (busy bool, err error) {
 // handshakes tells whether one is under way at one of the ports, in the thread's
 // network namespace.
 func handshakes(listeners []uint16) (found bool, err error) {
-	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		b := inetRequest(family, 1<<stateSynReceived, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-		err := askInet(b, func(s *inetSocket) { found = found || slices.Contains(listeners, s.local.Port()) })
-		if err != nil || found {
-			return found, err
-		}
-	}
-	return false, nil
+	err = eachInet(1<<stateSynReceived, func(s *inetSocket) { found = found || slices.Contains(listeners, s.local.Port()) })
+	return found, err
 }
 
 // maxCommand bounds what goes in one command, in bytes.

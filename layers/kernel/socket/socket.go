@@ -23,6 +23,8 @@
 //     tcp=keep those from outside are handed on when the copy runs (tcp_waiting.go).
 //     Others are refused; with tcp=close they are dropped with a warning: the client
 //     is told by a reset and connects again.
+//   - Of connections that have ended, or that only the kernel still ends, the other
+//     host of a move learns the addresses: late segments are not answered there (late.go).
 //   - Datagrams that wait in a UDP socket are received again (udp.go); those in
 //     one that shares its port or is bound to a device, and those in raw and packet sockets,
 //     are dropped with a warning, as a network may drop them.
@@ -63,6 +65,7 @@ const (
 	KindQueue     = 2
 	KindSendQueue = 3
 	KindMessages  = 4
+	KindLate      = 5
 )
 
 // OptionTCP is the policy for TCP connections to the outside. An export refuses
@@ -94,6 +97,7 @@ type Subsystem struct {
 	play       player
 
 	hold *hold // of an export; nil before it begins, and where nothing is held
+	late late
 }
 
 // arrival is a socket of the image.

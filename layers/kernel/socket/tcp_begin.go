@@ -46,6 +46,7 @@ func (s *Subsystem) beginAll() error {
 		}
 	}
 	s.closeRising()
+	s.leaveLate()
 	return nil
 }
 

@@ -57,34 +57,48 @@ func isListeningTCP(m *state.Socket) bool {
 // from within the container apart.
 func (x *exporter) waitAt(p *target.Process, d *target.Descriptor, port uint16) (list []*state.WaitingEnds, err error) {
 	x.queues = append(x.queues, queue{p, d})
-	err = target.InNamespace(p.Proc.Path("ns/net"), func() error {
-		return eachWaiting(func(s *inetSocket) {
-			e := ends{s.local, s.remote}
-			if s.local.Port() == port && !x.tcp.ends[e.reversed()] && !slices.Contains(x.waiting, e) {
-				x.waiting = append(x.waiting, e)
-				list = append(list, encodeEnds(e))
-			}
-		})
-	})
+	all, err := x.inetSockets(p)
+	for _, s := range all {
+		e := ends{s.local, s.remote}
+		if isWaiting(s) && s.local.Port() == port && !x.tcp.ends[e.reversed()] && !slices.Contains(x.waiting, e) {
+			x.waiting = append(x.waiting, e)
+			list = append(list, encodeEnds(e))
+		}
+	}
 	return list, err
 }
 
-// eachWaiting tells of the TCP connections of the thread's network namespace that
-// have no descriptor and have not ended: they wait to be accepted.
-func eachWaiting(fn func(*inetSocket)) error {
-	const states = 1<<stateEstablished | 1<<stateCloseWait
-	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		b := inetRequest(family, states, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-		err := askInet(b, func(s *inetSocket) {
-			if s.inode == 0 {
-				fn(s)
-			}
-		})
-		if err != nil {
-			return err
-		}
+// inetSockets are the TCP connections of a process's network namespace, but for those in
+// TIME_WAIT. They are asked for once: the kernel walks through all of the host's.
+func (x *exporter) inetSockets(p *target.Process) ([]*inetSocket, error) {
+	ns, err := p.Proc.Namespace("net")
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	list, known := x.sockets[ns.Inode]
+	if !known {
+		err = target.InNamespace(p.Proc.Path("ns/net"), func() error {
+			return eachInet(waitingStates|lateStates, func(s *inetSocket) { list = append(list, s) })
+		})
+		x.sockets[ns.Inode] = list
+	}
+	return list, err
+}
+
+// waitingStates are those of connections that have not ended.
+const waitingStates = 1<<stateEstablished | 1<<stateCloseWait
+
+// isWaiting: it waits to be accepted.
+func isWaiting(s *inetSocket) bool { return s.inode == 0 && 1<<s.state&waitingStates != 0 }
+
+// eachWaiting tells of the TCP connections of the thread's network namespace that
+// wait to be accepted.
+func eachWaiting(fn func(*inetSocket)) error {
+	return eachInet(waitingStates, func(s *inetSocket) {
+		if isWaiting(s) {
+			fn(s)
+		}
+	})
 }
 
 func encodeEnds(e ends) *state.WaitingEnds {
