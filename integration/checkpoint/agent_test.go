@@ -26,8 +26,9 @@ type cooperating struct {
 
 var agentExecs atomic.Int64
 
-// eachAgent runs a test for the examples in Go and in C.
-func eachAgent(t *testing.T, version daemon.Version, test func(t *testing.T, a *cooperating)) {
+// eachAgent runs a test for the examples in Go and in C, whose containers have further
+// annotations.
+func eachAgent(t *testing.T, version daemon.Version, test func(t *testing.T, a *cooperating), annotations ...string) {
 	for _, tool := range []string{"agent-example", "agent-example-c"} {
 		t.Run(tool, func(t *testing.T) {
 			host := itest.Start(t, daemon.Config{Version: version})
@@ -35,8 +36,11 @@ func eachAgent(t *testing.T, version daemon.Version, test func(t *testing.T, a *
 			host.Load(t, i)
 			a := &cooperating{t, host, "app"}
 			removeLater(t, host, a.id)
-			host.Must(t, "run", "--detach", "--null-io", "--annotation", "io.mig/agent=true", "--annotation", "io.mig/agent-timeout=3s",
-				"--annotation", "io.mig/agent-checkpoint="+filepath.Join(host.Dir, "own"), "--runtime", itest.Mig, i.Name, a.id)
+			args := []string{"run", "--detach", "--null-io", "--runtime", itest.Mig}
+			for _, v := range append(annotations, "io.mig/agent=true", "io.mig/agent-timeout=3s", "io.mig/agent-checkpoint="+filepath.Join(host.Dir, "own")) {
+				args = append(args, "--annotation", v)
+			}
+			host.Must(t, append(args, i.Name, a.id)...)
 			a.until("ready")
 			test(t, a)
 		})
@@ -130,7 +134,7 @@ func TestAgentItself(t *testing.T) {
 }
 
 // TestAgentHangs: an application that does not come to rest in its time runs on,
-// and the message says why; where it is said to, the checkpoint goes on.
+// and the message says why.
 func TestAgentHangs(t *testing.T) {
 	eachAgent(t, daemon.V24, func(t *testing.T, a *cooperating) {
 		a.sh("touch /run/hang")
@@ -145,4 +149,29 @@ func TestAgentHangs(t *testing.T) {
 		a.sh("rm /run/hang")
 		a.host.Must(t, "tasks", "checkpoint", "--image-path", filepath.Join(a.host.Dir, "image"), a.id)
 	})
+}
+
+// TestAgentForced: where it is said to, the checkpoint goes on without an application
+// that does not come to rest. That runs on, as does the copy; both come to rest the next
+// time.
+func TestAgentForced(t *testing.T) {
+	eachAgent(t, daemon.V24, func(t *testing.T, a *cooperating) {
+		a.sh("touch /run/hang")
+		begun := time.Now()
+		save(t, a.host, a.id, ref)
+		if took := time.Since(begun); took < 3*time.Second {
+			t.Errorf("it was given %s to come to rest, of 3s", took)
+		}
+		restore(t, a.host, "copy", ref)
+		b := &cooperating{t, a.host, "copy"}
+		went, came := a.until("after restored=false"), b.until("after restored=true")
+		if g := generation(came); g == "" || g == generation(went) {
+			t.Errorf("generations: %q, then %q", went, came)
+		}
+		for _, c := range []*cooperating{a, b} {
+			c.sh("rm /run/hang && rm /run/list")
+			save(t, c.host, c.id, "mig.test/rested:"+c.id)
+			c.clean(c.until("after restored=false"))
+		}
+	}, "io.mig/agent-force=true")
 }

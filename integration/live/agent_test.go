@@ -12,6 +12,37 @@ import (
 	"github.com/io-mig/mig/integration/internal/itest"
 )
 
+// TestAgentForced: an application that does not come to rest keeps its container from
+// moving, unless the move says that it goes on without it; the copy is told all the same.
+func TestAgentForced(t *testing.T) {
+	w := newWorld(t, daemon.V24)
+	const id = "agent"
+	i := image.Image{
+		Name: "mig.test/agent:1", Command: []string{"/app", "/run/list"}, Extra: map[string]string{"/app": w.alpha.d.Tree.Tool("agent-example")},
+	}
+	w.alpha.d.Load(t, i)
+	t.Cleanup(func() {
+		w.alpha.d.Remove(id)
+		w.beta.d.Remove(id)
+	})
+	w.alpha.d.Must(t, "run", "--detach", "--null-io", "--snapshotter", w.alpha.d.Snapshotter, "--runtime", itest.Mig,
+		"--annotation", "io.mig/agent=true", "--annotation", "io.mig/agent-timeout=2s", i.Name, id)
+	told := func(h *host, want string) {
+		t.Helper()
+		waitFor(t, migdReady, want+" on "+h.Name, func() bool {
+			return strings.Contains(h.d.Ctr(t.Context(), "tasks", "exec", "--exec-id", execID(), id, "cat", "/run/list").Stdout, want)
+		})
+	}
+	told(w.alpha, "ready")
+	w.alpha.d.Must(t, "tasks", "exec", "--exec-id", execID(), id, "touch", "/run/hang")
+	if _, err := w.alpha.move(t.Context(), id, w.beta.IP); err == nil || !strings.Contains(err.Error(), "does not come to rest") {
+		t.Errorf("a move of an application that hangs: %v", err)
+	}
+	told(w.alpha, "after restored=false")
+	w.mustMove(w.alpha, id, w.beta.IP, "--policy", "agent-force=true")
+	told(w.beta, "after restored=true")
+}
+
 // TestAgentMovesItself: an application asks for its own move, comes to rest, and
 // hears on the other host that it is the copy; then a person moves it back.
 func TestAgentMovesItself(t *testing.T) {
