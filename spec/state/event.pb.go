@@ -569,6 +569,175 @@ func (x *FileWatch) GetPath() string {
 	return ""
 }
 
+// EventGroup is a fanotify(7) group (kind 7).
+type EventGroup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Flags uint32                 `protobuf:"varint,1,opt,name=flags,proto3" json:"flags,omitempty"`
+	// FAN_* and O_* as given to fanotify_init(2).
+	Init       uint32       `protobuf:"varint,2,opt,name=init,proto3" json:"init,omitempty"`
+	EventFlags uint32       `protobuf:"varint,3,opt,name=event_flags,json=eventFlags,proto3" json:"event_flags,omitempty"`
+	Mark       []*GroupMark `protobuf:"bytes,4,rep,name=mark,proto3" json:"mark,omitempty"`
+	// It had events that nobody has read: the program is told of an overflow.
+	Overflow bool `protobuf:"varint,5,opt,name=overflow,proto3" json:"overflow,omitempty"`
+	// It was made without CAP_SYS_ADMIN, and does not tell who did something.
+	Unprivileged  bool `protobuf:"varint,6,opt,name=unprivileged,proto3" json:"unprivileged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventGroup) Reset() {
+	*x = EventGroup{}
+	mi := &file_spec_state_event_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventGroup) ProtoMessage() {}
+
+func (x *EventGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_event_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventGroup.ProtoReflect.Descriptor instead.
+func (*EventGroup) Descriptor() ([]byte, []int) {
+	return file_spec_state_event_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *EventGroup) GetFlags() uint32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *EventGroup) GetInit() uint32 {
+	if x != nil {
+		return x.Init
+	}
+	return 0
+}
+
+func (x *EventGroup) GetEventFlags() uint32 {
+	if x != nil {
+		return x.EventFlags
+	}
+	return 0
+}
+
+func (x *EventGroup) GetMark() []*GroupMark {
+	if x != nil {
+		return x.Mark
+	}
+	return nil
+}
+
+func (x *EventGroup) GetOverflow() bool {
+	if x != nil {
+		return x.Overflow
+	}
+	return false
+}
+
+func (x *EventGroup) GetUnprivileged() bool {
+	if x != nil {
+		return x.Unprivileged
+	}
+	return false
+}
+
+// GroupMark is one mark of a group.
+type GroupMark struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is marked: FAN_MARK_INODE, FAN_MARK_MOUNT or FAN_MARK_FILESYSTEM.
+	Object uint32 `protobuf:"varint,1,opt,name=object,proto3" json:"object,omitempty"`
+	// FAN_MARK_IGNORED_SURV_MODIFY, FAN_MARK_IGNORE, FAN_MARK_EVICTABLE.
+	Flags uint32 `protobuf:"varint,2,opt,name=flags,proto3" json:"flags,omitempty"`
+	// FAN_* events that are told of, and that are ignored.
+	Mask    uint32 `protobuf:"varint,3,opt,name=mask,proto3" json:"mask,omitempty"`
+	Ignored uint32 `protobuf:"varint,4,opt,name=ignored,proto3" json:"ignored,omitempty"`
+	// The path in the container of the file, or of a mount point.
+	Path          string `protobuf:"bytes,5,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupMark) Reset() {
+	*x = GroupMark{}
+	mi := &file_spec_state_event_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupMark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupMark) ProtoMessage() {}
+
+func (x *GroupMark) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_event_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupMark.ProtoReflect.Descriptor instead.
+func (*GroupMark) Descriptor() ([]byte, []int) {
+	return file_spec_state_event_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GroupMark) GetObject() uint32 {
+	if x != nil {
+		return x.Object
+	}
+	return 0
+}
+
+func (x *GroupMark) GetFlags() uint32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *GroupMark) GetMask() uint32 {
+	if x != nil {
+		return x.Mask
+	}
+	return 0
+}
+
+func (x *GroupMark) GetIgnored() uint32 {
+	if x != nil {
+		return x.Ignored
+	}
+	return 0
+}
+
+func (x *GroupMark) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
 var File_spec_state_event_proto protoreflect.FileDescriptor
 
 const file_spec_state_event_proto_rawDesc = "" +
@@ -613,7 +782,22 @@ const file_spec_state_event_proto_rawDesc = "" +
 	"\tFileWatch\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
 	"\x04mask\x18\x02 \x01(\rR\x04mask\x12\x12\n" +
-	"\x04path\x18\x03 \x01(\tR\x04pathB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
+	"\x04path\x18\x03 \x01(\tR\x04path\"\xc1\x01\n" +
+	"\n" +
+	"EventGroup\x12\x14\n" +
+	"\x05flags\x18\x01 \x01(\rR\x05flags\x12\x12\n" +
+	"\x04init\x18\x02 \x01(\rR\x04init\x12\x1f\n" +
+	"\vevent_flags\x18\x03 \x01(\rR\n" +
+	"eventFlags\x12(\n" +
+	"\x04mark\x18\x04 \x03(\v2\x14.mig.state.GroupMarkR\x04mark\x12\x1a\n" +
+	"\boverflow\x18\x05 \x01(\bR\boverflow\x12\"\n" +
+	"\funprivileged\x18\x06 \x01(\bR\funprivileged\"{\n" +
+	"\tGroupMark\x12\x16\n" +
+	"\x06object\x18\x01 \x01(\rR\x06object\x12\x14\n" +
+	"\x05flags\x18\x02 \x01(\rR\x05flags\x12\x12\n" +
+	"\x04mask\x18\x03 \x01(\rR\x04mask\x12\x18\n" +
+	"\aignored\x18\x04 \x01(\rR\aignored\x12\x12\n" +
+	"\x04path\x18\x05 \x01(\tR\x04pathB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
 
 var (
 	file_spec_state_event_proto_rawDescOnce sync.Once
@@ -627,7 +811,7 @@ func file_spec_state_event_proto_rawDescGZIP() []byte {
 	return file_spec_state_event_proto_rawDescData
 }
 
-var file_spec_state_event_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_spec_state_event_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_spec_state_event_proto_goTypes = []any{
 	(*EventCounter)(nil), // 0: mig.state.EventCounter
 	(*EventTimer)(nil),   // 1: mig.state.EventTimer
@@ -637,15 +821,18 @@ var file_spec_state_event_proto_goTypes = []any{
 	(*EventProcess)(nil), // 5: mig.state.EventProcess
 	(*EventFiles)(nil),   // 6: mig.state.EventFiles
 	(*FileWatch)(nil),    // 7: mig.state.FileWatch
+	(*EventGroup)(nil),   // 8: mig.state.EventGroup
+	(*GroupMark)(nil),    // 9: mig.state.GroupMark
 }
 var file_spec_state_event_proto_depIdxs = []int32{
 	4, // 0: mig.state.EventPoll.target:type_name -> mig.state.PollTarget
 	7, // 1: mig.state.EventFiles.watch:type_name -> mig.state.FileWatch
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	9, // 2: mig.state.EventGroup.mark:type_name -> mig.state.GroupMark
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_spec_state_event_proto_init() }
@@ -659,7 +846,7 @@ func file_spec_state_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_event_proto_rawDesc), len(file_spec_state_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -11,6 +11,7 @@
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 
 REFUSED(refused_io_uring, ANYONE, "io_uring", "an io_uring")
 {
@@ -61,10 +62,34 @@ REFUSED(refused_inotify_removed, ANYONE, "is not found by any name", "a watched 
 	CHECK(write(file, "x", 1) == 1 && read(fd, event, sizeof event) > 0);
 }
 
-REFUSED(refused_fanotify, ALL_CAPS | ROOT, "fanotify", "a fanotify group")
+REFUSED(refused_fanotify_decides, ALL_CAPS | ROOT, "it decides who may open or read files", "a fanotify group that is asked before a file is executed")
 {
-	SYS(fanotify_init(FAN_CLASS_NOTIF | FAN_NONBLOCK, O_RDONLY));
+	int fd = SYS(fanotify_init(FAN_CLASS_CONTENT | FAN_NONBLOCK, O_RDONLY)), file = SYS(open("/tmp/asked", O_RDWR | O_CREAT, 0700));
+	CHECK(fanotify_mark(fd, FAN_MARK_ADD, FAN_OPEN_EXEC_PERM, AT_FDCWD, "/tmp/asked") == 0);
 	ready();
+	char event[512];
+	CHECK(write(file, "x", 1) == 1 && read(fd, event, sizeof event) == -1 && errno == EAGAIN);
+}
+
+REFUSED(refused_fanotify_limitless, ALL_CAPS | ROOT, "has no limit", "unread events of a fanotify group that knows no overflow")
+{
+	int fd = SYS(fanotify_init(FAN_CLASS_NOTIF | FAN_UNLIMITED_QUEUE, O_RDONLY)), file = SYS(open("/tmp/listened", O_RDWR | O_CREAT, 0600));
+	CHECK(fanotify_mark(fd, FAN_MARK_ADD, FAN_MODIFY, AT_FDCWD, "/tmp/listened") == 0);
+	CHECK(write(file, "x", 1) == 1);
+	ready();
+	struct fanotify_event_metadata e;
+	CHECK(read(fd, &e, sizeof e) == sizeof e && e.mask == FAN_MODIFY);
+}
+
+REFUSED(refused_fanotify_outside, ALL_CAPS | ROOT, "is not found by any name in the container", "a mark on a mount that nothing leads to any more")
+{
+	CHECK(mkdir("/mnt", 0700) == 0 && mount("tmpfs", "/mnt", "tmpfs", 0, NULL) == 0);
+	int fd = SYS(fanotify_init(FAN_CLASS_NOTIF | FAN_NONBLOCK, O_RDONLY)), dir = SYS(open("/mnt", O_PATH));
+	CHECK(fanotify_mark(fd, FAN_MARK_ADD | FAN_MARK_MOUNT, FAN_MODIFY, dir, ".") == 0);
+	CHECK(close(dir) == 0 && mount("tmpfs", "/mnt", "tmpfs", 0, NULL) == 0);
+	ready();
+	struct fanotify_event_metadata e;
+	CHECK(read(fd, &e, sizeof e) == -1 && errno == EAGAIN);
 }
 
 /* Processes that share what a fork does not. */

@@ -20,20 +20,14 @@ type refusal struct{ what, why, remedy string }
 
 func (r *refusal) Error() string { return r.what + ": " + r.why }
 
-var unsupported = map[procfs.FDKind]refusal{
-	procfs.FDFanotify: {"fanotify group", "its marks may reach beyond the container, and events that wait for an answer cannot be moved", "stop the program that listens"},
-}
-
 // classify turns a descriptor into its record, or into a *refusal. It looks at
 // nothing but the descriptor, so the pre-flight and the export say the same.
 // init is the container's first process.
 // The targets of an epoll instance are found by the export (see watched), those
-// of an inotify instance by both (see describeWatches).
+// of an inotify instance and a fanotify group by both (see describeWatches and
+// describeMarks).
 func classify(d *target.Descriptor, init int) (kind uint32, msg proto.Message, err error) {
 	flags := uint32(d.Flags & eventFlags)
-	if r, ok := unsupported[d.Link.Kind]; ok {
-		return 0, nil, &r
-	}
 	switch {
 	case d.Link.Kind == procfs.FDEventfd && d.Info.Eventfd != nil:
 		e := d.Info.Eventfd
@@ -51,6 +45,9 @@ func classify(d *target.Descriptor, init int) (kind uint32, msg proto.Message, e
 		return KindProcess, msg, err
 	case d.Link.Kind == procfs.FDInotify:
 		return KindFiles, &state.EventFiles{Flags: flags}, nil
+	case d.Link.Kind == procfs.FDFanotify && d.Info.Fanotify != nil:
+		msg, err := group(d.Info.Fanotify, flags)
+		return KindGroup, msg, err
 	case d.Link.Kind == procfs.FDEpoll:
 		return KindPoll, &state.EventPoll{Flags: flags}, nil
 	}

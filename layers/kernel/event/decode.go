@@ -66,6 +66,12 @@ func decode(r *record.Record) (proto.Message, error) {
 			return nil, err
 		}
 		return msg, checkFiles(msg)
+	case KindGroup:
+		msg := &state.EventGroup{}
+		if err := unmarshal(r, msg, &msg.Flags); err != nil {
+			return nil, err
+		}
+		return msg, checkGroup(msg)
 	}
 	return nil, fmt.Errorf("kind %d is not known", r.Kind)
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/io-mig/mig/layers/kernel/procfs"
@@ -21,6 +22,12 @@ func encode(t testing.TB, kind uint32, entity uint64, m proto.Message) *record.R
 		t.Fatal(err)
 	}
 	return &record.Record{Header: record.Header{Subsystem: Name, Kind: kind, Entity: entity}, Payload: b}
+}
+
+func encodeMark(t testing.TB, mark *state.GroupMark) *record.Record {
+	t.Helper()
+	good := &state.GroupMark{Object: unix.FAN_MARK_MOUNT, Mask: unix.FAN_OPEN, Path: "/"}
+	return encode(t, KindGroup, 1, &state.EventGroup{Mark: []*state.GroupMark{good, mark}})
 }
 
 func TestHostileRecordsAreRefused(t *testing.T) {
@@ -46,6 +53,15 @@ func TestHostileRecordsAreRefused(t *testing.T) {
 		"mask of a watch":    encode(t, KindFiles, 1, &state.EventFiles{Watch: []*state.FileWatch{{Number: 1, Mask: 1 << 29, Path: "/a"}}}),
 		"nothing watched":    encode(t, KindFiles, 1, &state.EventFiles{Watch: []*state.FileWatch{{Number: 1, Path: "/a"}}}),
 		"path of a watch":    encode(t, KindFiles, 1, &state.EventFiles{Watch: []*state.FileWatch{{Number: 1, Mask: 1, Path: "/a/../b"}}}),
+		"flags of a group":   encode(t, KindGroup, 1, &state.EventGroup{Init: unix.FAN_REPORT_MNT}),
+		"flags of its files": encode(t, KindGroup, 1, &state.EventGroup{EventFlags: unix.O_CREAT}),
+		"limitless overflow": encode(t, KindGroup, 1, &state.EventGroup{Init: unix.FAN_UNLIMITED_QUEUE, Overflow: true}),
+		"object of a mark":   encodeMark(t, &state.GroupMark{Object: unix.FAN_MARK_MNTNS, Mask: 1, Path: "/a"}),
+		"flags of a mark":    encodeMark(t, &state.GroupMark{Flags: unix.FAN_MARK_FLUSH, Mask: 1, Path: "/a"}),
+		"a mark that waits":  encodeMark(t, &state.GroupMark{Mask: unix.FAN_OPEN_PERM, Path: "/a"}),
+		"one that ignores":   encodeMark(t, &state.GroupMark{Mask: 1, Ignored: unix.FAN_PRE_ACCESS, Path: "/a"}),
+		"a mark of nothing":  encodeMark(t, &state.GroupMark{Path: "/a"}),
+		"path of a mark":     encodeMark(t, &state.GroupMark{Mask: 1, Path: "a"}),
 		"unknown kind":       encode(t, 9, 1, &state.EventPoll{}),
 	} {
 		if _, err := decode(r); err == nil {
@@ -75,8 +91,8 @@ func TestClassify(t *testing.T) {
 	}
 	for _, d := range []*target.Descriptor{
 		timerfd(99, 0, 1),
-		{Link: procfs.FDLink{Kind: procfs.FDFanotify}},
-		{Link: procfs.FDLink{Kind: procfs.FDEventfd}}, // a kernel that shows no counter
+		{Link: procfs.FDLink{Kind: procfs.FDFanotify}}, // likewise
+		{Link: procfs.FDLink{Kind: procfs.FDEventfd}},  // a kernel that shows no counter
 	} {
 		if _, _, err := classify(d, 1); err == nil {
 			t.Errorf("%v was accepted", d.Link.Kind)
@@ -89,6 +105,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(uint32(KindPoll), encode(f, KindPoll, 1, &state.EventPoll{Target: []*state.PollTarget{{Fd: 3, Description: 4}}}).Payload)
 	f.Add(uint32(KindProcess), encode(f, KindProcess, 1, &state.EventProcess{Ended: 1, Status: 256}).Payload)
 	f.Add(uint32(KindFiles), encode(f, KindFiles, 1, &state.EventFiles{Watch: []*state.FileWatch{{Number: 1, Mask: 2, Path: "/a"}}}).Payload)
+	f.Add(uint32(KindGroup), encodeMark(f, &state.GroupMark{Mask: 2, Ignored: 1, Flags: unix.FAN_MARK_IGNORE, Path: "/a"}).Payload)
 	f.Fuzz(func(t *testing.T, kind uint32, payload []byte) {
 		msg, err := decode(&record.Record{Header: record.Header{Kind: kind, Entity: 1}, Payload: payload})
 		if err != nil {
@@ -103,6 +120,12 @@ func FuzzDecode(f *testing.F) {
 			for _, w := range m.Watch {
 				if w.Number == 0 || w.Mask&^uint32(watchMask) != 0 || w.Path == "" || w.Path[0] != '/' {
 					t.Fatalf("watch %v", w)
+				}
+			}
+		case *state.EventGroup:
+			for _, mark := range m.Mark {
+				if (mark.Mask|mark.Ignored)&decideMask != 0 || mark.Path == "" || mark.Path[0] != '/' {
+					t.Fatalf("mark %v", mark)
 				}
 			}
 		case *state.EventProcess:

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package event exports and imports the descriptions that programs wait on:
-// eventfd(2), timerfd_create(2), signalfd(2), epoll(7), inotify(7) and
-// pidfd_open(2). Their
-// state is in /proc/PID/fdinfo; nothing is asked of the process itself.
+// eventfd(2), timerfd_create(2), signalfd(2), epoll(7), inotify(7),
+// fanotify(7) and pidfd_open(2). Their state is in /proc/PID/fdinfo; nothing is
+// asked of the process itself.
 //
 // Registrations of an epoll instance come after every descriptor has its final
 // number, timers last of all. A level-triggered registration needs no more
@@ -18,7 +18,9 @@
 // running container may do: instead of them the copy reads an overflow, after
 // which programs look at everything again.
 //
-// Not carried, and refused by name: fanotify.
+// The marks of a fanotify group are found in the same way, those of mounts and
+// file systems by mount points: see mark.go. Refused by name are groups that
+// decide what others may do.
 //
 // Sources: proc_pid_fdinfo(5); eventfd(2); timerfd_create(2); signalfd(2);
 // epoll(7); fs/eventpoll.c, fs/timerfd.c; kcmp(2).
@@ -51,6 +53,7 @@ const (
 	KindPoll    = 4
 	KindProcess = 5
 	KindFiles   = 6
+	KindGroup   = 7
 )
 
 // Subsystem is one event's waiting descriptions.

@@ -65,13 +65,16 @@ func (s *Subsystem) export(ctx context.Context, p *target.Process, d *target.Des
 			return err
 		}
 	}
-	if m, ok := msg.(*state.EventFiles); ok {
-		if m.Watch, err = s.describeWatches(d); err != nil {
-			return err
+	switch m := msg.(type) {
+	case *state.EventFiles:
+		err = s.describeFiles(d, m)
+	case *state.EventGroup:
+		if err = s.describeGroup(d, m); err == nil {
+			m.Unprivileged, err = unprivileged(p, m)
 		}
-		if m.Overflow, err = unreadEvents(d); err != nil {
-			return err
-		}
+	}
+	if err != nil {
+		return err
 	}
 	b, err := proto.Marshal(msg)
 	if err != nil {

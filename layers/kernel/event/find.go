@@ -27,11 +27,17 @@ type watchedFile struct {
 	ino uint64
 }
 
+// sought is a watched file with what the kernel tells to find it by; nil: nothing.
+type sought struct {
+	watchedFile
+	handle *procfs.FileHandle
+}
+
 // maxWalked bounds how many names are looked at.
 const maxWalked = 1 << 20
 
 // find returns paths of watched files in the container; what has none is left out.
-func (s *Subsystem) find(list []procfs.InotifyWatch) (map[watchedFile]string, error) {
+func (s *Subsystem) find(list []sought) (map[watchedFile]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	mounts, err := procfs.Host().Process(s.env.Source.Init).Mountinfo()
@@ -41,7 +47,7 @@ func (s *Subsystem) find(list []procfs.InotifyWatch) (map[watchedFile]string, er
 	f := &finder{pid: s.env.Source.Init, mounts: mounts, paths: s.paths, missing: map[watchedFile]bool{}}
 	for i := range list {
 		w := &list[i]
-		file := fileOf(w)
+		file := w.watchedFile
 		if f.leadsTo(s.paths[file], file) {
 			continue
 		}
@@ -93,15 +99,15 @@ func (f *finder) leadsTo(at string, file watchedFile) bool {
 }
 
 // byHandle asks the file system; the answer is empty if it does not know.
-func (f *finder) byHandle(w *procfs.InotifyWatch) string {
-	if w.Handle == nil {
+func (f *finder) byHandle(w *sought) string {
+	if w.handle == nil {
 		return ""
 	}
 	for i := range f.mounts {
-		if f.mounts[i].Dev != w.Dev {
+		if f.mounts[i].Dev != w.dev {
 			continue
 		}
-		if at := f.decode(f.mounts[i].Target, w.Handle); f.leadsTo(at, fileOf(w)) {
+		if at := f.decode(f.mounts[i].Target, w.handle); f.leadsTo(at, w.watchedFile) {
 			return at
 		}
 	}
@@ -230,4 +236,18 @@ func eachName(b []byte, fn func(ino uint64, typ byte, name string)) (n int) {
 		b = b[size:]
 	}
 	return n
+}
+
+// mountAt is the number of the mount that a path leads to, -1 if to none.
+func mountAt(pid int, at string) int {
+	fd, err := target.OpenPath(pid, at)
+	if err != nil {
+		return -1
+	}
+	defer unix.Close(fd)
+	info, err := procfs.Host().Process(os.Getpid()).FDInfo(fd)
+	if err != nil {
+		return -1
+	}
+	return info.MntID
 }

@@ -94,6 +94,9 @@ func (s *Subsystem) build() (err error) {
 			return fmt.Errorf("process %d: %w", t.ID, target.ErrNotStopped)
 		}
 		s.claim(t)
+		if err := s.mayListen(t); err != nil {
+			return fmt.Errorf("process %d: %w", t.ID, err)
+		}
 		if err := s.buildIn(t, standIns); err != nil {
 			return fmt.Errorf("process %d: %w", t.ID, err)
 		}
@@ -148,6 +151,9 @@ func open(p *target.Plan, msg proto.Message, standIns standIns) int {
 	case *state.EventFiles:
 		flags = m.Flags
 		fd = p.Open(tracer.Syscall(unix.SYS_INOTIFY_INIT1, 0))
+	case *state.EventGroup:
+		flags = m.Flags
+		fd = openGroup(p, m)
 	case *state.EventProcess:
 		flags = m.Flags
 		fd = p.Open(tracer.Syscall(unix.SYS_PIDFD_OPEN, uint64(standIns.pid(m)), uint64(m.Flags&threadFlag)))

@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/kernel/tracer"
 	"github.com/io-mig/mig/spec/record"
@@ -23,13 +22,17 @@ const watchMask = unix.IN_ALL_EVENTS | unix.IN_EXCL_UNLINK | unix.IN_ONESHOT
 
 // describeWatches finds the files that an inotify instance watches.
 func (s *Subsystem) describeWatches(d *target.Descriptor) ([]*state.FileWatch, error) {
-	paths, err := s.find(d.Info.Inotify)
+	var files []sought
+	for _, w := range d.Info.Inotify {
+		files = append(files, sought{watchedFile{w.Dev, w.Ino}, w.Handle})
+	}
+	paths, err := s.find(files)
 	if err != nil {
 		return nil, err
 	}
 	var out []*state.FileWatch
 	for _, w := range d.Info.Inotify {
-		path := paths[fileOf(&w)]
+		path := paths[watchedFile{w.Dev, w.Ino}]
 		if path == "" {
 			return nil, &refusal{
 				"inotify instance", fmt.Sprintf("the file of its watch %d, inode %d on device %d:%d, is not found by any name in the container: it was removed, or is hidden by a mount", w.WD, w.Ino, w.Dev.Major, w.Dev.Minor),
@@ -40,6 +43,15 @@ func (s *Subsystem) describeWatches(d *target.Descriptor) ([]*state.FileWatch, e
 	}
 	slices.SortFunc(out, func(a, b *state.FileWatch) int { return int(a.Number) - int(b.Number) })
 	return out, nil
+}
+
+// describeFiles adds what an inotify instance watches, and whether events wait.
+func (s *Subsystem) describeFiles(d *target.Descriptor, m *state.EventFiles) (err error) {
+	if m.Watch, err = s.describeWatches(d); err != nil {
+		return err
+	}
+	m.Overflow, err = unreadEvents(d)
+	return err
 }
 
 // unreadEvents reports whether events wait to be read.
@@ -82,7 +94,8 @@ func checkFiles(m *state.EventFiles) error {
 // watchesPerPlan is how many watches one batch adds: their paths have to fit.
 const watchesPerPlan = 64
 
-// watch adds the watches of the process's inotify instances, when every file is
+// watch adds the watches of the process's inotify instances, and the marks of its
+// fanotify groups, when every file is
 // open: nothing that an import does is an event for them.
 func (s *Subsystem) watch(id record.ProcessID) error {
 	t, err := s.env.Frame.Stopped(id)
@@ -90,20 +103,29 @@ func (s *Subsystem) watch(id record.ProcessID) error {
 		return err
 	}
 	for _, desc := range s.mine(id) {
-		m, ok := s.in[desc].(*state.EventFiles)
-		if !ok {
-			continue
+		switch m := s.in[desc].(type) {
+		case *state.EventFiles:
+			err = watchFiles(t, t.Table.Slots(desc)[0].FD, m)
+		case *state.EventGroup:
+			err = watchMarks(t, t.Table.Slots(desc)[0].FD, m)
 		}
-		fd := t.Table.Slots(desc)[0].FD
-		if m.Overflow {
-			if err := overflow(t, fd); err != nil {
-				return fmt.Errorf("have the reader of descriptor %d told of an overflow: %w", fd, err)
-			}
+		if err != nil {
+			return fmt.Errorf("process %d: %w", id, err)
 		}
-		for part := range slices.Chunk(m.Watch, watchesPerPlan) {
-			if err := addWatches(t, fd, part); err != nil {
-				return fmt.Errorf("inotify instance at descriptor %d of process %d: %w", fd, id, err)
-			}
+	}
+	return nil
+}
+
+// watchFiles gives an inotify instance its watches.
+func watchFiles(t *target.Task, fd int, m *state.EventFiles) error {
+	if m.Overflow {
+		if err := overflow(t, fd); err != nil {
+			return fmt.Errorf("have the reader of descriptor %d told of an overflow: %w", fd, err)
+		}
+	}
+	for part := range slices.Chunk(m.Watch, watchesPerPlan) {
+		if err := addWatches(t, fd, part); err != nil {
+			return fmt.Errorf("inotify instance at descriptor %d: %w", fd, err)
 		}
 	}
 	return nil
@@ -195,11 +217,13 @@ func drain(inotify, n int) error {
 
 // maxQueued is how many events an instance holds that is made now.
 func maxQueued() (int, error) {
-	b, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events")
+	return readLimit("/proc/sys/fs/inotify/max_queued_events")
+}
+
+func readLimit(name string) (int, error) {
+	b, err := os.ReadFile(name)
 	if err != nil {
 		return 0, err
 	}
 	return strconv.Atoi(strings.TrimSpace(string(b)))
 }
-
-func fileOf(w *procfs.InotifyWatch) watchedFile { return watchedFile{w.Dev, w.Ino} }

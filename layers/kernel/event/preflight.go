@@ -10,6 +10,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/record"
+	"github.com/io-mig/mig/spec/state"
 )
 
 // Preflight names what could not be carried, while the tasks run. What an epoll
@@ -51,19 +52,26 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 
 // inspect looks at one descriptor; what it finds is lost.
 func (s *Subsystem) inspect(pid int, d *target.Descriptor) ([]record.Finding, error) {
-	kind, _, err := classify(d, s.env.Source.Init)
-	if err != nil || kind != KindFiles {
+	_, msg, err := classify(d, s.env.Source.Init)
+	if err != nil {
 		return nil, err
 	}
-	if _, err := s.describeWatches(d); err != nil {
-		return nil, err
+	lost := record.Finding{Pid: pid, FD: d.FD, Subsystem: Name, Warning: true}
+	switch m := msg.(type) {
+	case *state.EventFiles:
+		lost.What, lost.Why = "inotify instance", "it has events that were not read: the program is told of an overflow (IN_Q_OVERFLOW) instead"
+		err = s.describeFiles(d, m)
+		if err != nil || !m.Overflow {
+			return nil, err
+		}
+	case *state.EventGroup:
+		lost.What, lost.Why = groupName, "it has events that were not read: the program is told of an overflow (FAN_Q_OVERFLOW) instead"
+		err = s.describeGroup(d, m)
+		if err != nil || !m.Overflow {
+			return nil, err
+		}
+	default:
+		return nil, nil
 	}
-	unread, err := unreadEvents(d)
-	if err != nil || !unread {
-		return nil, err
-	}
-	return []record.Finding{{
-		Pid: pid, FD: d.FD, Subsystem: Name, Warning: true, What: "inotify instance",
-		Why: "it has events that were not read: the program is told of an overflow (IN_Q_OVERFLOW) instead",
-	}}, nil
+	return []record.Finding{lost}, nil
 }

@@ -34,6 +34,11 @@ func TestParseFDInfo(t *testing.T) {
 			d.Fanotify = &FanotifyInfo{EventFlags: 0x8000, Marks: []FanotifyMark{{MntID: 27, Mask: 2},
 				{Ino: 0x3c4a3, Dev: root, MFlags: 0x40, Mask: 2, IgnoredMask: 1, Handle: handle}, {Dev: root, Mask: 8}}}
 		}),
+		"fanotify-fid": with(func(d *FDInfo) {
+			d.Fanotify = &FanotifyInfo{Flags: 0x1e03, EventFlags: 0x8002, Marks: []FanotifyMark{
+				{Ino: 0xa26790, Dev: root, MFlags: 0x440, Mask: 0x48000120, IgnoredMask: 0x40000020, Handle: handle},
+				{Ino: 2, Dev: Dev{0, 16}, Mask: 0x8000020}, {MntNS: 4026531832, Mask: 0x1000000}}}
+		}),
 		"pidfd":      with(func(d *FDInfo) { d.Pidfd = &PidfdInfo{Pid: 8364, NSpid: []int{8364, 7}} }),
 		"pidfd-dead": with(func(d *FDInfo) { d.Pidfd = &PidfdInfo{Pid: -1} }),
 		"ptmx":       with(func(d *FDInfo) { d.TTYIndex = 3 }),
@@ -74,6 +79,10 @@ func TestParseFDInfoRefuses(t *testing.T) {
 		head + "inotify wd:1 fhandle-bytes:1 fhandle-type:1 f_handle:zz\n":   "f_handle",
 		head + "fanotify mnt_id:1\n":                                         "expected",
 		head + "fanotify flags:0 event-flags:0\nfanotify wd:1\n":             "unknown key",
+		head + "fanotify flags:0 event-flags:0\nfanotify mnt_ns:f0\n":        "mnt_ns",
+		head + "fanotify flags:0\n":                                          "expected",
+		head + "fanotify flags:0 event-flags:100000000\n":                    "event-flags",
+		head + "fanotify flags:0 event-flags:0\nfanotify mask:g\n":           "mask",
 		strings.Replace(head, "02", "09", 1):                                 "flags is not a number",
 	} {
 		refuses(t, ParseFDInfo, text, want)

@@ -56,6 +56,8 @@ func parseMark(line []byte, prefix string, wd *int) (FanotifyMark, error) {
 			m.Dev = KernelDev(uint32(c.number(value, 16, 32, "sdev")))
 		case "mnt_id":
 			m.MntID = int(c.number(value, 16, 31, "mnt_id"))
+		case "mnt_ns":
+			m.MntNS = c.number(value, 10, 32, "mnt_ns")
 		case "mflags":
 			m.MFlags = uint32(c.number(value, 16, 32, "mflags"))
 		case "mask":

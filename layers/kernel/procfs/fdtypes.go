@@ -68,12 +68,13 @@ type FanotifyInfo struct {
 	Marks             []FanotifyMark
 }
 
-// FanotifyMark is one mark: on an inode (Ino, Dev), a mount (MntID) or a file
-// system (Dev only).
+// FanotifyMark is one mark: on an inode (Ino, Dev), a mount (MntID), a file
+// system (Dev only) or a mount namespace (MntNS, Linux 6.14).
 type FanotifyMark struct {
 	Ino                       uint64
 	Dev                       Dev
 	MntID                     int
+	MntNS                     uint64
 	MFlags, Mask, IgnoredMask uint32
 	Handle                    *FileHandle
 }

@@ -5,6 +5,7 @@
 package procfs
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -215,6 +216,27 @@ func TestOwnInotify(t *testing.T) {
 		got[w.WD] = w.Ino
 	}
 	equal(t, got, want)
+}
+
+// TestOwnFanotify marks a directory as somebody without privileges may.
+func TestOwnFanotify(t *testing.T) {
+	fd, err := unix.FanotifyInit(unix.FAN_REPORT_DFID_NAME|unix.FAN_CLOEXEC, unix.O_RDWR)
+	open(t, fd, err)
+	dir := t.TempDir()
+	const events, ignored = unix.FAN_CREATE | unix.FAN_OPEN | unix.FAN_ONDIR, unix.FAN_OPEN | unix.FAN_ONDIR
+	err = errors.Join(unix.FanotifyMark(fd, unix.FAN_MARK_ADD, events, unix.AT_FDCWD, dir),
+		unix.FanotifyMark(fd, unix.FAN_MARK_ADD|unix.FAN_MARK_IGNORE_SURV, ignored, unix.AT_FDCWD, dir))
+	var st unix.Stat_t
+	if err := errors.Join(err, unix.Stat(dir, &st)); err != nil {
+		t.Fatal(err)
+	}
+	got := must(Host().Process(os.Getpid()).FDInfo(fd))(t).Fanotify
+	if got == nil || got.Flags != unix.FAN_REPORT_DFID_NAME|unix.FAN_CLOEXEC || got.EventFlags&unix.O_ACCMODE != unix.O_RDWR || len(got.Marks) != 1 {
+		t.Fatalf("group %+v", got)
+	}
+	if m := got.Marks[0]; m.Ino != st.Ino || m.Mask != events || m.IgnoredMask != ignored || m.MFlags != unix.FAN_MARK_IGNORE_SURV {
+		t.Fatalf("mark %+v", m)
+	}
 }
 
 // TestOwnTimers makes a POSIX timer, which the Go runtime does not know of.

@@ -25,10 +25,15 @@ func (a *Allowed) AnyUser() bool {
 // container has; without this a forged image could open what the container's
 // user cannot, or have the frame's capabilities remembered in an open file
 // (many files of proc and cgroup ask for those of whoever opened them).
-func (p *Plan) NarrowFiles() {
+func (p *Plan) NarrowFiles() { p.narrow(0) }
+
+// NarrowFilesWithout is NarrowFiles without a capability that the spec may give.
+func (p *Plan) NarrowFilesWithout(capability int) { p.narrow(1 << capability) }
+
+func (p *Plan) narrow(without uint64) {
 	a := &p.task.frame.Allowed
 	p.fileUser(a.UID, a.GID)
-	p.capabilities(a.inReach())
+	p.capabilities(a.inReach() &^ without)
 }
 
 // WidenFiles ends NarrowFiles.
