@@ -223,10 +223,39 @@ func (p *Process) makeRoom(c *cursor, out *gather) error {
 func (p *Process) start(c *cursor) error {
 	th := c.Thread
 	mask, request := p.batchMode()
-	if err := th.enter(p.guardRegisters(loopRegisters(th.regs, p.scratch.base, th.slot.calls, c.n+1, th.slot.frame)), mask); err != nil {
+	if err := th.enter(th.guardRegisters(loopRegisters(th.regs, p.scratch.base, th.slot.calls, c.n+1, th.slot.frame)), mask); err != nil {
 		return err
 	}
 	return th.resumeWith(request, 0)
+}
+
+// loopCall makes one call in th by a loop that looks at the guard, as part of
+// whatever else is done: calls and frame are where its array and its way back lie.
+// It leaves the thread behind the call.
+func (p *Process) loopCall(th *Thread, calls, frame uint64, c *Call) error {
+	one := []Call{*c, p.lastCall(th)}
+	b := appendCalls(nil, one)
+	if err := p.Write(calls, b); err != nil {
+		return err
+	}
+	mask, request := p.batchMode()
+	if err := th.enter(th.guardRegisters(loopRegisters(th.regs, p.scratch.base, calls, len(one), frame)), mask); err != nil {
+		return err
+	}
+	if err := th.resumeWith(request, 0); err != nil {
+		return err
+	}
+	work := cursor{Batch: Batch{th, one[:1]}, n: 1}
+	err := p.collect(&work, p.batchDeadline())
+	if e := p.Read(calls, b[:CallSize]); err == nil {
+		err = e
+	}
+	takeResults(one[:1], b)
+	c.Ret = one[0].Ret
+	if err != nil {
+		return work.failed(err)
+	}
+	return nil
 }
 
 // batchMode: with a signal to end it a batch runs through; without one the

@@ -21,7 +21,8 @@ type boot struct {
 	thread  *Thread
 	code    gadgets
 	frame   uint64
-	saved   []byte // what was at frame
+	calls   uint64 // room for a call by the loop, behind the frame
+	saved   []byte // what was at frame and behind it
 	entry   uint64 // where stubCode was poked, 0 if code are real gadgets
 	entrySv []byte
 }
@@ -46,7 +47,6 @@ func (p *Process) ensureScratch() (*Scratch, error) {
 	if err != nil {
 		return nil, p.bootFail(err)
 	}
-	p.scratch = s
 	th := p.boot.thread
 	var out gather
 	if err := errors.Join(p.prepare(th, &out), p.writeAll(&out)); err != nil {
@@ -54,11 +54,6 @@ func (p *Process) ensureScratch() (*Scratch, error) {
 	}
 	if err := p.park(th); err != nil {
 		return nil, err
-	}
-	if !p.frame && p.filtered() {
-		if err := p.setGuard(); err != nil {
-			return nil, err
-		}
 	}
 	return s, p.bootErase()
 }
@@ -74,7 +69,7 @@ func (p *Process) bootEnter(maps []mapping, th *Thread) error {
 	for i, t := range p.threads {
 		sps[i] = t.regs.Rsp
 	}
-	need := sigframeSize(frame.xsize())
+	need := sigframeSize(frame.xsize()) + bootCalls
 	at, ok := deadStack(maps, sps, need)
 	if !ok {
 		if maps, err = p.growStack(maps, need); err != nil {
@@ -111,9 +106,14 @@ func (p *Process) growStack(maps []mapping, need int) ([]mapping, error) {
 	return readMaps(p.Pid)
 }
 
+// bootCalls is the room behind the frame for the calls of a loop, in bytes.
+const bootCalls = 3 * CallSize
+
 // bootFrame writes the frame, keeping what was there.
 func (p *Process) bootFrame(f frameData) error {
 	b := f.encode(p.boot.frame, p.boot.code.restorer)
+	p.boot.calls = (p.boot.frame + uint64(len(b)) + CallSize - 1) &^ (CallSize - 1)
+	b = append(b, make([]byte, p.boot.calls+2*CallSize-p.boot.frame-uint64(len(b)))...)
 	p.boot.saved = make([]byte, len(b))
 	if err := p.Read(p.boot.frame, p.boot.saved); err != nil {
 		p.boot.saved = nil
@@ -210,12 +210,57 @@ func (p *Process) TouchedCode() Range {
 
 // mapScratch makes the first calls.
 func (p *Process) mapScratch(maps []mapping) (*Scratch, error) {
-	call := func(c *Call) error { return p.stubCall(p.boot.thread, p.boot.code.syscallRet, p.boot.frame, c) }
-	if err := p.clearLeftovers(call); err != nil {
+	call := p.bootCall
+	guarded := !p.frame && p.filtered()
+	if guarded {
+		call = p.bootLoopCall
+	} else if err := p.clearLeftovers(call); err != nil {
 		return nil, err
 	}
-	used := mapRanges(maps)
-	base, ok := uint64(0), false
+	base, err := p.scratchBase(mapRanges(maps))
+	if err != nil {
+		return nil, err
+	}
+	slots := (uint64(len(p.threads))*p.slotSize() + scratchFirst/2 + pageSize - 1) &^ (pageSize - 1)
+	data := slots + scratchFirst/2
+	if err := p.mapCode(base, guarded); err != nil {
+		return nil, err
+	}
+	start := base + pageSize
+	area := Mmap(start, data, unix.PROT_READ|unix.PROT_WRITE, scratchFlags, -1, 0)
+	if err = call(&area); err == nil && area.Ret != int64(start) {
+		err = mapError(&area)
+	}
+	if err == nil && guarded {
+		err = p.clearLeftovers(call)
+	}
+	if err != nil {
+		undo := Munmap(base, pageSize+data)
+		_ = p.bootCall(&undo)
+		p.dropGuard()
+		p.scratch = nil
+		return nil, err
+	}
+	s := p.scratch
+	s.end = start + data
+	s.internal.extents = []Range{{start, start + slots}}
+	s.user.extents = []Range{{start + slots, s.end}}
+	return s, nil
+}
+
+// bootCall makes a call by code of the program.
+func (p *Process) bootCall(c *Call) error {
+	return p.stubCall(p.boot.thread, p.boot.code.syscallRet, p.boot.frame, c)
+}
+
+// bootLoopCall makes a call by the loop in the code page, when that is all there is.
+func (p *Process) bootLoopCall(c *Call) error {
+	return p.loopCall(p.boot.thread, p.boot.calls, p.boot.frame, c)
+}
+
+// scratchBase is where the scratch area is to lie.
+func (p *Process) scratchBase(used []Range) (base uint64, err error) {
+	ok := false
 	if p.frame {
 		base, ok = pickHoleFrom(frameHole(), used, p.opts.Avoid, scratchMaxLen)
 	}
@@ -223,39 +268,45 @@ func (p *Process) mapScratch(maps []mapping) (*Scratch, error) {
 		base, ok = pickHole(used, p.opts.Avoid, scratchMaxLen)
 	}
 	if !ok {
-		return nil, fmt.Errorf("%w: no hole of %d bytes in the address space", ErrScratch, scratchMaxLen)
+		err = fmt.Errorf("%w: no hole of %d bytes in the address space", ErrScratch, scratchMaxLen)
 	}
-	slots := (uint64(len(p.threads))*p.slotSize() + scratchFirst/2 + pageSize - 1) &^ (pageSize - 1)
-	data := slots + scratchFirst/2
-	// Never writable and executable at once: PR_SET_MDWE forbids that.
-	code := Mmap(base, pageSize, unix.PROT_READ|unix.PROT_EXEC, scratchFlags, -1, 0)
-	if err := call(&code); err != nil {
-		return nil, err
+	return base, err
+}
+
+// mapCode maps and fills the code page, which is the beginning of a Scratch. It is
+// never writable and executable at once: PR_SET_MDWE forbids that.
+func (p *Process) mapCode(base uint64, guarded bool) error {
+	flags := scratchFlags
+	if guarded {
+		flags += unix.MAP_SHARED - unix.MAP_PRIVATE
 	}
-	if code.Ret != int64(base) {
-		return nil, mapError(&code)
+	c := Mmap(base, pageSize, unix.PROT_READ|unix.PROT_EXEC, flags, -1, 0)
+	if err := p.bootCall(&c); err != nil {
+		return err
 	}
-	area := Mmap(base+pageSize, data, unix.PROT_READ|unix.PROT_WRITE, scratchFlags, -1, 0)
-	err := call(&area)
-	if err == nil && area.Ret != int64(base+pageSize) {
-		err = mapError(&area)
+	if c.Ret != int64(base) {
+		return mapError(&c)
 	}
-	if err == nil {
-		err = p.WriteForce(base, codePage(monotonic()))
-	}
-	if err != nil {
-		undo := Munmap(base, pageSize+data)
-		_ = call(&undo)
-		return nil, err
-	}
-	start := base + pageSize
-	return &Scratch{
-		p: p, base: base, end: start + data,
-		internal:   arena{extents: []Range{{start, start + slots}}},
-		user:       arena{extents: []Range{{start + slots, start + data}}},
+	s := &Scratch{
+		p: p, base: base, end: base + pageSize,
 		syscallRet: base + scratchStub,
 		restorer:   base + scratchStub + stubRestorer,
-	}, nil
+		signature:  p.boot.thread.rseq.Signature,
+	}
+	code := codePage(base, monotonic(), s.signature)
+	var err error
+	if guarded {
+		err = p.setGuard(base, code)
+	} else {
+		err = p.WriteForce(base, code)
+	}
+	if err != nil {
+		undo := Munmap(base, pageSize)
+		_ = p.bootCall(&undo)
+		return err
+	}
+	p.scratch = s
+	return nil
 }
 
 // unmapScratch makes the last call, in a thread whose own state is put back
@@ -285,7 +336,7 @@ func (p *Process) unmapScratch() error {
 	}
 	c := Munmap(s.base, s.end-s.base)
 	if err == nil {
-		err = p.stubCall(th, p.boot.code.syscallRet, p.boot.frame, &c)
+		err = p.bootCall(&c)
 	}
 	if err == nil {
 		err = c.Errno()

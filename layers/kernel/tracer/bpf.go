@@ -70,6 +70,41 @@ func passes(code, data []byte) bool {
 	return err == nil && (action == unix.SECCOMP_RET_ALLOW || action == unix.SECCOMP_RET_LOG)
 }
 
+// kills: the filter kills for a call, or has the thread handle a signal in place of it.
+func kills(code, data []byte) bool {
+	const actionFull = 0xffff0000 // SECCOMP_RET_ACTION_FULL
+	ret, err := runFilter(code, data)
+	if err != nil {
+		return true
+	}
+	switch ret & actionFull {
+	case unix.SECCOMP_RET_ALLOW, unix.SECCOMP_RET_LOG, unix.SECCOMP_RET_ERRNO, unix.SECCOMP_RET_TRACE, unix.SECCOMP_RET_USER_NOTIF:
+		return false
+	}
+	return true
+}
+
+// diesOf: were it not for the tracer, a filter would kill the thread for one of calls.
+func (th *Thread) diesOf(calls []Call) bool {
+	for n := 0; ; n++ {
+		f, err := ptraceFilter(th.Tid, n)
+		switch {
+		case errors.Is(err, unix.ENOENT):
+			return false
+		case errors.Is(err, unix.EINVAL): // it has none, but may be in strict mode
+			return th.p.seccomp && th.Tid == th.p.via()
+		case err != nil:
+			return true
+		}
+		for _, c := range calls {
+			r := amd64.Registers{Rdi: c.Args[0], Rsi: c.Args[1], Rdx: c.Args[2], R10: c.Args[3], R8: c.Args[4], R9: c.Args[5]}
+			if kills(f.Code, seccompData(uint32(c.Nr), &r)) {
+				return true
+			}
+		}
+	}
+}
+
 // errFilter: no filter that the kernel has taken.
 var errFilter = errors.New("not a seccomp filter")
 

@@ -12,29 +12,41 @@ import (
 
 // loopCode makes r12 calls of the array at rbx, then returns by rt_sigreturn
 // from the frame at r13 - 8. Before each call it looks whether the word at r14 is
-// r15, and returns at once if it is not (guard). Only the registers named change
-// beside those a system call clobbers, and no stack is used.
+// r15, and returns if it is not (guard). From the look to the call it is one
+// restartable sequence, rbp being where the thread's rseq_cs lies: a thread that is
+// interrupted in there looks again. Only the registers named change beside those a
+// system call clobbers, and no stack is used.
 //
-//	loop: cmp [r14],r15d;   jne back
-//	      mov rax,[rbx];    mov rdi,[rbx+8];  mov rsi,[rbx+16]; mov rdx,[rbx+24]
-//	      mov r10,[rbx+32]; mov r8,[rbx+40];  mov r9,[rbx+48]
-//	      syscall
-//	      mov [rbx+56],rax; add rbx,64;       dec r12;          jnz loop
-//	back: mov rsp,r13;      mov eax,15;       syscall
+//	loop:  lea rax,[rip+section]; mov [rbp],rax
+//	       cmp [r14],r15d;   jne done
+//	       mov rax,[rbx];    mov rdi,[rbx+8];  mov rsi,[rbx+16]; mov rdx,[rbx+24]
+//	       mov r10,[rbx+32]; mov r8,[rbx+40];  mov r9,[rbx+48]
+//	       syscall
+//	       mov [rbx+56],rax; add rbx,64;       dec r12;          jnz loop
+//	done:  mov qword [rbp],0
+//	back:  mov rsp,r13;      mov eax,15;       syscall
 var loopCode = []byte{
+	0x48, 0x8d, 0x05, 0xd9, 0xff, 0xff, 0xff, 0x48, 0x89, 0x45, 0,
 	0x45, 0x39, 0x3e, 0x75, 0x2a,
 	0x48, 0x8b, 0x03, 0x48, 0x8b, 0x7b, 8, 0x48, 0x8b, 0x73, 16, 0x48, 0x8b, 0x53, 24,
 	0x4c, 0x8b, 0x53, 32, 0x4c, 0x8b, 0x43, 40, 0x4c, 0x8b, 0x4b, 48,
 	0x0f, 0x05,
-	0x48, 0x89, 0x43, 56, 0x48, 0x83, 0xc3, 64, 0x49, 0xff, 0xcc, 0x75, 0xd1,
+	0x48, 0x89, 0x43, 56, 0x48, 0x83, 0xc3, 64, 0x49, 0xff, 0xcc, 0x75, 0xc6,
+	0x48, 0xc7, 0x45, 0, 0, 0, 0, 0,
 	0x4c, 0x89, 0xec, 0xb8, 15, 0, 0, 0, 0x0f, 0x05,
 }
 
-// Offsets in loopCode: behind the system call, and the way back.
+// Offsets in loopCode: the look, behind the system call, and the way out and back.
 const (
-	loopAfterCall = 34
-	loopWayBack   = 47
+	loopLook      = 11
+	loopAfterCall = 45
+	loopDone      = 58
+	loopWayBack   = 66
 )
+
+// abortCode follows the four bytes by which the kernel knows that code may be
+// jumped to when a restartable sequence was interrupted: jmp loop.
+var abortCode = []byte{0xeb, 0x8a}
 
 // stubCode is put at the program's entry point when no gadget exists:
 // syscall; ret; mov eax,15; syscall.
@@ -46,24 +58,38 @@ const stubRestorer = 3 // offset of rt_sigreturn in stubCode
 //
 //	0   magic, 16 bytes
 //	16  time of creation, CLOCK_MONOTONIC nanoseconds
+//	24  the word of the guard, where there is one
+//	32  struct rseq_cs of the loop
 //	64  loopCode
-//	128 stubCode
+//	180 abortCode
+//	192 stubCode
 //
 // A successor recognises what a dead tracer left behind by the magic.
 const (
-	pageSize      = 4096
-	scratchMagic  = "mig-scratch-v1\r\n"
-	scratchStamp  = 16
-	scratchLoop   = 64
-	scratchStub   = 128
-	scratchMaxLen = 1 << 30 // address room kept free for growth
+	pageSize       = 4096
+	scratchMagic   = "mig-scratch-v1\r\n"
+	scratchStamp   = 16
+	scratchGuard   = 24
+	scratchSection = 32
+	scratchLoop    = 64
+	scratchAbort   = 180
+	scratchStub    = 192
+	scratchMaxLen  = 1 << 30 // address room kept free for growth
 )
 
-func codePage(stamp uint64) []byte {
+// codePage is the code page for address base. signature is what the process's
+// threads have registered for restartable sequences.
+func codePage(base, stamp uint64, signature uint32) []byte {
+	le := binary.LittleEndian
 	b := make([]byte, scratchStub+len(stubCode))
 	copy(b, scratchMagic)
-	binary.LittleEndian.PutUint64(b[scratchStamp:], stamp)
-	copy(b[scratchLoop:scratchStub], loopCode)
+	le.PutUint64(b[scratchStamp:], stamp)
+	le.PutUint64(b[scratchSection+8:], base+scratchLoop+loopLook) // version and flags are 0
+	le.PutUint64(b[scratchSection+16:], loopAfterCall-loopLook)
+	le.PutUint64(b[scratchSection+24:], base+scratchAbort)
+	copy(b[scratchLoop:], loopCode)
+	le.PutUint32(b[scratchAbort-4:], signature)
+	copy(b[scratchAbort:scratchStub], abortCode)
 	copy(b[scratchStub:], stubCode)
 	return b
 }
@@ -76,6 +102,7 @@ const plainFlags = 0x202
 func loopRegisters(r amd64.Registers, base, calls uint64, n int, frame uint64) amd64.Registers {
 	r.Rip, r.Rbx, r.R12, r.R13 = base+scratchLoop, calls, uint64(n), frame+8
 	r.R14, r.R15 = base, noGuard
+	r.Rbp = calls + uint64(n)*CallSize - 8 // nobody reads the last call's result
 	r.Eflags, r.OrigRax = plainFlags, amd64.NoSyscall
 	return r
 }

@@ -40,8 +40,11 @@
 // anew; a call that does not restart (epoll_wait) may return EINTR if the
 // death falls between the stop and the next instruction of the engine; calls
 // left of the batch are made. They are not in a process with seccomp filters,
-// which apply again then (guard): only a filter that kills for mmap, munmap or
-// rt_sigreturn can still hit it.
+// which apply again then (guard). What can still hit that: a filter that kills for
+// rt_sigreturn; one that kills for mmap or munmap, if the thread then waits for a
+// processor for longer than the tracer lingers; and any that kills for what is called,
+// where no signal can end a batch, or the thread has not registered for restartable
+// sequences and loses its processor at the instruction before the call.
 //
 // # Restart
 //

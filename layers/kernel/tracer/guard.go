@@ -24,15 +24,18 @@ import (
 // (exit_mm_release in kernel/exit.c), which is well before it lets go of the
 // tracees (exit_notify).
 //
-// What is left are the calls that map and unmap the scratch area itself, five in
-// an event, and the two or three instructions between the look and the call: a
-// tracer that dies between its request and the call, which takes microseconds, and
-// milliseconds where the process has to wait for a processor.
+// From the look to the call it is a restartable sequence (rseq(2)), if the thread has
+// registered for such, as glibc's have: one that loses its processor in between looks
+// again. What is left is its way into the kernel, some ten nanoseconds, against that
+// of the tracer's thread from the mark to letting go, a hundred microseconds. Without
+// such a sequence the thread dies if it is off its processor there just then.
+//
+// The word is in the page with the loop. So nobody looks before the call that maps
+// that page and before the one that unmaps it at the end: see linger.
 type guard struct {
 	tracer *Tracer
 	entry  unsafe.Pointer // struct robust_list; the word is in the page behind it
 	word   uint64         // its address in the process
-	remote Range          // the page there
 }
 
 // robustHead is struct robust_list_head of include/uapi/linux/futex.h.
@@ -53,12 +56,35 @@ type robustList struct {
 // first four bytes of the code page.
 const noGuard = uint64('m' | 'i'<<8 | 'g'<<16 | '-'<<24)
 
-// guardRegisters make the loop look at the process's guard.
-func (p *Process) guardRegisters(r amd64.Registers) amd64.Registers {
-	if g := p.guard; g != nil {
-		r.R14, r.R15 = g.word, uint64(uint32(p.Tracer.tid))
+// guardRegisters make the loop look at the process's guard, and the way from the
+// look to the call a restartable sequence where the thread has registered for such.
+func (th *Thread) guardRegisters(r amd64.Registers) amd64.Registers {
+	if g := th.p.guard; g != nil {
+		r.R14, r.R15 = g.word, uint64(uint32(th.p.Tracer.tid))
+		if th.rseq.Addr != 0 && th.rseq.Signature == th.p.scratch.signature {
+			r.Rbp, th.sequence = th.rseq.Addr+rseqCSField, true
+		}
 	}
 	return r
+}
+
+// linger keeps the tracer's thread alive for some more milliseconds, whoever kills it:
+// a wait for the kernel's readers that nothing interrupts. Meanwhile a thread that was
+// let go to make a deadly call without a guard gets to where its filter, suspended, is
+// passed.
+func linger() {
+	const global = 1 // MEMBARRIER_CMD_GLOBAL
+	_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0)
+}
+
+// endSequence takes back what the loop has told the kernel to look at whenever it
+// has interrupted the thread.
+func (th *Thread) endSequence() error {
+	if !th.sequence {
+		return nil
+	}
+	th.sequence = false
+	return th.p.Write(th.rseq.Addr+rseqCSField, make([]byte, 8))
 }
 
 // filtered: some thread is under a filter, or the leader in strict mode.
@@ -77,22 +103,10 @@ func (p *Process) filtered() bool {
 	return false
 }
 
-// setGuard maps the page that is shared, at the end of the scratch area.
-func (p *Process) setGuard() error {
-	s, th := p.scratch, p.boot.thread
-	at := Range{s.end, s.end + pageSize}
-	c := Mmap(at.Start, pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS|unix.MAP_FIXED_NOREPLACE, -1, 0)
-	if err := p.stubCall(th, s.syscallRet, th.slot.frame, &c); err != nil {
-		return err
-	}
-	if err := p.park(th); err != nil {
-		return err
-	}
-	if c.Ret != int64(at.Start) {
-		return mapError(&c)
-	}
-	s.end = at.End
-	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/map_files/%x-%x", p.via(), at.Start, at.End), os.O_RDWR, 0)
+// setGuard fills the code page of the scratch area, which is shared memory then and
+// only writable here, and has it hold the word.
+func (p *Process) setGuard(base uint64, code []byte) error {
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/map_files/%x-%x", p.via(), base, base+pageSize), os.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("%w: open the page that it shares with the engine: %w", ErrScratch, err)
 	}
@@ -101,7 +115,10 @@ func (p *Process) setGuard() error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrScratch, err)
 	}
-	g.word, g.remote = at.Start, at
+	copy(g.page(), code[:scratchGuard]) // first: a page with anything else in it is not recognised
+	copy(g.page()[scratchGuard:], code[scratchGuard:])
+	g.set(uint32(p.Tracer.tid))
+	g.word = base + scratchGuard
 	p.guard = g
 	return nil
 }
@@ -120,7 +137,6 @@ func (t *Tracer) addGuard(shared *os.File) (*guard, error) {
 		return nil, errors.Join(fmt.Errorf("mmap: %w", err), unix.MunmapPtr(entry, 2*pageSize))
 	}
 	g := &guard{tracer: t, entry: entry}
-	g.set(uint32(t.tid))
 	t.robust.guards = append(t.robust.guards, g)
 	t.robust.link()
 	return g, nil
@@ -137,7 +153,7 @@ func (t *Tracer) useRobust() error {
 		return fmt.Errorf("mmap: %w", err)
 	}
 	h := (*robustHead)(at)
-	h.offset = pageSize
+	h.offset = pageSize + scratchGuard
 	t.robust.head = h
 	t.robust.link()
 	if _, _, e := unix.RawSyscall(unix.SYS_SET_ROBUST_LIST, uintptr(at), unsafe.Sizeof(*h), 0); e != 0 {
@@ -157,8 +173,11 @@ func (l *robustList) link() {
 	l.head.next = next
 }
 
+// page is the page that is shared with the process.
+func (g *guard) page() []byte { return unsafe.Slice((*byte)(unsafe.Add(g.entry, pageSize)), pageSize) }
+
 func (g *guard) set(value uint32) {
-	atomic.StoreUint32((*uint32)(unsafe.Add(g.entry, pageSize)), value)
+	atomic.StoreUint32((*uint32)(unsafe.Pointer(&g.page()[scratchGuard])), value)
 }
 
 // drop ends the guard: a loop that is still under way ends, too.

@@ -144,30 +144,41 @@ func (p *Process) buryDead(th *Thread) error {
 // stubCall makes one call in th at gadget ("syscall; ret"), stopping before
 // and after it. frame is where the thread returns to if the tracer dies; its
 // first word must lead to rt_sigreturn. It leaves the thread behind the call.
+//
+// Up to the stop before it the call is rt_sigreturn itself, which leads a thread
+// back whose filter would kill it for the other, if the tracer dies.
 func (p *Process) stubCall(th *Thread, gadget, frame uint64, c *Call) error {
 	c.Ret = retPending
-	if err := th.enter(stubRegisters(th.regs, gadget, frame, c), blockAll); err != nil {
+	r := stubRegisters(th.regs, gadget, frame, c)
+	first := r
+	if !p.frame {
+		first.Rax, first.Rsp = unix.SYS_RT_SIGRETURN, frame+8
+	}
+	if err := th.enter(first, blockAll); err != nil {
 		return err
 	}
 	if err := th.resumeWith(unix.PTRACE_SYSCALL, 0); err != nil {
 		return err
 	}
-	var r amd64.Registers
-	entered := false
-	err := p.await(th, p.batchDeadline(), unix.PTRACE_SYSCALL, func(s stop) bool {
-		if s.Event != 0 || s.Sig != syscallStop {
-			return false
-		}
-		if !entered {
-			entered = true
-			return false
-		}
-		return true
-	})
-	if err != nil {
+	if err := p.awaitCall(th); err != nil {
 		return &BatchError{Tid: th.Tid, Call: -1, Nr: c.Nr, Cause: err}
 	}
-	if r, err = ptraceGetRegs(th.Tid); err != nil {
+	r.Rip, r.OrigRax = gadget+syscallInsnSize, c.Nr
+	deadly := !p.frame && th.diesOf([]Call{*c})
+	if err := ptraceSetRegs(th.Tid, &r); err != nil {
+		return gone(err)
+	}
+	if err := th.resumeWith(unix.PTRACE_SYSCALL, 0); err != nil {
+		return err
+	}
+	if deadly {
+		linger()
+	}
+	if err := p.awaitCall(th); err != nil {
+		return &BatchError{Tid: th.Tid, Call: -1, Nr: c.Nr, Cause: err}
+	}
+	r, err := ptraceGetRegs(th.Tid)
+	if err != nil {
 		return gone(err)
 	}
 	if r.Rip != gadget+syscallInsnSize || r.OrigRax != c.Nr {
@@ -175,6 +186,13 @@ func (p *Process) stubCall(th *Thread, gadget, frame uint64, c *Call) error {
 	}
 	c.Ret = int64(r.Rax)
 	return nil
+}
+
+// awaitCall waits for the stop before or after a call.
+func (p *Process) awaitCall(th *Thread) error {
+	return p.await(th, p.batchDeadline(), unix.PTRACE_SYSCALL, func(s stop) bool {
+		return s.Event == 0 && s.Sig == syscallStop
+	})
 }
 
 // park moves a stopped thread to the way back in the scratch page, where it
@@ -190,6 +208,9 @@ func (p *Process) finish(th *Thread) error {
 	if th.entered {
 		if err := ptraceSetMask(th.Tid, th.mask); err != nil {
 			return gone(err)
+		}
+		if err := th.endSequence(); err != nil {
+			return err
 		}
 		r = rseqAbort(r, th.rseqCS)
 	}

@@ -38,7 +38,8 @@ func (p *Process) findLeftovers() error {
 	p.leftovers = nil
 	for i := range maps {
 		m := &maps[i]
-		if !m.Exec || m.Write || m.Inode != 0 || m.Name != "" || m.len() != pageSize {
+		// Shared memory (of /dev/zero, says the kernel), if there was a guard.
+		if plain := m.Inode == 0 && m.Name == "" || m.Shared && m.Name == "/dev/zero"; !plain || !m.Exec || m.Write || m.len() != pageSize {
 			continue
 		}
 		head := make([]byte, scratchLoop)
@@ -47,8 +48,7 @@ func (p *Process) findLeftovers() error {
 		}
 		l := leftover{Range: Range{m.Start, m.End}, code: Range{m.Start, m.End}, stamp: leUint64(head[scratchStamp:])}
 		for _, d := range maps[i+1:] {
-			// Shared with a file number of its own: the page of a guard.
-			if d.Start != l.End || !d.Write || d.Inode != 0 && !(d.Shared && d.len() == pageSize) || d.End-l.Start > scratchMaxLen {
+			if d.Start != l.End || !d.Write || d.Inode != 0 || d.End-l.Start > scratchMaxLen {
 				break
 			}
 			l.End = d.End

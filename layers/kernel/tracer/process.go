@@ -105,12 +105,14 @@ type Thread struct {
 	mask   uint64
 	xstate []byte // nil until read
 	rseqCS []byte // struct rseq_cs it is in, read before the first injection
+	rseq   Rseq   // read with it
 
 	// What it has now.
 	entered  bool   // runs or is parked in injected code
 	curMask  uint64 // valid if entered
 	running  bool   // resumed and not seen to stop
 	gone     bool   // exited
+	sequence bool   // its rseq_cs is the loop's
 	hidden   bool   // has regs with the stop's EINTR undone (hideStop)
 	slot     slot
 	prepared bool // slot holds a current frame

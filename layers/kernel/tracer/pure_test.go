@@ -254,16 +254,41 @@ func TestCalls(t *testing.T) {
 }
 
 func TestLoopOffsets(t *testing.T) {
-	if string(loopCode[loopAfterCall-2:loopAfterCall]) != "\x0f\x05" || string(loopCode[loopWayBack:loopWayBack+3]) != "\x4c\x89\xec" {
-		t.Fatal("offsets in loopCode")
+	at := func(i int, want string) {
+		t.Helper()
+		if got := string(loopCode[i : i+len(want)]); got != want {
+			t.Errorf("%x at %d, want %x", got, i, want)
+		}
 	}
-	if disp := int8(loopCode[loopWayBack-1]); loopWayBack+int(disp) != 0 {
-		t.Fatal("jnz does not lead to the start")
+	leads := func(i, to int) { // a short jump whose distance ends at i
+		t.Helper()
+		if got := i + int(int8(loopCode[i-1])); got != to {
+			t.Errorf("the jump before %d leads to %d, want %d", i, got, to)
+		}
 	}
-	if disp := int(loopCode[4]); disp+5 != loopWayBack || string(codePage(0)[:4]) != string(binary.LittleEndian.AppendUint32(nil, uint32(noGuard))) {
-		t.Fatal("the look at the guard")
+	at(loopLook, "\x45\x39\x3e")
+	at(loopAfterCall-2, "\x0f\x05")
+	at(loopDone, "\x48\xc7\x45")
+	at(loopWayBack, "\x4c\x89\xec")
+	leads(loopDone, 0)
+	leads(loopLook+5, loopDone)
+	page := codePage(0x1000, 0, 0)
+	if string(page[:4]) != string(binary.LittleEndian.AppendUint32(nil, uint32(noGuard))) {
+		t.Error("the word without a guard")
 	}
-	if string(stubCode[stubRestorer:]) != string(gadgetRestorers[1]) || scratchLoop+len(loopCode) > scratchStub {
+	if to := scratchAbort + len(abortCode) + int(int8(abortCode[1])); to != scratchLoop {
+		t.Errorf("a sequence that was interrupted goes on at %d", to)
+	}
+	if to := scratchLoop + 7 + int(int32(binary.LittleEndian.Uint32(loopCode[3:]))); to != scratchSection {
+		t.Errorf("the section is looked for at %d", to)
+	}
+	if r := (amd64.Registers{Rip: 0x1000 + scratchLoop + loopAfterCall - 2}); rseqAbort(r, page[scratchSection:]).Rip != 0x1000+scratchAbort {
+		t.Error("the call is not in the section")
+	}
+	if r := (amd64.Registers{Rip: 0x1000 + scratchLoop + loopAfterCall}); rseqAbort(r, page[scratchSection:]) != r {
+		t.Error("what is behind the call is in the section")
+	}
+	if string(stubCode[stubRestorer:]) != string(gadgetRestorers[1]) || scratchLoop+len(loopCode) > scratchAbort-4 {
 		t.Fatal("stubCode")
 	}
 }

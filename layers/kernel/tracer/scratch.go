@@ -21,6 +21,7 @@ type Scratch struct {
 	user       arena
 	restorer   uint64 // rt_sigreturn in the code page
 	syscallRet uint64 // "syscall; ret" in the code page
+	signature  uint32 // of restartable sequences, in the code page
 }
 
 const (
@@ -106,8 +107,8 @@ func (s *Scratch) from(a *arena, n int) (uint64, error) {
 	return addr, nil
 }
 
-// grow maps more at the end of the area. It runs in the thread that made it,
-// one call at a time: the area's own call arrays may be what has run out.
+// grow maps more at the end of the area. It runs in the thread that made it, whose
+// slot has always room for a call: the area's call arrays may be what has run out.
 func (s *Scratch) grow(a *arena, n uint64) error {
 	size := max((n+2*frameAlign+pageSize-1)&^(pageSize-1), scratchStep)
 	if s.end+size > s.base+scratchMaxLen {
@@ -118,7 +119,7 @@ func (s *Scratch) grow(a *arena, n uint64) error {
 		return fmt.Errorf("%w: its thread is gone: %w", ErrScratch, ErrExited)
 	}
 	c := Mmap(s.end, size, unix.PROT_READ|unix.PROT_WRITE, scratchFlags, -1, 0)
-	if err := s.p.stubCall(th, s.syscallRet, th.slot.frame, &c); err != nil {
+	if err := s.p.loopCall(th, th.slot.calls, th.slot.frame, &c); err != nil {
 		return err
 	}
 	if err := s.p.park(th); err != nil {

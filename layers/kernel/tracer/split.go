@@ -19,7 +19,8 @@ import (
 // look at the results of first and change rest. If the tracer dies in between,
 // the thread makes the calls of rest as they were at the beginning: what first
 // has made, rest can take away whatever happens. Where no signal can end a batch
-// (see doc.go) that promise does not hold, and a death in between leaves it.
+// (see doc.go), or a filter kills for one of the calls, that promise does not hold, and
+// a death in between leaves it.
 //
 // The calls of both together are at most maxCalls-2.
 func (p *Process) RunSplit(th *Thread, first []Call, between func() error, rest []Call) error {
@@ -71,8 +72,12 @@ func (p *Process) startSplit(th *Thread, first, rest []Call) (*split, error) {
 		th.prepared = false
 		return nil, err
 	}
-	mask, request := p.batchMode() // and no guard: the rest is to be made whatever happens
-	if err := th.enter(loopRegisters(th.regs, p.scratch.base, th.slot.calls, n, th.slot.frame), mask); err != nil {
+	mask, request := p.batchMode()
+	r := loopRegisters(th.regs, p.scratch.base, th.slot.calls, n, th.slot.frame)
+	if p.guard != nil && th.diesOf(append(calls, stop)) {
+		r = th.guardRegisters(r)
+	} // else without a guard: the rest is to be made whatever happens
+	if err := th.enter(r, mask); err != nil {
 		return nil, err
 	}
 	return s, th.resumeWith(request, 0)

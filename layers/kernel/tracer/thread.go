@@ -220,6 +220,7 @@ func (th *Thread) loadRseq() error {
 	if err != nil || rs.Addr == 0 {
 		return err
 	}
+	th.rseq = rs
 	ptr := make([]byte, 8)
 	if err := th.p.Read(rs.Addr+rseqCSField, ptr); err != nil {
 		return err
