@@ -68,10 +68,6 @@ func lateEnd(e ends) netdrop.Ended {
 // had before.
 func (x *exporter) findLate() (list []netdrop.Ended, err error) {
 	init := x.env.Source.Processes()[0]
-	now, err := x.inetSockets(init)
-	if err != nil {
-		return nil, err
-	}
 	theirs, err1 := init.Proc.Namespace("net")
 	ours, err2 := procfs.Host().Process(os.Getpid()).Namespace("net")
 	if err := errors.Join(err1, err2); err != nil {
@@ -81,6 +77,10 @@ func (x *exporter) findLate() (list []netdrop.Ended, err error) {
 	// container is never late.
 	concerns := func(e ends) bool {
 		return (theirs != ours || x.tcp.listens(e.local.Port())) && !ownAddress(e) && !x.tcp.ends[e.reversed()]
+	}
+	now, err := x.unended(init, theirs.Inode)
+	if err != nil {
+		return nil, err
 	}
 	there := map[ends]bool{}
 	err = target.InNamespace(init.Proc.Path("ns/net"), func() error {
@@ -103,16 +103,38 @@ func (x *exporter) findLate() (list []netdrop.Ended, err error) {
 		return nil
 	})
 	for _, e := range x.late.begun {
-		if !there[e] && concerns(e) {
+		if !there[e] && !x.tcp.ends[e] && concerns(e) {
 			list = append(list, lateEnd(e))
 		}
 	}
 	for _, l := range x.late.ended {
-		if e := (ends{l.Destination, l.Source}); !there[e] && concerns(e) {
+		if e := (ends{l.Destination, l.Source}); !there[e] && !x.tcp.ends[e] && concerns(e) {
 			list = append(list, l)
 		}
 	}
 	return list[:min(len(list), mostLate)], err
+}
+
+// unended are the connections in a network namespace that have not ended, of those
+// that had not at note, but for the container's own.
+func (x *exporter) unended(p *target.Process, ns uint64) (list []*inetSocket, err error) {
+	ask := slices.DeleteFunc(slices.Clone(x.late.begun), func(e ends) bool { return x.tcp.ends[e] })
+	if _, known := x.sockets[ns]; known || len(ask) > fewLate {
+		return x.inetSockets(p)
+	}
+	err = target.InNamespace(p.Proc.Path("ns/net"), func() error {
+		for _, e := range ask {
+			s, err := findInet(e) // finds a listener, too
+			if err != nil {
+				return err
+			}
+			if s != nil && s.local == e.local && s.remote == e.remote && 1<<s.state&(waitingStates|lateStates) != 0 {
+				list = append(list, s)
+			}
+		}
+		return nil
+	})
+	return list, err
 }
 
 // arrivesByItself: nobody has to send anything any more for all that was written by a

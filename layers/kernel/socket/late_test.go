@@ -10,8 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/io-mig/mig/layers/kernel/kerneltest"
 	"github.com/io-mig/mig/layers/kernel/netdrop"
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/state"
 )
@@ -85,7 +89,8 @@ func TestWhatIsLate(t *testing.T) {
 			if sure, err := arrivesByItself(ended); err != nil || !sure {
 				t.Errorf("all was acknowledged: %v, %v", sure, err)
 			}
-			l := &late{}
+			sub := &Subsystem{}
+			l := &sub.late
 			if err := l.note(); err != nil {
 				return err
 			}
@@ -94,6 +99,18 @@ func TestWhatIsLate(t *testing.T) {
 			}
 			if len(l.begun) != 2 { // both ends of the other one
 				t.Errorf("not ended are %v", l.begun)
+			}
+			// One by one, and by a walk through all.
+			x := &exporter{Subsystem: sub, tcp: newTCPTable(), sockets: map[uint64][]*inetSocket{}}
+			p := &target.Process{Proc: procfs.Host().Process(unix.Gettid())}
+			for _, fn := range []func() ([]*inetSocket, error){
+				func() ([]*inetSocket, error) { return x.unended(p, 0) },
+				func() ([]*inetSocket, error) { return x.inetSockets(p) },
+			} {
+				list, err := fn()
+				if err != nil || len(list) != 2 || list[0].state+list[1].state != stateFinWait2+stateCloseWait {
+					t.Errorf("of the stopped container's, not ended are %v, %v", list, err)
+				}
 			}
 			_, rest, _ := closedWithRest(t, address)
 			s, err := stateOf(rest, stateFinWait1)

@@ -20,6 +20,11 @@ import (
 // must not be behind what was received). So what is behind the mark is not put back
 // into the queue: it arrives once more, in segments that say where the byte is
 // (tcp_forge.go).
+//
+// The mark of what was sent could be set, also in repair mode: send(2) with MSG_OOB
+// does (net/ipv4/tcp.c, tcp_mark_urg). But no call tells where it is (snd_up of struct
+// tcp_sock), only the segments that are transmitted with it, and a source transmits
+// none any more.
 
 // readAround copies what was received: n bytes, or what of it is before the mark.
 func (t *tcpState) readAround(fd, n int) error {
