@@ -34,7 +34,8 @@ func (w *world) settled(id string) (on, off *host) {
 	waitFor(w.t, settleWithin, "one copy, and nothing else", func() bool {
 		for i := range pair {
 			on, off = pair[i], pair[1-i]
-			if on.status(id) == "RUNNING" && off.status(id) != "RUNNING" && len(w.processes()) == 1 && !on.onItsWay() && !off.onItsWay() {
+			// Who runs is asked last: an original may be ended while the others are asked.
+			if off.status(id) != "RUNNING" && len(w.processes()) == 1 && !on.onItsWay() && !off.onItsWay() && on.status(id) == "RUNNING" {
 				return true
 			}
 		}

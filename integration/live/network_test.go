@@ -505,7 +505,8 @@ func (w *world) alone(id string) (on, off *host) {
 	waitFor(w.t, settleWithin, "one copy, and nothing else", func() bool {
 		for i := range pair {
 			on, off = pair[i], pair[1-i]
-			if on.status(id) == "RUNNING" && off.status(id) != "RUNNING" && !on.onItsWay() && !off.onItsWay() {
+			// Who runs is asked last: an original may be ended while the others are asked.
+			if off.status(id) != "RUNNING" && !on.onItsWay() && !off.onItsWay() && on.status(id) == "RUNNING" {
 				return true
 			}
 		}

@@ -179,7 +179,7 @@ func TestCutCableKeepsConnections(t *testing.T) {
 			if on.status("server") != "RUNNING" {
 				on, off = off, on
 			}
-			return on.status("server") == "RUNNING" && off.status("server") != "RUNNING" && !on.onItsWay() && !off.onItsWay()
+			return off.status("server") != "RUNNING" && !on.onItsWay() && !off.onItsWay() && on.status("server") == "RUNNING"
 		})
 		off.d.Remove("server") // if it was decided without its coordinator
 		for _, c := range clients {
