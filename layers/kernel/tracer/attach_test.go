@@ -5,6 +5,7 @@ package tracer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand"
 	"os"
 	"os/exec"
@@ -336,6 +337,35 @@ func TestSeccompRestart(t *testing.T) {
 	must(t, err)
 	if s := g.line(); s != "OK" {
 		t.Fatal(s)
+	}
+}
+
+// TestStoppedAgain: a wait on a futex that is continued when it is stopped again is
+// known as what it is, also where libc was told its number: to a program it does not
+// end with EINTR.
+func TestStoppedAgain(t *testing.T) {
+	for _, name := range []string{"told", "told-dyn"} {
+		t.Run(name, func(t *testing.T) {
+			g := launch(t, name)
+			tr := newTracer(t)
+			for _, in := range []uint64{unix.SYS_FUTEX, unix.SYS_RESTART_SYSCALL} {
+				for !strings.HasPrefix(currentSyscall(g.pid, g.pid), fmt.Sprint(in, " ")) {
+					time.Sleep(time.Millisecond)
+				}
+				p := attach(t, tr, g.pid)
+				r, err := p.Leader().Registers()
+				must(t, err)
+				to, kind, err := p.Leader().ResumeRegisters()
+				must(t, err)
+				if r.OrigRax != in {
+					t.Fatalf("it is in call %d, not in %d", r.OrigRax, in)
+				}
+				if kind != RestartTimeout || to.Rax != unix.SYS_FUTEX || to.Rip != r.Rip-syscallInsnSize {
+					t.Errorf("in call %d it goes on with %d at %#x, kind %d", in, int64(to.Rax), to.Rip, kind)
+				}
+				must(t, p.Detach())
+			}
+		})
 	}
 }
 

@@ -38,7 +38,9 @@
 //
 // What remains visible after the engine's death: a relative time-out starts
 // anew; a call that does not restart (epoll_wait) may return EINTR if the
-// death falls between the stop and the next instruction of the engine; calls
+// death falls between the stop and the next instruction of the engine; so does one
+// with a time-out that was interrupted before and whose code does not tell which it
+// is (before); calls
 // left of the batch are made. They are not in a process with seccomp filters,
 // which apply again then (guard). What can still hit that: a filter that kills for
 // rt_sigreturn; one that kills for mmap or munmap, if the thread then waits for a

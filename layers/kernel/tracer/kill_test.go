@@ -228,6 +228,24 @@ func TestKilledEngineOfAFiltered(t *testing.T) {
 	}
 }
 
+// TestKilledEngineOfAWaiting: a wait with a time-out does not end with EINTR, also if
+// engine after engine has interrupted it.
+func TestKilledEngineOfAWaiting(t *testing.T) {
+	total := 50
+	if testing.Short() {
+		total = 20
+	}
+	g := launch(t, "told-dyn")
+	waits := func() {
+		if st := g.state(); st == 'Z' {
+			t.Fatal("the call has returned")
+		}
+	}
+	killEnginesOf(t, g, total, "", waits)
+	waits()
+	must(t, attach(t, newTracer(t), g.pid).Detach())
+}
+
 // TestKilledEngineOfALeaderless: threads that have outlived their leader live
 // through the deaths of engines as others do.
 func TestKilledEngineOfALeaderless(t *testing.T) {

@@ -253,6 +253,25 @@ func TestCalls(t *testing.T) {
 	}
 }
 
+func TestMadeCall(t *testing.T) {
+	call := []byte{0xe8, 1, 2, 3, 4}
+	for _, c := range []struct {
+		code []byte
+		want uint64
+	}{
+		{[]byte{0xbf, 202, 0, 0, 0, 0x31, 0xc0}, 202},
+		{[]byte{0xbf, 39, 0, 0, 0, 0xbf, 7, 0, 0, 0}, 7},
+		{[]byte{0xbf, 202, 0, 0, 0, 0xbf, 39, 0, 0, 0}, amd64.NoSyscall}, // has no restart block
+		{[]byte{0xbf, 202, 1, 0, 0}, amd64.NoSyscall},
+		{[]byte{0x89, 0xdf}, amd64.NoSyscall}, // mov edi,ebx
+		{nil, amd64.NoSyscall},
+	} {
+		if got := callBefore(madeCall(append(c.code, call...))); got != c.want {
+			t.Errorf("% x: %d, want %d", c.code, int64(got), int64(c.want))
+		}
+	}
+}
+
 func TestLoopOffsets(t *testing.T) {
 	at := func(i int, want string) {
 		t.Helper()

@@ -157,3 +157,27 @@ func callBefore(b []byte) uint64 {
 	}
 	return amd64.NoSyscall
 }
+
+// toldCall is the code of glibc's syscall(3) up to the call: mov rax,rdi; mov rdi,rsi;
+// mov rsi,rdx; mov rdx,rcx; mov r10,r8; mov r8,r9; mov r9,[rsp+8]; syscall.
+var toldCall = []byte{
+	0x48, 0x89, 0xf8, 0x48, 0x89, 0xf7, 0x48, 0x89, 0xd6, 0x48, 0x89, 0xca,
+	0x4d, 0x89, 0xc2, 0x4d, 0x89, 0xc8, 0x4c, 0x8b, 0x4c, 0x24, 8, 0x0f, 0x05,
+}
+
+// madeCall is what callBefore would decode for the number that code, which ends with
+// a call of syscall(3), gives it: by the last "mov $nr,%edi". It is nil if that is
+// not the number of a call that has a restart block.
+func madeCall(code []byte) []byte {
+	for i := len(code) - 5; i >= 0; i-- {
+		if code[i] != 0xbf || code[i+2] != 0 || code[i+3] != 0 || code[i+4] != 0 {
+			continue
+		}
+		nr := binary.LittleEndian.Uint32(code[i+1:])
+		if !hasRestartBlock(uint64(nr)) {
+			return nil
+		}
+		return append(binary.LittleEndian.AppendUint32([]byte{0xb8}, nr), 0x0f, 0x05)
+	}
+	return nil
+}

@@ -5,6 +5,7 @@
 package tracer
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -193,16 +194,30 @@ func (th *Thread) resume(h PendingHandler) (amd64.Registers, RestartKind, error)
 }
 
 // before are the bytes before the call of a thread that continues one, where it
-// takes them to know which.
+// takes them to know which. In syscall(3), which is told, they are made up.
 func (p *Process) before(r *amd64.Registers) []byte {
 	if !r.InSyscall() || r.OrigRax != unix.SYS_RESTART_SYSCALL {
 		return nil
 	}
-	b := make([]byte, gadgetMaxLen)
-	if p.Read(r.Rip-uint64(gadgetMaxLen), b) != nil {
+	b := make([]byte, len(toldCall))
+	if p.Read(r.Rip-uint64(len(b)), b) == nil && bytes.Equal(b, toldCall) {
+		return p.told(r.Rsp)
+	}
+	b = b[:gadgetMaxLen]
+	if p.Read(r.Rip-uint64(len(b)), b) != nil {
 		return nil
 	}
 	return b
+}
+
+// told is the code of the call that the caller of syscall(3) wants, sp being where
+// that returns to.
+func (p *Process) told(sp uint64) []byte {
+	ret, code := make([]byte, 8), make([]byte, 64)
+	if p.Read(sp, ret) != nil || p.Read(leUint64(ret)-uint64(len(code)), code) != nil {
+		return nil
+	}
+	return madeCall(code)
 }
 
 // loadRseq reads the critical section the thread is in. It must happen
