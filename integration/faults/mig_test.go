@@ -26,6 +26,7 @@ type checkReport struct {
 	Pid       int
 	Possible  bool
 	Findings  []finding
+	Warnings  []finding
 }
 
 // check runs mig check on a victim.
@@ -45,6 +46,7 @@ type requestStatus struct {
 	Progress  struct {
 		Downtime time.Duration
 		Bytes    uint64
+		Warnings []string
 	}
 	Failure *struct {
 		Kind, Text, At, End string

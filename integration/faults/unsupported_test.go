@@ -144,6 +144,25 @@ func refused(t *testing.T, v *victim, want []string) {
 	}
 }
 
+// What is lost is warned of: by mig check, and in the status of the checkpoint.
+func TestLostKeysAreWarnedOf(t *testing.T) {
+	const want = "3 keys of the session keyring"
+	h := startHost(t, daemon.V24)
+	v := h.run(t, "keys", 4, "keys")
+	report, code := v.check()
+	if code != 0 || !report.Possible || len(report.Findings) != 0 || len(report.Warnings) != 1 || report.Warnings[0].What != want || report.Warnings[0].Pid != v.pid {
+		t.Errorf("mig check ends with %d and says %+v", code, report)
+	}
+	if err := v.checkpoint(filepath.Join(t.TempDir(), "image")).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if last := h.requests(t)[0]; len(last.Progress.Warnings) != 1 || !strings.Contains(last.Progress.Warnings[0], want) {
+		t.Errorf("mig status says %+v", last)
+	}
+	v.runsOn("a checkpoint")
+	v.remove()
+}
+
 // mig check of what can be checkpointed, and of what does not run.
 func TestCheck(t *testing.T) {
 	for _, version := range daemon.Versions {
@@ -152,7 +171,7 @@ func TestCheck(t *testing.T) {
 			v := h.run(t, "fine", 4, "")
 			v.reset()
 			report, code := v.check()
-			if code != 0 || !report.Possible || len(report.Findings) != 0 || report.Pid != v.pid {
+			if code != 0 || !report.Possible || len(report.Findings) != 0 || len(report.Warnings) != 0 || report.Pid != v.pid {
 				t.Errorf("mig check ends with %d and says %+v", code, report)
 			}
 			if b := v.mustLive("after a check"); b.longest > still {

@@ -108,6 +108,7 @@ func openSource(j *job.Job) (*target.Source, error) {
 	src.Allowed, src.Files = &a, filesOf(j, spec)
 	src.Terminal = j.Terminal
 	src.Agent = mount.Wanted(spec)
+	src.SessionKeyring = "_ses." + j.Container // as libcontainer calls it
 	src.OwnIPC = ownNamespace(spec, specs.IPCNamespace)
 	src.OwnNet = ownNamespace(spec, specs.NetworkNamespace)
 	src.HostNet = !src.OwnNet && !joins(spec, specs.NetworkNamespace)

@@ -3,11 +3,13 @@
 // victim MEGABYTES MODE: a process that knows whether it was harmed. It changes
 // and verifies its memory, its SSE registers, a pipe and its signals all the
 // time, and tells in /beat how often it did, what was wrong, and for how long
-// it once could not run. MODE adds state that a checkpoint refuses.
+// it once could not run. MODE adds state that a checkpoint refuses or
+// loses.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/keyctl.h>
 #include <linux/perf_event.h>
 #include <pthread.h>
 #include <sched.h>
@@ -149,6 +151,13 @@ static void perf(void)
 		die("perf_event_open");
 }
 
+static void keys(void)
+{
+	for (char name[] = "a"; *name < 'd'; ++*name)
+		if (syscall(SYS_add_key, "user", name, "secret", 6, KEY_SPEC_SESSION_KEYRING) < 0)
+			die("add_key");
+}
+
 static void *apart(void *unused)
 {
 	(void)unused;
@@ -239,6 +248,8 @@ int main(int argc, char **argv)
 		perf();
 	else if (!strcmp(mode, "thread"))
 		thread();
+	else if (!strcmp(mode, "keys"))
+		keys();
 	else if (!strcmp(mode, "mptcp"))
 		mptcp();
 	else if (!strcmp(mode, "forks"))

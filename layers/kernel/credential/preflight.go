@@ -11,13 +11,18 @@ import (
 )
 
 // Preflight names the threads that were restricted by seccomp(2) in a way that
-// the spec does not repeat. The tasks run: one that ends has nothing to refuse.
+// the spec does not repeat, and warns of keys. The tasks run: one that ends has
+// nothing to refuse.
 func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 	out, err := s.env.Source.Survey(ctx, s.preflightProcess)
 	if err != nil {
 		return nil, fmt.Errorf("credential: %w", err)
 	}
-	return out, nil
+	lost, err := s.lostKeys()
+	if err != nil {
+		return nil, fmt.Errorf("credential: look for keys: %w", err)
+	}
+	return append(out, lost...), nil
 }
 
 func (s *Subsystem) preflightProcess(p procfs.Task) ([]record.Finding, error) {

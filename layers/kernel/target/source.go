@@ -47,6 +47,9 @@ type Source struct {
 	// OwnNet: the container has a network namespace of its own; HostNet: it is in
 	// the host's. Neither: it is in one that somebody has made.
 	OwnNet, HostNet bool
+	// SessionKeyring is what the runtime calls the session keyring that it makes
+	// for the container; empty: not known.
+	SessionKeyring string
 
 	proc    procfs.FS
 	first   int // Init's process

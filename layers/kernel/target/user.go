@@ -201,3 +201,24 @@ func inner(maps []procfs.IDMap, outer uint32) uint32 {
 	}
 	return overflowID
 }
+
+// AsFileUser runs fn on a thread of the engine with the file system user uid of
+// the initial user namespace. The thread ends with it. fn must not start
+// goroutines that need the user.
+func AsFileUser(uid uint32, fn func() error) error {
+	done := make(chan error, 1)
+	go onSpareThread(func() {
+		// setfsuid(2) reports no failure: it returns the id that was in force.
+		_, err := unix.SetfsuidRetUid(int(uid))
+		now, err2 := unix.SetfsuidRetUid(-1)
+		if err = errors.Join(err, err2); err == nil && uint32(now) != uid {
+			err = unix.EPERM
+		}
+		if err != nil {
+			done <- fmt.Errorf("become file system user %d: %w (the engine has to be root)", uid, err)
+			return
+		}
+		done <- fn()
+	})
+	return tracer.WaitFor(done)
+}
