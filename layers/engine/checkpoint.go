@@ -62,11 +62,9 @@ func checkpointOnce(ctx context.Context, j *job.Job, r job.Reporter) error {
 	if err := writeManifest(ctx, m, j.Container, subsystems); err != nil {
 		return errors.Join(err, m.Close())
 	}
-	strategy := control.StopAndCopy
-	if j.Strategy != "" {
-		if strategy, err = control.StrategyByName(j.Strategy); err != nil {
-			return errors.Join(err, m.Close())
-		}
+	strategy, err := imageStrategy(j, src)
+	if err != nil {
+		return errors.Join(err, m.Close())
 	}
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
 	quiesce, wake := application(j, r)

@@ -141,9 +141,10 @@ func (m *Manager) accept(j *job.Job, files int) error {
 	return pick(j)
 }
 
-// pick chooses the transfer order. An image on disk has no running side that
-// rounds could shorten a transfer for: it is always stop-and-copy. A move's is
-// in its address, for the engine; the destination takes what comes.
+// pick chooses the transfer order. A checkpoint into an image may make early rounds,
+// which shorten how long the container is stopped; nothing can be left behind where
+// nobody would ask for it later. A move's order is in its address, for the engine; a
+// destination and a restore take what comes.
 func pick(j *job.Job) error {
 	switch {
 	case address.IsMove(j.Image):
@@ -156,15 +157,20 @@ func pick(j *job.Job) error {
 	case address.IsIncoming(j.Image):
 		return nil
 	}
+	auto := control.StopAndCopy.Name
+	if j.Kind == job.Checkpoint {
+		auto = control.Auto.Name
+	}
 	if j.Strategy == "" || j.Strategy == control.Auto.Name {
-		j.Strategy = control.StopAndCopy.Name
+		j.Strategy = auto
+		return nil
 	}
 	s, err := control.StrategyByName(j.Strategy)
 	if err != nil {
 		return err
 	}
-	if s.Name != control.StopAndCopy.Name {
-		return fmt.Errorf("a %s to or from an image is always %s, not %s: %w", j.Kind, control.StopAndCopy.Name, s.Name, errors.ErrUnsupported)
+	if s.LeaveBehind != control.LeaveNever || s.Rounds > 0 && j.Kind != job.Checkpoint {
+		return fmt.Errorf("a %s to or from an image cannot be %s: %w", j.Kind, s.Name, errors.ErrUnsupported)
 	}
 	return nil
 }

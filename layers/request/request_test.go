@@ -159,7 +159,7 @@ func TestSuccess(t *testing.T) {
 		t.Fatal(err)
 	}
 	if st.Phase != Succeeded || st.Progress.Bytes != 5000 || st.Ended == nil || st.Started == nil || len(st.Token) != 32 ||
-		st.Strategy != "stop-and-copy" || st.Failure != nil || st.Engine == 0 {
+		st.Strategy != "auto" || st.Failure != nil || st.Engine == 0 {
 		t.Errorf("status %+v", st)
 	}
 	fi, err := os.Stat(m.store.file(st.ID))
@@ -392,15 +392,15 @@ func TestLogIsBounded(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	m := testManager(t, testEngine(t))
 	for what, change := range map[string]func(*job.Job){
-		"unknown kind":     func(j *job.Job) { j.Kind = "teleport" },
-		"needs a cont":     func(j *job.Job) { j.Container = "" },
-		"no valid cont":    func(j *job.Job) { j.Container = "../x" },
-		"needs an image":   func(j *job.Job) { j.Image = "" },
-		"first process":    func(j *job.Job) { j.InitPid = 0 },
-		"no strategy":      func(j *job.Job) { j.Strategy = "hope" },
-		"always stop-and-": func(j *job.Job) { j.Strategy = "post-copy" },
-		"1 descriptors, 0": func(j *job.Job) { j.Files = []string{"x"} },
-		"stream 1 names":   func(j *job.Job) { j.Stdio[1].File = 0 },
+		"unknown kind":        func(j *job.Job) { j.Kind = "teleport" },
+		"needs a cont":        func(j *job.Job) { j.Container = "" },
+		"no valid cont":       func(j *job.Job) { j.Container = "../x" },
+		"needs an image":      func(j *job.Job) { j.Image = "" },
+		"first process":       func(j *job.Job) { j.InitPid = 0 },
+		"no strategy":         func(j *job.Job) { j.Strategy = "hope" },
+		"cannot be post-copy": func(j *job.Job) { j.Strategy = "post-copy" },
+		"1 descriptors, 0":    func(j *job.Job) { j.Files = []string{"x"} },
+		"stream 1 names":      func(j *job.Job) { j.Stdio[1].File = 0 },
 	} {
 		j := testJob("progress")
 		change(&j)

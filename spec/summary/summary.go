@@ -35,7 +35,8 @@ type Mapping struct {
 	// Permissions as in /proc/PID/maps, "rw-p".
 	Permissions string `json:"permissions"`
 	Path        string `json:"path,omitempty"`
-	// Bytes of pages in the image.
+	// Bytes of pages in the image; a page that was copied in early rounds and written
+	// to afterwards is there more than once.
 	Bytes uint64 `json:"bytes"`
 }
 
@@ -50,7 +51,14 @@ type Process struct {
 	Mappings   []Mapping         `json:"mappings,omitempty"`
 	// FDs is the number of descriptors.
 	FDs int `json:"descriptors"`
+
+	// before are the mappings of the last early round while those that take their
+	// place are read.
+	before map[span]uint64
 }
+
+// span is a mapping's place.
+type span struct{ start, length uint64 }
 
 // Image is the sum.
 type Image struct {
@@ -156,13 +164,18 @@ func (p *Process) memory(r *record.Record) error {
 			return err
 		}
 		p.Executable = m.Exe
+		p.before = map[span]uint64{}
+		for _, m := range p.Mappings {
+			p.before[span{m.Start, m.Length}] = m.Bytes
+		}
+		p.Mappings = nil
 	case memoryMappings:
 		var m state.Mappings
 		if err := proto.Unmarshal(r.Payload, &m); err != nil {
 			return err
 		}
 		for _, x := range m.Mapping {
-			p.Mappings = append(p.Mappings, Mapping{Start: x.Start, Length: x.Length, Permissions: permissions(x), Path: name(x)})
+			p.Mappings = append(p.Mappings, Mapping{Start: x.Start, Length: x.Length, Permissions: permissions(x), Path: name(x), Bytes: p.before[span{x.Start, x.Length}]})
 		}
 	case memoryPages:
 		p.addPages(r.Entity, uint64(len(r.Payload)))

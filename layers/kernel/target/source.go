@@ -178,6 +178,21 @@ func (s *Source) List(context.Context) ([]record.ProcessID, error) {
 	return s.alive(), nil
 }
 
+// Largest is how much memory without a file the largest process has, in bytes, by
+// VmRSS's part RssAnon and VmSwap of proc_pid_status(5). It is 0 where nobody can tell.
+func (s *Source) Largest() (most uint64) {
+	pids, err := s.Freezer.Pids()
+	if err != nil {
+		return 0
+	}
+	for _, pid := range pids {
+		if st, err := s.proc.Process(pid).Status(); err == nil {
+			most = max(most, st.Vm.RSSAnon+st.Vm.Swap)
+		}
+	}
+	return most
+}
+
 // Paused reports whether somebody had frozen the container before the event. It does
 // not run until then, and no early round can stop it for a moment.
 func (s *Source) Paused() bool { return s.wasFrozen }
