@@ -34,8 +34,23 @@ func (h *harness) container(t *testing.T, p program, u user) *driver.Container {
 	return c
 }
 
+// strategy is how a user's programs are saved, empty for mig's own choice: those of
+// the unprivileged user with early rounds. MIG_PROGRAM_STRATEGY overrules it.
+func strategy(u user) string {
+	if s := os.Getenv("MIG_PROGRAM_STRATEGY"); s != "" {
+		return s
+	}
+	if u == asUser {
+		return "pre-copy"
+	}
+	return ""
+}
+
 // edit makes runc's default spec the one that programs are to find.
 func edit(spec *specs.Spec, p program, u user) {
+	if s := strategy(u); s != "" {
+		spec.Annotations = map[string]string{"io.mig/checkpoint-strategy": s}
+	}
 	// A network of its own, and no session keyring that an image could not name.
 	spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
 	spec.Process.User = specs.User{UID: u.uid, GID: u.uid}

@@ -29,20 +29,27 @@ func TestStorms(t *testing.T) {
 		if !strings.HasPrefix(p.name, "storm_") {
 			continue
 		}
-		t.Run(p.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), timeout+time.Duration(n)*5*time.Second)
-			defer cancel()
-			c := shared.run(ctx, t, p, asRoot)
-			for i := range n {
-				image := shared.image()
-				if _, err := shared.mig.Checkpoint(ctx, c, image, true); err != nil {
-					t.Fatalf("checkpoint %d of %d: %v; the program says: %s", i+1, n, err, says(t, c))
-				}
-				if err := os.RemoveAll(image); err != nil {
-					t.Fatal(err)
-				}
+		for _, u := range []user{asRoot, asUser} {
+			if p.fits(u) {
+				t.Run(p.name+"/"+u.name, func(t *testing.T) { shared.storm(t, p, u, n) })
 			}
-			shared.good(ctx, t, c)
-		})
+		}
 	}
+}
+
+// storm makes n checkpoints of one program, as u's are saved.
+func (h *harness) storm(t *testing.T, p program, u user, n int) {
+	ctx, cancel := context.WithTimeout(t.Context(), timeout+time.Duration(n)*5*time.Second)
+	defer cancel()
+	c := h.run(ctx, t, p, u)
+	for i := range n {
+		image := h.image()
+		if _, err := h.mig.Checkpoint(ctx, c, image, true); err != nil {
+			t.Fatalf("checkpoint %d of %d: %v; the program says: %s", i+1, n, err, says(t, c))
+		}
+		if err := os.RemoveAll(image); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.good(ctx, t, c)
 }

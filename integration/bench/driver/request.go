@@ -22,6 +22,8 @@ type Request struct {
 	Created   time.Time  `json:"created"`
 	Ended     *time.Time `json:"ended"`
 	Progress  struct {
+		// Round is the number of early rounds made.
+		Round int    `json:"round"`
 		Bytes uint64 `json:"bytes"`
 		// Downtime is how long the engine held the container's processes.
 		Downtime   time.Duration `json:"downtime"`

@@ -64,6 +64,80 @@ PROGRAM(storm_memory, ANYONE, "maps, fills, moves, protects and unmaps")
 	}
 }
 
+/* Enough for mig to copy it ahead of a checkpoint by itself. */
+enum { WRITTEN_PAGES = 10240, WRITTEN_AT_ONCE = 32, PAGE_WORDS = 512 };
+
+/* written_page checks that a page was written by turn n, or never. */
+static void written_page(const volatile uint64_t *page, uint64_t n)
+{
+	static const int words[] = {0, 200, PAGE_WORDS - 1};
+	for (int i = 0; i < 3; i++)
+		if (page[words[i]] != n)
+			fail("a page holds turn %lu at word %d, its last one was %lu", (unsigned long)page[words[i]], words[i], (unsigned long)n);
+}
+
+PROGRAM(storm_written, ANYONE, "writes to 40 MB in turn, and knows what every page has to hold")
+{
+	long rounds = 0;
+	size_t length = (size_t)WRITTEN_PAGES * PAGE_WORDS * 8;
+	volatile uint64_t *all = SYS(mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	uint64_t turn = 0; /* page (turn - 1) % WRITTEN_PAGES was written last */
+	while (!asked) {
+		for (int i = 0; i < WRITTEN_AT_ONCE; i++) {
+			volatile uint64_t *page = all + turn % WRITTEN_PAGES * PAGE_WORDS;
+			written_page(page, turn < WRITTEN_PAGES ? 0 : turn + 1 - WRITTEN_PAGES);
+			turn++;
+			page[0] = page[200] = page[PAGE_WORDS - 1] = turn;
+		}
+		if (turn > WRITTEN_PAGES) {
+			usleep(200);
+			go_on(&rounds);
+		}
+	}
+	for (uint64_t n = 0; n < WRITTEN_PAGES; n++, turn++)
+		written_page(all + turn % WRITTEN_PAGES * PAGE_WORDS, turn + 1 - WRITTEN_PAGES);
+}
+
+enum { DIRECT_BLOCK = 1 << 20, DIRECT_BLOCKS = 16 };
+
+static int direct_file;
+
+/* direct_reader reads blocks past the page cache: the disk writes to memory, and no
+ * page table knows. Every word of a block is its number. */
+static void *direct_reader(void *argument)
+{
+	size_t words = DIRECT_BLOCK / 8, block = (size_t)argument * 7;
+	uint64_t *buffer = SYS(mmap(NULL, DIRECT_BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	for (; !asked; block++) {
+		memset(buffer, 0xee, DIRECT_BLOCK);
+		ssize_t n = pread(direct_file, buffer, DIRECT_BLOCK, block % DIRECT_BLOCKS * DIRECT_BLOCK);
+		CHECK(n == DIRECT_BLOCK);
+		for (size_t i = 0; i < words; i++)
+			if (buffer[i] != block % DIRECT_BLOCKS)
+				fail("word %zu of block %zu is %lx", i, block % DIRECT_BLOCKS, (unsigned long)buffer[i]);
+	}
+	return NULL;
+}
+
+PROGRAM(storm_direct, ANYONE, "threads that read a file with O_DIRECT")
+{
+	uint64_t *block = SYS(mmap(NULL, DIRECT_BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	int file = SYS(open("direct", O_RDWR | O_CREAT, 0600));
+	for (uint64_t n = 0; n < DIRECT_BLOCKS; n++) {
+		for (size_t i = 0; i < DIRECT_BLOCK / 8; i++)
+			block[i] = n;
+		CHECK(write(file, block, DIRECT_BLOCK) == DIRECT_BLOCK);
+	}
+	CHECK(fsync(file) == 0 && close(file) == 0);
+	direct_file = SYS(open("direct", O_RDONLY | O_DIRECT));
+	pthread_t threads[4];
+	for (size_t i = 0; i < 4; i++)
+		CHECK(pthread_create(&threads[i], NULL, direct_reader, (void *)i) == 0);
+	announce();
+	for (size_t i = 0; i < 4; i++)
+		CHECK(pthread_join(threads[i], NULL) == 0);
+}
+
 static void *short_life(void *argument)
 {
 	return (void *)((long)argument * 2);

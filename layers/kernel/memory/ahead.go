@@ -38,6 +38,12 @@ type ahead struct {
 	// repeats are the pages that the last round has not sent, since others hold the
 	// same: see doubtful.
 	repeats []repeat
+	// bypass is how the process reads past the page cache, steady whether its pages
+	// were protected while it stood still, and unsettled are those that were looked at
+	// while a device may have written to them: see direct.go.
+	bypass    bypass
+	steady    bool
+	unsettled pageSet
 	// maps are the mappings when the tracking was extended last, smaps more about
 	// them or about those a little later.
 	maps  []procfs.Mapping
@@ -105,6 +111,9 @@ func (r *round) describe(context.Context, bool) (record.Progress, error) {
 // run is the round. Without tracking it does nothing: what was sent once would
 // have to be sent again.
 func (r *round) run(ctx context.Context, last bool) (record.Progress, error) {
+	if ok, err := r.heed(); err != nil || !ok {
+		return record.Progress{Done: true, Remaining: r.size()}, err
+	}
 	if err := r.track(ctx); err != nil {
 		if errors.Is(err, ctx.Err()) {
 			return record.Progress{}, err
@@ -132,6 +141,10 @@ func (r *round) run(ctx context.Context, last bool) (record.Progress, error) {
 		return record.Progress{}, err
 	}
 	if last {
+		// What it has opened since was open while pages were looked at.
+		if _, err := r.heed(); err != nil {
+			return record.Progress{}, err
+		}
 		if err := r.refresh(); err != nil {
 			return record.Progress{}, err
 		}
@@ -318,6 +331,7 @@ func (r *round) sendPages(ctx context.Context, pm *pagemap) (uint64, error) {
 	// Whatever was reported untracked may be registered again next time.
 	r.a.armed = r.a.armed.subtract(seen.untracked)
 	r.a.settle(&seen)
+	r.a.unsettle(&seen)
 	send := seen.dirty.union(seen.present.subtract(r.a.have))
 	if err := pushDropped(ctx, r.p.ID, r.a.filled.subtract(seen.present), r.out); err != nil {
 		return 0, err
@@ -340,8 +354,9 @@ func (a *ahead) settle(seen *pages) {
 	}
 }
 
-// written are the bytes that the next round has to send, as it looks now.
+// written are the bytes that would have to be sent if the process were stopped now.
 func (r *round) written(pm *pagemap) (n uint64, err error) {
+	n = r.a.unsettled.bytes() // some of which may be counted twice
 	w := walk{content, 0, 0}
 	w.all |= pageIsWritten
 	for _, x := range addresses(r.a.sent) {

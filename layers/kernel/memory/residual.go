@@ -112,7 +112,7 @@ func (s *Subsystem) residual(ctx context.Context, p *target.Process, a *ahead, m
 	}
 	a.settle(&seen)
 	stays := kept(a.sent, mappings)
-	have, filled := a.have.intersect(stays), a.filled.intersect(stays)
+	have, filled := a.have.subtract(a.unsettled).intersect(stays), a.filled.intersect(stays)
 	if err := pushDropped(ctx, p.ID, filled.subtract(seen.present), out); err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func (r *round) track(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.a.track != nil && slices.Equal(maps, r.a.maps) && r.a.complete(maps) {
+	if r.a.track != nil && slices.Equal(maps, r.a.maps) && r.a.complete(maps) && (r.a.steady || r.a.bypass != bypassDirect) {
 		return nil
 	}
 	stopped, err := r.p.Pause(ctx, func() error {
@@ -35,7 +35,7 @@ func (r *round) track(ctx context.Context) error {
 			return err
 		}
 		r.a.maps = maps
-		return nil
+		return r.steady(maps)
 	})
 	r.a.stopped += stopped
 	r.a.stops++
