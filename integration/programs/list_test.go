@@ -31,6 +31,7 @@ const (
 	needsInitialUserns
 	needsAllCaps
 	changesFiles
+	needsHugePages
 )
 
 // build compiles all programs into one static binary in dir.

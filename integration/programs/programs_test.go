@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/io-mig/mig/integration/bench/driver"
+	"github.com/io-mig/mig/integration/internal/hugepages"
 	"github.com/io-mig/mig/integration/internal/repo"
 	"github.com/io-mig/mig/integration/internal/scope"
 )
@@ -89,6 +90,9 @@ func (h *harness) close() error {
 // chooses among root, user and userns; by default all of them.
 func TestPrograms(t *testing.T) {
 	chosen := os.Getenv("MIG_PROGRAM_USERS")
+	// Each of these programs has less than ten; a few run at the same time, and one
+	// that has ended gives its pages back a little later.
+	lent := hugepages.Lend(t, 64)
 	for _, u := range []user{asRoot, asUser, asMapped} {
 		if chosen != "" && !strings.Contains(","+chosen+",", ","+u.name+",") {
 			continue
@@ -99,6 +103,9 @@ func TestPrograms(t *testing.T) {
 			}
 			t.Run(p.name+"/"+u.name, func(t *testing.T) {
 				t.Parallel()
+				if p.needs&needsHugePages != 0 && lent != nil {
+					t.Skip(lent)
+				}
 				if p.refused != "" {
 					shared.refuses(t, p, u)
 				} else {

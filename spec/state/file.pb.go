@@ -614,7 +614,11 @@ type FileObject struct {
 	Seals uint32 `protobuf:"varint,7,opt,name=seals,proto3" json:"seals,omitempty"`
 	// Not written any more, and refused: it had its name still, on a tmpfs, which
 	// travels as a whole now (filetree.proto).
-	Named         bool `protobuf:"varint,8,opt,name=named,proto3" json:"named,omitempty"`
+	Named bool `protobuf:"varint,8,opt,name=named,proto3" json:"named,omitempty"`
+	// Of a memfd of huge pages (MFD_HUGETLB): their size in bytes. Then memfd is not
+	// set, so that a reader that does not know this field finds a path that is not
+	// absolute and refuses it, rather than make a memfd of small pages.
+	HugePageSize  uint64 `protobuf:"varint,9,opt,name=huge_page_size,json=hugePageSize,proto3" json:"huge_page_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -705,6 +709,13 @@ func (x *FileObject) GetNamed() bool {
 	return false
 }
 
+func (x *FileObject) GetHugePageSize() uint64 {
+	if x != nil {
+		return x.HugePageSize
+	}
+	return 0
+}
+
 var File_spec_state_file_proto protoreflect.FileDescriptor
 
 const file_spec_state_file_proto_rawDesc = "" +
@@ -748,7 +759,7 @@ const file_spec_state_file_proto_rawDesc = "" +
 	"\x02fd\x18\x01 \x01(\rR\x02fd\x12\x14\n" +
 	"\x05write\x18\x02 \x01(\bR\x05write\x12\x14\n" +
 	"\x05start\x18\x03 \x01(\x04R\x05start\x12\x16\n" +
-	"\x06length\x18\x04 \x01(\x04R\x06length\"\xae\x01\n" +
+	"\x06length\x18\x04 \x01(\x04R\x06length\"\xd4\x01\n" +
 	"\n" +
 	"FileObject\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
@@ -758,7 +769,8 @@ const file_spec_state_file_proto_rawDesc = "" +
 	"\x03uid\x18\x05 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x06 \x01(\rR\x03gid\x12\x14\n" +
 	"\x05seals\x18\a \x01(\rR\x05seals\x12\x14\n" +
-	"\x05named\x18\b \x01(\bR\x05named*\xd6\x01\n" +
+	"\x05named\x18\b \x01(\bR\x05named\x12$\n" +
+	"\x0ehuge_page_size\x18\t \x01(\x04R\fhugePageSize*\xd6\x01\n" +
 	"\bFileType\x12\x19\n" +
 	"\x15FILE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11FILE_TYPE_REGULAR\x10\x01\x12\x17\n" +

@@ -45,6 +45,9 @@ const (
 	Backing_BACKING_SYSV Backing = 7
 	// The ring of io_setup(2).
 	Backing_BACKING_AIO Backing = 8
+	// MAP_HUGETLB without a file: private, or shared and then an object as that of
+	// BACKING_SHARED_ANONYMOUS.
+	Backing_BACKING_HUGETLB Backing = 9
 )
 
 // Enum value maps for Backing.
@@ -59,6 +62,7 @@ var (
 		6: "BACKING_OBJECT",
 		7: "BACKING_SYSV",
 		8: "BACKING_AIO",
+		9: "BACKING_HUGETLB",
 	}
 	Backing_value = map[string]int32{
 		"BACKING_UNSPECIFIED":      0,
@@ -70,6 +74,7 @@ var (
 		"BACKING_OBJECT":           6,
 		"BACKING_SYSV":             7,
 		"BACKING_AIO":              8,
+		"BACKING_HUGETLB":          9,
 	}
 )
 
@@ -410,8 +415,11 @@ type Mapping struct {
 	AioEvents []byte `protobuf:"bytes,20,opt,name=aio_events,json=aioEvents,proto3" json:"aio_events,omitempty"`
 	// mbind(2): mode with its flags, 0 for none of its own, and nodes: bit 0 of the
 	// first byte is node 0.
-	MemoryPolicy  uint32 `protobuf:"varint,21,opt,name=memory_policy,json=memoryPolicy,proto3" json:"memory_policy,omitempty"`
-	MemoryNodes   []byte `protobuf:"bytes,22,opt,name=memory_nodes,json=memoryNodes,proto3" json:"memory_nodes,omitempty"`
+	MemoryPolicy uint32 `protobuf:"varint,21,opt,name=memory_policy,json=memoryPolicy,proto3" json:"memory_policy,omitempty"`
+	MemoryNodes  []byte `protobuf:"bytes,22,opt,name=memory_nodes,json=memoryNodes,proto3" json:"memory_nodes,omitempty"`
+	// Of memory of huge pages (MAP_HUGETLB, MFD_HUGETLB): their size in bytes;
+	// start, length and offset are multiples of it.
+	HugePageSize  uint64 `protobuf:"varint,23,opt,name=huge_page_size,json=hugePageSize,proto3" json:"huge_page_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -600,6 +608,13 @@ func (x *Mapping) GetMemoryNodes() []byte {
 	return nil
 }
 
+func (x *Mapping) GetHugePageSize() uint64 {
+	if x != nil {
+		return x.HugePageSize
+	}
+	return 0
+}
+
 // SharedMemory is an object of mmap(MAP_SHARED|MAP_ANONYMOUS) (kind 5, process
 // 0, entity: its id, which mappings name). It comes before them; its content
 // follows in records of kind 6: raw bytes, entity: id << 40 | offset / 4096.
@@ -607,7 +622,10 @@ func (x *Mapping) GetMemoryNodes() []byte {
 type SharedMemory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In bytes, whole pages.
-	Size          uint64 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
+	Size uint64 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
+	// With MAP_HUGETLB: the size of its pages in bytes. It is mapped as
+	// BACKING_HUGETLB.
+	HugePageSize  uint64 `protobuf:"varint,2,opt,name=huge_page_size,json=hugePageSize,proto3" json:"huge_page_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -645,6 +663,13 @@ func (*SharedMemory) Descriptor() ([]byte, []int) {
 func (x *SharedMemory) GetSize() uint64 {
 	if x != nil {
 		return x.Size
+	}
+	return 0
+}
+
+func (x *SharedMemory) GetHugePageSize() uint64 {
+	if x != nil {
+		return x.HugePageSize
 	}
 	return 0
 }
@@ -795,7 +820,7 @@ const file_spec_state_memory_proto_rawDesc = "" +
 	"exe_object\x18\x14 \x01(\x04R\texeObject\x12\x1b\n" +
 	"\tvdso_code\x18\x15 \x01(\fR\bvdsoCode\"8\n" +
 	"\bMappings\x12,\n" +
-	"\amapping\x18\x01 \x03(\v2\x12.mig.state.MappingR\amapping\"\x8d\x05\n" +
+	"\amapping\x18\x01 \x03(\v2\x12.mig.state.MappingR\amapping\"\xb3\x05\n" +
 	"\aMapping\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\x04R\x05start\x12\x16\n" +
 	"\x06length\x18\x02 \x01(\x04R\x06length\x12\x1e\n" +
@@ -824,15 +849,17 @@ const file_spec_state_memory_proto_rawDesc = "" +
 	"\n" +
 	"aio_events\x18\x14 \x01(\fR\taioEvents\x12#\n" +
 	"\rmemory_policy\x18\x15 \x01(\rR\fmemoryPolicy\x12!\n" +
-	"\fmemory_nodes\x18\x16 \x01(\fR\vmemoryNodes\"\"\n" +
+	"\fmemory_nodes\x18\x16 \x01(\fR\vmemoryNodes\x12$\n" +
+	"\x0ehuge_page_size\x18\x17 \x01(\x04R\fhugePageSize\"H\n" +
 	"\fSharedMemory\x12\x12\n" +
-	"\x04size\x18\x01 \x01(\x04R\x04size\"G\n" +
+	"\x04size\x18\x01 \x01(\x04R\x04size\x12$\n" +
+	"\x0ehuge_page_size\x18\x02 \x01(\x04R\fhugePageSize\"G\n" +
 	"\tInherited\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\rR\x04from\x12&\n" +
 	"\x05range\x18\x02 \x03(\v2\x10.mig.state.RangeR\x05range\"5\n" +
 	"\x05Range\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\x04R\x05start\x12\x16\n" +
-	"\x06length\x18\x02 \x01(\x04R\x06length*\xcb\x01\n" +
+	"\x06length\x18\x02 \x01(\x04R\x06length*\xe0\x01\n" +
 	"\aBacking\x12\x17\n" +
 	"\x13BACKING_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11BACKING_ANONYMOUS\x10\x01\x12\x10\n" +
@@ -842,7 +869,8 @@ const file_spec_state_memory_proto_rawDesc = "" +
 	"\x11BACKING_DROPPABLE\x10\x05\x12\x12\n" +
 	"\x0eBACKING_OBJECT\x10\x06\x12\x10\n" +
 	"\fBACKING_SYSV\x10\a\x12\x0f\n" +
-	"\vBACKING_AIO\x10\bB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
+	"\vBACKING_AIO\x10\b\x12\x13\n" +
+	"\x0fBACKING_HUGETLB\x10\tB\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
 
 var (
 	file_spec_state_memory_proto_rawDescOnce sync.Once

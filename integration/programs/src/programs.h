@@ -36,6 +36,8 @@ enum {
 	/* files come and go all the time: the container is paused while its root
 	 * is copied, as containerd's client does it */
 	CHANGES_FILES = 8,
+	/* huge pages of 2 MB, some of which the harness has the kernel set aside */
+	HUGE_PAGES = 16,
 };
 
 struct program {

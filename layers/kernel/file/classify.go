@@ -159,10 +159,13 @@ func (l *looker) memfd(d *target.Descriptor, msg *state.OpenFile) (form, error) 
 		copied.Link = procfs.FDLink{Kind: procfs.FDPath, Path: "/memfd:" + d.Link.Name, Deleted: true}
 		return l.named(&copied, msg)
 	}
-	if l.hugetlb(d) {
-		return form{}, &refusal{describeLink(d), "it uses huge pages, which are not carried by this version", ""}
-	}
 	obj := &state.FileObject{Path: d.Link.Name, Memfd: true, Size: d.Stat.Size, Mode: d.Stat.Mode & 0o7777}
+	if err := target.SetHuge(obj, &d.Stat); err != nil {
+		return form{}, err
+	}
+	if obj.HugePageSize > 0 && uint64(obj.Size)%obj.HugePageSize != 0 {
+		return form{}, &refusal{describeLink(d), fmt.Sprintf("its size of %d bytes is not one of whole huge pages", obj.Size), ""}
+	}
 	return l.object(d, msg, obj)
 }
 

@@ -82,6 +82,10 @@ func TestHostileObjectsAreRefused(t *testing.T) {
 		"unknown seals":  {Memfd: true, Path: "a", Seals: 0x40},
 		"negative size":  {Path: "/x", Size: -1},
 		"path with dots": {Path: "/x/./y"},
+		"huge and small": {Memfd: true, Path: "x", HugePageSize: 2 << 20},
+		"huge pages":     {Path: "x", HugePageSize: 4096},
+		"part of one":    {Path: "x", HugePageSize: 2 << 20, Size: 3 << 20},
+		"huge's name":    {Path: strings.Repeat("a", 250), HugePageSize: 2 << 20},
 	} {
 		if _, err := target.DecodeObject(encode(t, 1, m)); err == nil {
 			t.Errorf("%s: accepted", name)

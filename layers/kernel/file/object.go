@@ -29,13 +29,13 @@ func (s *Subsystem) exportObject(ctx context.Context, p *target.Process, d *targ
 		return id, err
 	}
 	path := d.Path()
-	if msg.Memfd {
+	if target.IsMemfd(msg) {
 		if msg.Seals, err = target.Seals(path); err != nil {
 			return 0, err
 		}
 	}
 	s.total.Add(uint64(d.Stat.Blocks) * 512)
-	e.contents = append(e.contents, content{Content: target.Content{Path: path}, object: id, what: describeLink(d)})
+	e.contents = append(e.contents, content{Content: target.Content{Path: path, Sparse: msg.HugePageSize > 0}, object: id, what: describeLink(d)})
 	return id, push(ctx, out, record.Header{Kind: KindObject, Entity: id}, msg)
 }
 

@@ -70,6 +70,9 @@ type round struct {
 // exportEarly copies what was written since the last round, all of it at first.
 // The process may do anything meanwhile, or end.
 func (s *Subsystem) exportEarly(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
+	if err := s.huge.promised(s.env.Peer != nil); err != nil {
+		return record.Progress{}, fmt.Errorf("memory: %w", err)
+	}
 	p := s.env.Source.Process(step.Process)
 	if p == nil || s.env.Source.Paused() || !p.Ahead && !step.Lean {
 		return record.Progress{Done: true}, nil

@@ -71,6 +71,11 @@ func classify(m *procfs.SmapsMapping) (part, *state.Mapping, error) {
 	case m.Kind == procfs.MapSharedAnon:
 		// The inode becomes an id when the mapping is exported.
 		out.Backing, out.Object, out.Offset = state.Backing_BACKING_SHARED_ANONYMOUS, m.Inode, m.Offset
+	case m.Kind == procfs.MapHugeAnon:
+		// The file of private ones is nobody else's, and makes no difference.
+		if out.Backing = state.Backing_BACKING_HUGETLB; m.Shared {
+			out.Object, out.Offset = m.Inode, m.Offset
+		}
 	case m.Kind == procfs.MapAIO:
 		out.Backing = state.Backing_BACKING_AIO // see ring
 	case m.Kind == procfs.MapSysV:
@@ -78,6 +83,9 @@ func classify(m *procfs.SmapsMapping) (part, *state.Mapping, error) {
 	default:
 		out.Backing = state.Backing_BACKING_ANONYMOUS
 		out.Unaccounted = !m.Shared && m.Flags&(procfs.VMAccount|procfs.VMNoReserve|procfs.VMWrite) == 0
+	}
+	if m.Flags.Has(procfs.VMHugeTLB) {
+		out.HugePageSize = m.KernelPageSize
 	}
 	for _, a := range advices {
 		if m.Flags.Has(a.flag) && out.Backing != state.Backing_BACKING_DROPPABLE {
@@ -109,7 +117,6 @@ func refuse(m *procfs.SmapsMapping) *refusal {
 		why  string
 	}{
 		{procfs.VMUffdMissing | procfs.VMUffdWP | procfs.VMUffdMinor, "is served by the application's own userfaultfd"},
-		{procfs.VMHugeTLB, "uses hugetlb pages"},
 		{procfs.VMShadowStack, "is a shadow stack"},
 		{procfs.VMPFNMap | procfs.VMIO | procfs.VMMixed, "maps a device"},
 		{procfs.VMSync, "maps persistent memory (MAP_SYNC)"},
@@ -120,6 +127,9 @@ func refuse(m *procfs.SmapsMapping) *refusal {
 	}
 	if m.ProtectionKey != 0 {
 		return &refusal{at, fmt.Sprintf("has protection key %d (pkey_mprotect(2)), which is not carried by this version", m.ProtectionKey), ""}
+	}
+	if m.Flags.Has(procfs.VMHugeTLB) {
+		return refuseHuge(at, m)
 	}
 	switch m.Kind {
 	case procfs.MapAnon, procfs.MapHeap, procfs.MapStack, procfs.MapAnonNamed:

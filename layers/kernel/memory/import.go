@@ -136,6 +136,9 @@ func (s *Subsystem) writePages(t *target.Task, l *layout, runs []run, data []byt
 		}
 	}
 	l.version.Add(1)
+	if err := l.populate(t, runs); err != nil {
+		return err
+	}
 	if err := l.fill.write(t.Pid, runs, data); err != nil {
 		return err
 	}

@@ -150,7 +150,7 @@ func alike(a, b *state.Mapping) bool {
 	if a.Backing == state.Backing_BACKING_ANONYMOUS {
 		sameFile = true
 	}
-	return a.Backing == b.Backing && a.Shared == b.Shared && sameFile && a.NoReserve == b.NoReserve && a.GrowsDown == b.GrowsDown && a.Unaccounted == b.Unaccounted &&
+	return a.Backing == b.Backing && a.Shared == b.Shared && sameFile && a.NoReserve == b.NoReserve && a.GrowsDown == b.GrowsDown && a.HugePageSize == b.HugePageSize && a.Unaccounted == b.Unaccounted &&
 		slices.Equal(huge(a), huge(b)) && a.MemoryPolicy == b.MemoryPolicy && bytes.Equal(a.MemoryNodes, b.MemoryNodes)
 }
 

@@ -55,6 +55,10 @@ type layout struct {
 	kernelVDSO run
 	// inherits are pages that it has from others.
 	inherits []inherited
+	// populated are the huge pages that the task was made to allocate.
+	populated hugeSet
+	// huge: some of its mappings have huge pages. Set before pages come.
+	huge bool
 	// version counts changes of the task's memory.
 	version atomic.Uint64
 }
@@ -158,6 +162,10 @@ func validMapping(m *state.Mapping) error {
 		if m.Object == 0 || m.Offset%pageSize != 0 || m.Offset+m.Length < m.Offset || m.GrowsDown {
 			return bad("object or offset of a file")
 		}
+	case state.Backing_BACKING_HUGETLB:
+		if m.Shared != (m.Object != 0) || !m.Shared && m.Offset != 0 || m.Offset+m.Length < m.Offset || m.GrowsDown || m.HugePageSize == 0 {
+			return bad("object, offset or size of huge pages")
+		}
 	case state.Backing_BACKING_AIO:
 		if !m.Shared || m.GrowsDown || m.Object < 3 || m.Object > maxRing || m.Length != ringBytes(m.Object) || len(m.AioEvents)%eventSize != 0 || len(m.AioEvents) > maxEvents*eventSize {
 			return bad("size or events of an AIO ring")
@@ -168,6 +176,9 @@ func validMapping(m *state.Mapping) error {
 		}
 	default:
 		return bad("backing " + m.Backing.String() + " is not known to this version")
+	}
+	if err := validHuge(m); err != "" {
+		return bad(err)
 	}
 	if len(m.MemoryNodes) > nodeBytes || m.MemoryPolicy == 0 && len(m.MemoryNodes) > 0 {
 		return bad("memory policy")

@@ -116,7 +116,14 @@ func (s *Subsystem) find(t procfs.Task, f *mappedFile, l *location) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.what, err)
 		}
-		return l.travels(t, &state.FileObject{Path: name, Memfd: true, Seals: seals})
+		o := &state.FileObject{Path: name, Memfd: true, Seals: seals}
+		if err := target.SetHuge(o, &l.stat); err != nil {
+			return err
+		}
+		if huge := o.HugePageSize; huge > 0 && uint64(l.stat.Size)%huge != 0 {
+			return &refusal{f.what, fmt.Sprintf("its size of %d bytes is not one of whole huge pages", l.stat.Size), ""}
+		}
+		return l.travels(t, o)
 	}
 	path := f.path
 	if f.deleted { // or its name ends like that
@@ -202,12 +209,15 @@ func mayTravel(f *mappedFile, l *location) error {
 // the root directory may be called like one of the kernel's own.
 func recognise(m *procfs.Mapping) error {
 	switch m.Kind {
-	case procfs.MapSharedAnon, procfs.MapMemfd, procfs.MapSysV:
+	case procfs.MapSharedAnon, procfs.MapMemfd, procfs.MapSysV, procfs.MapHugeAnon:
 	default:
 		return nil
 	}
+	if huge, err := target.HugeDevice(m.Dev); err != nil || huge > 0 && m.Kind != procfs.MapSharedAnon {
+		return err
+	}
 	dev, err := target.ShmDevice()
-	if err == nil && m.Dev != dev {
+	if err == nil && (m.Dev != dev || m.Kind == procfs.MapHugeAnon) {
 		m.Kind = procfs.MapFile
 	}
 	return err

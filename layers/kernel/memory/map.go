@@ -59,6 +59,9 @@ func (s *Subsystem) mapFresh(t *target.Task, l *layout, mappings []*state.Mappin
 	if err != nil {
 		return err
 	}
+	if err := checkHuge(mappings); err != nil {
+		return err
+	}
 	for rest := mappings; len(rest) > 0; {
 		n, err := mapSome(t, rest, shared)
 		if err != nil {
@@ -81,6 +84,8 @@ func (s *Subsystem) mapFresh(t *target.Task, l *layout, mappings []*state.Mappin
 	if err := checkFiles(t, l); err != nil {
 		return err
 	}
+	l.populated.forget()
+	l.huge = hasHuge(l.mappings)
 	l.mapped = true
 	l.live, l.liveVDSO = l.mappings, run{l.space.VdsoStart, l.space.VdsoStart + l.space.VdsoLength}
 	return nil
@@ -141,7 +146,7 @@ func mapSome(t *target.Task, mappings []*state.Mapping, shared descriptors) (int
 	}
 	for i, m := range at {
 		if ret, err := plan.Result(i); err != nil {
-			return 0, fmt.Errorf("map %#x-%#x %s: %w", m.Start, end(m), m.Path, err)
+			return 0, fmt.Errorf("map %#x-%#x %s: %w", m.Start, end(m), m.Path, explainHuge(m, err))
 		} else if uint64(ret) != m.Start {
 			return 0, fmt.Errorf("map %#x-%#x %s: the kernel put it at %#x", m.Start, end(m), m.Path, ret)
 		}
@@ -184,6 +189,9 @@ func mmapCall(m *state.Mapping, fd int) tracer.Call {
 	}
 	if m.Backing == state.Backing_BACKING_ANONYMOUS {
 		flags |= unix.MAP_ANONYMOUS
+	}
+	if m.Backing == state.Backing_BACKING_HUGETLB && !m.Shared {
+		flags |= unix.MAP_ANONYMOUS | hugeFlags(m.HugePageSize)
 	}
 	if m.GrowsDown {
 		flags |= unix.MAP_GROWSDOWN

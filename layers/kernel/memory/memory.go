@@ -49,9 +49,9 @@ type Subsystem struct {
 	lefts   map[record.ProcessID]*left
 	looks   map[record.ProcessID]*foresight
 	imports map[record.ProcessID]*layout
-	// objects are the shared ones of an export, by inode; shared those that an
+	// objects are the shared ones of an export, by what they are; shared those that an
 	// import has made, by id.
-	objects map[uint64]*sharedObject
+	objects map[sharedKey]*sharedObject
 	todo    []source // whose content was not exported yet
 	listed  bool
 	shared  map[uint64]*sharedCopy
@@ -61,6 +61,8 @@ type Subsystem struct {
 	// copies says what the tasks of an import are copies of.
 	copies map[*target.Task]ancestry
 	family *family // of the export
+	// huge is what an export needs of huge pages.
+	huge hugeNeed
 	// vdsos are the codes of vDSOs that are in the image, by their digests.
 	vdsos map[string][]byte
 }
@@ -79,7 +81,8 @@ func New(env target.Env) *Subsystem {
 		lefts:   map[record.ProcessID]*left{},
 		looks:   map[record.ProcessID]*foresight{},
 		imports: map[record.ProcessID]*layout{},
-		objects: map[uint64]*sharedObject{}, shared: map[uint64]*sharedCopy{},
+		huge:    hugeNeed{asked: make(chan struct{})},
+		objects: map[sharedKey]*sharedObject{}, shared: map[uint64]*sharedCopy{},
 	}
 	if env.Source != nil {
 		env.Source.OnHeld(s.foresee)

@@ -51,7 +51,7 @@ func (s *Subsystem) listFile(ctx context.Context, t procfs.Task, f mappedFile, o
 	if err != nil || !first {
 		return err
 	}
-	s.todo = append(s.todo, &mappedContent{Content: target.Content{Path: f.link}, id: id, what: f.what})
+	s.todo = append(s.todo, &mappedContent{Content: target.Content{Path: f.link, Sparse: l.object.HugePageSize > 0}, id: id, what: f.what})
 	s.total.Add(uint64(l.stat.Blocks) * 512)
 	return pushMessage(ctx, out, record.Header{Subsystem: Name, Kind: KindObject, Entity: id}, l.object)
 }

@@ -17,6 +17,7 @@ import (
 // process that exits meanwhile has nothing left to refuse.
 func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 	go s.warm() // while the container still runs
+	defer s.huge.ask()()
 	out, err := s.env.Source.Survey(ctx, s.preflightProcess)
 	if err != nil {
 		return nil, fmt.Errorf("memory: %w", err)
@@ -44,6 +45,7 @@ func (s *Subsystem) preflightProcess(p procfs.Task) ([]record.Finding, error) {
 		if err := recognise(&smaps[i].Mapping); err != nil {
 			return nil, err
 		}
+		s.huge.note(p.Pid(), &smaps[i])
 		_, m, err := classify(&smaps[i])
 		switch {
 		case err != nil:

@@ -17,20 +17,23 @@ import (
 // verbRepeats is a destination's command to its source: it knows KindRepeated.
 const verbRepeats = "repeats"
 
-// Prepare tells the source what it may send. One of an earlier version does not
+// Prepare tells the source what it may send, and what huge pages there are. One of an earlier version does not
 // know the command, and sends every page.
 func (s *Subsystem) Prepare(ctx context.Context) error {
 	if s.env.Peer == nil {
 		return nil
 	}
-	if _, err := s.env.Peer.Command(ctx, record.Command{To: Name, Verb: verbRepeats}); err != nil {
+	if _, err := s.env.Peer.Command(ctx, record.Command{To: Name, Verb: verbRepeats}); err != nil && ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return nil
+	return s.offerHuge(ctx)
 }
 
 // Command takes the destination's word, on the source.
-func (s *Subsystem) Command(_ context.Context, c record.Command) (record.Command, error) {
+func (s *Subsystem) Command(ctx context.Context, c record.Command) (record.Command, error) {
+	if s.env.Source != nil && c.Verb == verbHuge {
+		return s.huge.answer(ctx, c)
+	}
 	if s.env.Source == nil || c.Verb != verbRepeats {
 		return record.Command{}, fmt.Errorf("memory: command %q is not known here", c.Verb)
 	}

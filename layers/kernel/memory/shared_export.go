@@ -34,6 +34,16 @@ type sharedObject struct {
 	id   uint64
 	path string // the link of one of its mappings
 	at   int64  // what is before it was exported
+	huge bool   // MAP_HUGETLB
+}
+
+// sharedKey tells objects apart: there is a file system for each size of huge pages,
+// 0 for small ones, and inodes are their own.
+type sharedKey struct{ inode, huge uint64 }
+
+// isShared: the mapping is one of a sharedObject.
+func isShared(m *state.Mapping) bool {
+	return m.Backing == state.Backing_BACKING_SHARED_ANONYMOUS || m.Backing == state.Backing_BACKING_HUGETLB && m.Shared
 }
 
 // exportShared pushes all shared objects with the first step, and their
@@ -67,7 +77,10 @@ func (s *Subsystem) exportShared(ctx context.Context, out record.Sink) (record.P
 // listShared finds the objects of all processes.
 func (s *Subsystem) listShared(ctx context.Context, out record.Sink) error {
 	s.forgetLocations()
-	var err error
+	err := s.huge.promised(s.env.Peer != nil)
+	if err != nil {
+		return err
+	}
 	if s.family, err = findFamily(s.env.Source.Processes()); err != nil {
 		return err
 	}
@@ -87,32 +100,41 @@ func (s *Subsystem) listShared(ctx context.Context, out record.Sink) error {
 		}
 		for i := range maps {
 			m := &maps[i]
-			if m.Kind != procfs.MapSharedAnon || s.objects[m.Inode] != nil {
-				continue
-			}
-			o := &sharedObject{id: uint64(len(s.objects) + 1), path: p.Proc.Path(fmt.Sprintf("map_files/%x-%x", m.Start, m.End))}
-			var st unix.Stat_t
-			if err := unix.Stat(o.path, &st); err != nil {
-				return fmt.Errorf("look at %s: %w", o.path, err)
-			}
-			s.objects[m.Inode], s.todo = o, append(s.todo, o)
-			s.total.Add(uint64(st.Blocks) * 512)
-			h := record.Header{Subsystem: Name, Kind: KindShared, Entity: o.id}
-			if err := pushMessage(ctx, out, h, &state.SharedMemory{Size: uint64(st.Size)}); err != nil {
-				return err
+			if m.Kind == procfs.MapSharedAnon || m.Kind == procfs.MapHugeAnon && m.Shared {
+				if err := s.listOne(ctx, p, m, out); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	return nil
 }
 
+// listOne pushes the description of an object if nobody has seen it before.
+func (s *Subsystem) listOne(ctx context.Context, p *target.Process, m *procfs.Mapping, out record.Sink) error {
+	huge, err := target.HugeDevice(m.Dev)
+	key := sharedKey{m.Inode, huge}
+	if err != nil || s.objects[key] != nil {
+		return err
+	}
+	o := &sharedObject{id: uint64(len(s.objects) + 1), path: p.Proc.Path(fmt.Sprintf("map_files/%x-%x", m.Start, m.End)), huge: huge > 0}
+	var st unix.Stat_t
+	if err := unix.Stat(o.path, &st); err != nil {
+		return fmt.Errorf("look at %s: %w", o.path, err)
+	}
+	s.objects[key], s.todo = o, append(s.todo, o)
+	s.total.Add(uint64(st.Blocks) * 512)
+	h := record.Header{Subsystem: Name, Kind: KindShared, Entity: o.id}
+	return pushMessage(ctx, out, h, &state.SharedMemory{Size: uint64(st.Size), HugePageSize: huge})
+}
+
 // nameShared gives the mappings of shared objects their ids.
 func (s *Subsystem) nameShared(mappings []*state.Mapping) error {
 	for _, m := range mappings {
-		if m.Backing != state.Backing_BACKING_SHARED_ANONYMOUS {
+		if !isShared(m) {
 			continue
 		}
-		o := s.objects[m.Object]
+		o := s.objects[sharedKey{m.Object, m.HugePageSize}]
 		if o == nil {
 			return fmt.Errorf("mapping %#x-%#x of shared memory has appeared while the process was stopped", m.Start, end(m))
 		}
@@ -146,9 +168,12 @@ func (o *sharedObject) copy(ctx context.Context, buf []byte, limit uint64, out r
 		if _, err := f.ReadAt(part, start); err != nil {
 			return n, err
 		}
-		h := record.Header{Subsystem: Name, Kind: KindSharedPages, Entity: sharedEntity(o.id, uint64(start))}
-		if err := out.Push(ctx, &record.Record{Header: h, Payload: part}); err != nil {
-			return n, err
+		// hugetlbfs does not tell of holes.
+		if !o.huge || !target.IsZero(part) {
+			h := record.Header{Subsystem: Name, Kind: KindSharedPages, Entity: sharedEntity(o.id, uint64(start))}
+			if err := out.Push(ctx, &record.Record{Header: h, Payload: part}); err != nil {
+				return n, err
+			}
 		}
 		n += uint64(len(part))
 		o.at = start + int64(len(part))

@@ -20,6 +20,7 @@ import (
 // that it is the container's, and mapped by all that have it.
 type sharedCopy struct {
 	size uint64
+	huge uint64   // the size of its pages, 0 for small ones
 	file *os.File // the engine's own, closed when all is mapped
 	fd   int      // the first process's, by which the content is written
 }
@@ -63,10 +64,18 @@ func (s *Subsystem) makeShared(t *target.Task, in *record.Record) error {
 	if err := proto.Unmarshal(in.Payload, &m); err != nil {
 		return fmt.Errorf("%w: %w", errLayout, err)
 	}
-	if in.Entity == 0 || in.Entity > maxShared || s.shared[in.Entity] != nil || !validRange(pageSize, m.Size) {
+	if in.Entity == 0 || in.Entity > maxShared || s.shared[in.Entity] != nil || !validRange(pageSize, m.Size) || m.HugePageSize > 0 && (!target.ValidHugeSize(m.HugePageSize) || m.Size%m.HugePageSize != 0) {
 		return fmt.Errorf("%w: shared memory of %#x bytes", errLayout, m.Size)
 	}
-	calls := []tracer.Call{tracer.Mmap(0, m.Size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS, -1, 0)}
+	flags := unix.MAP_SHARED | unix.MAP_ANONYMOUS
+	if m.HugePageSize > 0 {
+		if err := target.CheckHugeSize(m.HugePageSize); err != nil {
+			return err
+		}
+		// Whether pages are reserved is what each of its mappings says.
+		flags |= hugeFlags(m.HugePageSize) | unix.MAP_NORESERVE
+	}
+	calls := []tracer.Call{tracer.Mmap(0, m.Size, unix.PROT_READ|unix.PROT_WRITE, flags, -1, 0)}
 	if err := t.Run(calls); err != nil {
 		return fmt.Errorf("make shared memory of %d bytes: %w", m.Size, err)
 	}
@@ -83,7 +92,7 @@ func (s *Subsystem) makeShared(t *target.Task, in *record.Record) error {
 		return errors.Join(err, f.Close())
 	}
 	t.Table.Keep(fds[0])
-	s.shared[in.Entity] = &sharedCopy{size: m.Size, file: f, fd: fds[0]}
+	s.shared[in.Entity] = &sharedCopy{size: m.Size, huge: m.HugePageSize, file: f, fd: fds[0]}
 	s.entities.Add(1)
 	return nil
 }
@@ -95,6 +104,10 @@ func (s *Subsystem) fillShared(t *target.Task, in *record.Record) error {
 	o, n := s.shared[id], uint64(len(in.Payload))
 	if o == nil || n == 0 || offset > o.size || n > o.size-offset {
 		return fmt.Errorf("%w: %d bytes at %#x of shared memory %d", errLayout, n, offset, id)
+	}
+	if o.huge > 0 {
+		s.bytes.Add(n)
+		return t.WriteHuge(o.fd, o.huge, offset, in.Payload)
 	}
 	p := t.Plan()
 	p.Expect(tracer.Syscall(unix.SYS_PWRITE64, uint64(o.fd), p.Put(in.Payload), n, offset), int64(n))
@@ -119,10 +132,10 @@ type mappedObject struct {
 // objectOf names what a mapping that has no path maps; ok is false if there is
 // nothing like that.
 func objectOf(m *state.Mapping) (o mappedObject, ok bool) {
-	switch m.Backing {
-	case state.Backing_BACKING_SHARED_ANONYMOUS:
+	switch {
+	case isShared(m):
 		return mappedObject{backing: m.Backing, id: m.Object}, true
-	case state.Backing_BACKING_OBJECT:
+	case m.Backing == state.Backing_BACKING_OBJECT:
 		return mappedObject{m.Backing, m.Object, m.Shared && m.MayWrite}, true
 	}
 	return o, false
@@ -153,7 +166,7 @@ func (s *Subsystem) openOne(t *target.Task, m *state.Mapping, o mappedObject) (i
 			return -1, fmt.Errorf("%w: mapping %#x: %w", errLayout, m.Start, err)
 		}
 		defer f.Close()
-	} else if c := s.shared[o.id]; c == nil || c.file == nil {
+	} else if c := s.shared[o.id]; c == nil || c.file == nil || c.huge != m.HugePageSize {
 		return -1, fmt.Errorf("%w: mapping %#x of shared memory %d, which is not in the image", errLayout, m.Start, o.id)
 	} else {
 		f = c.file

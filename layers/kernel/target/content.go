@@ -3,6 +3,7 @@
 package target
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"sync"
@@ -39,7 +40,10 @@ func SplitContentEntity(e uint64) (object uint64, offset int64) {
 type Content struct {
 	// Path is a magic link that leads to the file. It is opened anew with each
 	// step: no offset of the application's moves.
-	Path   string
+	Path string
+	// Sparse: pieces of zeroes are passed over. A file system without SEEK_DATA
+	// does not tell of holes.
+	Sparse bool
 	offset int64 // what is before it was read
 }
 
@@ -72,8 +76,10 @@ func (c *Content) Next(limit uint64, push func(offset int64, b []byte) error) (n
 			if got == 0 {
 				return n, false, errors.New("it became shorter while it was read: somebody outside of the container writes to it")
 			}
-			if err := push(at, (*buf)[:got]); err != nil {
-				return n, false, err
+			if b := (*buf)[:got]; !c.Sparse || !IsZero(b) {
+				if err := push(at, b); err != nil {
+					return n, false, err
+				}
 			}
 			at += int64(got)
 			n += uint64(got)
@@ -86,6 +92,12 @@ func (c *Content) Next(limit uint64, push func(offset int64, b []byte) error) (n
 		}
 	}
 	return n, false, nil
+}
+
+// IsZero reports whether b holds nothing but zeroes.
+func IsZero(b []byte) bool {
+	// Behind its first byte it is compared with itself, one byte before.
+	return len(b) == 0 || b[0] == 0 && bytes.Equal(b[:len(b)-1], b[1:])
 }
 
 // nextData finds the next range that is no hole, from a multiple of the grain

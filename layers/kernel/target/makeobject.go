@@ -15,7 +15,12 @@ import (
 // makeObject makes the file, empty and of its size, and returns the task's
 // descriptor of it.
 func makeObject(t *Task, msg *state.FileObject) (int, error) {
-	if msg.Memfd {
+	if msg.HugePageSize > 0 {
+		if err := CheckHugeSize(msg.HugePageSize); err != nil {
+			return 0, err
+		}
+	}
+	if IsMemfd(msg) {
 		return makeFile(t, msg, func(p *Plan) tracer.Call {
 			return tracer.Syscall(unix.SYS_MEMFD_CREATE, p.PutString(msg.Path), uint64(memfdFlags(msg)))
 		})
@@ -27,6 +32,9 @@ func makeObject(t *Task, msg *state.FileObject) (int, error) {
 // was executable: a system may forbid the others (vm.memfd_noexec).
 func memfdFlags(msg *state.FileObject) int {
 	flags := unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	if msg.HugePageSize > 0 {
+		flags |= unix.MFD_HUGETLB | HugeFlag(msg.HugePageSize)
+	}
 	if msg.Mode&0o111 == 0 && msg.Seals&unix.F_SEAL_EXEC != 0 {
 		return flags | unix.MFD_NOEXEC_SEAL
 	}

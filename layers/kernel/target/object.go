@@ -91,7 +91,9 @@ func DecodeObject(r *record.Record) (*state.FileObject, error) {
 		return nil, fmt.Errorf("mode %#o, seals %#x", msg.Mode, msg.Seals)
 	case msg.Named:
 		return nil, errors.New("a file of a memory file system by its name, as mig wrote before it carried such file systems whole: make the image anew")
-	case !msg.Memfd:
+	case msg.HugePageSize > 0 && (msg.Memfd || !ValidHugeSize(msg.HugePageSize) || uint64(msg.Size)%msg.HugePageSize != 0):
+		return nil, fmt.Errorf("a memfd of %d bytes with huge pages of %d", msg.Size, msg.HugePageSize)
+	case !IsMemfd(msg):
 		return msg, CheckPath("path", msg.Path)
 	case len(msg.Path) > maxMemfdName || strings.ContainsRune(msg.Path, 0):
 		return nil, errors.New("a memfd's name is too long or not valid")
@@ -182,6 +184,12 @@ func (f *Frame) FillObject(r *record.Record) (uint64, error) {
 	t, err := f.maker()
 	if err != nil {
 		return 0, err
+	}
+	if huge := o.Msg.HugePageSize; huge > 0 {
+		if err := t.WriteHuge(o.fd, huge, uint64(offset), r.Payload); err != nil {
+			return 0, fmt.Errorf("write memfd %s: %w", o.Msg.Path, err)
+		}
+		return uint64(n), nil
 	}
 	p := t.Plan()
 	p.Expect(tracer.Syscall(unix.SYS_PWRITE64, uint64(o.fd), p.Put(r.Payload), uint64(n), uint64(offset)), n)
@@ -275,7 +283,7 @@ func (o *Object) settle(p *Plan, anyUser bool) {
 		p.Quiet(tracer.Syscall(unix.SYS_FCHOWN, uint64(o.fd), uint64(o.Msg.Uid), uint64(o.Msg.Gid)))
 	}
 	p.Call(tracer.Syscall(unix.SYS_FCHMOD, uint64(o.fd), uint64(mode)))
-	if o.Msg.Memfd && o.Msg.Seals != 0 {
+	if IsMemfd(o.Msg) && o.Msg.Seals != 0 {
 		p.Call(tracer.Syscall(unix.SYS_FCNTL, uint64(o.fd), unix.F_ADD_SEALS, uint64(o.Msg.Seals)))
 	}
 }

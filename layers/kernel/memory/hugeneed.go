@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/spec/record"
+)
+
+// Huge pages come out of pools, which may be too small at the destination of a move.
+// It tells the source what it has before it is prepared, so that a container that
+// would not fit is refused while it runs.
+
+// verbHuge is a destination's command to its source: its huge pages. The answer's
+// body says what is lacking, and is empty if nothing is.
+const verbHuge = "huge-pages"
+
+// maxHugeSizes bounds the sizes of huge pages that a host may name.
+const maxHugeSizes = 16
+
+// hugeNeed is what the pre-flight has found of the huge pages of a container.
+type hugeNeed struct {
+	// asked is closed when the pre-flight has seen all processes.
+	asked chan struct{}
+	once  sync.Once
+
+	mu sync.Mutex
+	// Below: guarded by mu.
+	objects map[hugeObject]*hugeUse
+	// told: the destination has said what it has.
+	told bool
+}
+
+// hugeObject is what shares its huge pages: the mappings of a file, also in forked
+// processes. Private ones have pages of their own.
+type hugeObject struct {
+	dev     procfs.Dev
+	inode   uint64
+	private bool
+}
+
+// hugeUse is what the mappings of an object take of a pool.
+type hugeUse struct {
+	size     uint64         // of a page
+	reserved pageSet        // offsets that mmap(2) has reserved pages for
+	present  map[int]uint64 // bytes that are there, by process
+}
+
+// pages is at least how many there have to be. (Those that processes have for
+// themselves since a fork are not counted.)
+func (u *hugeUse) pages() uint64 {
+	n := u.reserved.bytes()
+	for _, p := range u.present {
+		n = max(n, p)
+	}
+	return n / u.size
+}
+
+// ask begins a pre-flight; the function that it returns ends it.
+func (h *hugeNeed) ask() (end func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.objects = map[hugeObject]*hugeUse{}
+	return func() { h.once.Do(func() { close(h.asked) }) } // there may be a second one
+}
+
+// note takes in a mapping of a process.
+func (h *hugeNeed) note(pid int, m *procfs.SmapsMapping) {
+	if !m.Flags.Has(procfs.VMHugeTLB) || m.KernelPageSize == 0 {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	key := hugeObject{m.Dev, m.Inode, !m.Shared}
+	u := h.objects[key]
+	if u == nil {
+		u = &hugeUse{size: m.KernelPageSize, present: map[int]uint64{}}
+		h.objects[key] = u
+	}
+	if !m.Flags.Has(procfs.VMNoReserve) {
+		u.reserved = u.reserved.union(pageSet{{m.Offset, m.Offset + m.Len()}})
+	}
+	u.present[pid] += m.SharedHugetlb + m.PrivateHugetlb
+}
+
+// needs are the pages that the container needs, by their size.
+func (h *hugeNeed) needs() map[uint64]uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := map[uint64]uint64{}
+	for _, u := range h.objects {
+		n[u.size] += u.pages()
+	}
+	return n
+}
+
+// promised refuses a container with huge pages whose destination has not said that it
+// can make such.
+func (h *hugeNeed) promised(move bool) error {
+	h.mu.Lock()
+	told, some := h.told, len(h.objects) > 0
+	h.mu.Unlock()
+	if !move || told || !some {
+		return nil
+	}
+	return errors.New("the container has huge pages (hugetlb), which the destination's version of mig does not carry: upgrade it there")
+}
+
+// answer is the source's to verbHuge, when it knows what it needs.
+func (h *hugeNeed) answer(ctx context.Context, c record.Command) (record.Command, error) {
+	free, err := decodeHuge(c.Body)
+	if err != nil {
+		return record.Command{}, err
+	}
+	select {
+	case <-h.asked:
+	case <-ctx.Done():
+		return record.Command{}, ctx.Err()
+	}
+	lack := lacking(h.needs(), free)
+	h.mu.Lock()
+	h.told = h.told || lack == ""
+	h.mu.Unlock()
+	return record.Command{To: Name, Verb: c.Verb, Body: []byte(lack)}, nil
+}
+
+// lacking says what a host with these free pages has too few of, "" if it suffices.
+func lacking(needs, free map[uint64]uint64) string {
+	var list []string
+	for _, size := range slices.Sorted(maps.Keys(needs)) {
+		has, ok := free[size]
+		switch {
+		case needs[size] == 0 && ok, has >= needs[size] && ok:
+		case !ok:
+			list = append(list, fmt.Sprintf("huge pages of %s, a size that its kernel does not have", target.HugeName(size)))
+		default:
+			list = append(list, fmt.Sprintf("%d huge pages of %s, and %d are free there (/sys/kernel/mm/hugepages/hugepages-%dkB/nr_hugepages)", needs[size], target.HugeName(size), has, size>>10))
+		}
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	return "the container needs " + strings.Join(list, "; ")
+}
+
+// offerHuge tells the source, on the destination, what huge pages there are. One of an
+// earlier version does not know the command, and carries none.
+func (s *Subsystem) offerHuge(ctx context.Context) error {
+	sizes, err := target.HugeSizes()
+	if err != nil {
+		return err
+	}
+	free := map[uint64]uint64{}
+	for _, size := range sizes {
+		if free[size], err = target.HugeFree(size); err != nil {
+			return err
+		}
+	}
+	answer, err := s.env.Peer.Command(ctx, record.Command{To: Name, Verb: verbHuge, Body: encodeHuge(free)})
+	if err != nil {
+		return ctx.Err()
+	}
+	if len(answer.Body) > 0 {
+		return fmt.Errorf("memory: too few huge pages: %s", answer.Body[:min(len(answer.Body), maxLacking)])
+	}
+	return nil
+}
+
+// maxLacking bounds what a source may make of an error.
+const maxLacking = 1024
+
+// encodeHuge writes sizes in ascending order, each with its number of pages,
+// little-endian 64-bit numbers.
+func encodeHuge(free map[uint64]uint64) []byte {
+	var b []byte
+	for _, size := range slices.SortedFunc(maps.Keys(free), cmp.Compare[uint64]) {
+		b = binary.LittleEndian.AppendUint64(b, size)
+		b = binary.LittleEndian.AppendUint64(b, free[size])
+	}
+	return b
+}
+
+// decodeHuge is the way back, of the peer's bytes.
+func decodeHuge(b []byte) (map[uint64]uint64, error) {
+	if len(b)%16 != 0 || len(b) > 16*maxHugeSizes {
+		return nil, fmt.Errorf("memory: a list of huge pages has %d bytes", len(b))
+	}
+	free := map[uint64]uint64{}
+	for ; len(b) > 0; b = b[16:] {
+		size := binary.LittleEndian.Uint64(b)
+		if !target.ValidHugeSize(size) {
+			return nil, fmt.Errorf("memory: huge pages of %d bytes", size)
+		}
+		free[size] = binary.LittleEndian.Uint64(b[8:])
+	}
+	return free, nil
+}
