@@ -68,8 +68,17 @@ static struct event next(int fd, uint64_t mask)
 
 static void nothing(int fd)
 {
+	struct fanotify_event_metadata *e;
+	char b[4096], at[256] = "", name[64];
 	struct pollfd p = {.fd = fd, .events = POLLIN};
-	CHECK(poll(&p, 1, 0) == 0);
+	if (poll(&p, 1, 0) == 0)
+		return;
+	SYS(read(fd, b, sizeof b));
+	e = (void *)b;
+	snprintf(name, sizeof name, "/proc/self/fd/%d", e->fd);
+	if (readlink(name, at, sizeof at - 1) < 0)
+		at[0] = 0;
+	fail("an event %#lx of process %d, %s, where there should be none", (unsigned long)e->mask, e->pid, at);
 }
 
 /* is checks the file that an event tells first, by its handle, and the name there. */
@@ -261,4 +270,30 @@ PROGRAM(fanotify_mounts, ALL_CAPS | ROOT, "groups of a privileged container: mar
 	CHECK(write(written, "y", 1) == 1);
 	leads((e = next(plain, FAN_MODIFY), &e), "/tmp/file");
 	CHECK(e.meta.pid == getpid());
+}
+
+/* from_outside takes events of processes that are not the container's, and an
+ * overflow: the engine opens directories. */
+static void from_outside(int fd)
+{
+	struct fanotify_event_metadata e;
+	while (read(fd, &e, sizeof e) == sizeof e) {
+		if (e.pid != 0 && !(e.mask & FAN_Q_OVERFLOW))
+			fail("an event %#lx of process %d", (unsigned long)e.mask, e.pid);
+		if (e.fd >= 0)
+			CHECK(close(e.fd) == 0);
+	}
+	CHECK(errno == EAGAIN);
+}
+
+PROGRAM(fanotify_all, ALL_CAPS | ROOT, "a group that is told of everything in the root is told of nothing that the container has not done")
+{
+	int all = SYS(fanotify_init(FAN_CLASS_NOTIF | FAN_NONBLOCK, O_RDONLY));
+	touch("/tmp/file");
+	marks(all, FAN_MARK_MOUNT, FAN_OPEN | FAN_ACCESS | FAN_MODIFY | FAN_CLOSE | FAN_ONDIR, "/");
+	ready();
+	from_outside(all);
+	touch("/tmp/file");
+	leads((struct event[]){next(all, FAN_OPEN | FAN_CLOSE_WRITE)}, "/tmp/file");
+	nothing(all);
 }

@@ -11,8 +11,9 @@
 //
 // The seccomp filters of the spec are not in the image, since the frame has
 // those of the live spec; what a program has added is, and is loaded on top of
-// them, so that an image can forbid more and never less. Keyrings are not carried; from
-// outside the kernel does not tell what is in them.
+// them, so that an image can forbid more and never less. Keyrings are not carried;
+// how many keys the container's session keyring has is seen from outside, and
+// warned of (see keys.go).
 //
 // Sources: credentials(7), capabilities(7), prctl(2), capget(2), getrlimit(2),
 // kernel/cred.c and security/commoncap.c.
