@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -79,18 +80,13 @@ func change(edit func([]loan) []loan) error {
 	if err != nil {
 		return err
 	}
-	var living []loan
-	for _, l := range before {
-		if start, err := startOf(l.pid); err == nil && start == l.start {
-			living = append(living, l)
-		}
-	}
-	if err := resize(sum(living) - sum(before)); err != nil {
+	alive := living(before)
+	if err := resize(sum(alive) - sum(before)); err != nil {
 		return err
 	}
-	after := edit(append([]loan(nil), living...))
-	if err := resize(sum(after) - sum(living)); err != nil {
-		return errors.Join(err, write(f, living))
+	after := edit(slices.Clone(alive))
+	if err := resize(sum(after) - sum(alive)); err != nil {
+		return errors.Join(err, write(f, alive))
 	}
 	return write(f, after)
 }
@@ -123,6 +119,19 @@ func size() (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(b)))
 }
 
+// living are the loans of processes that are there.
+func living(list []loan) (out []loan) {
+	for _, l := range list {
+		if start, err := startOf(l.pid); err == nil && start == l.start {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// line is what the list says of a loan.
+func (l loan) line() string { return fmt.Sprintln(l.pid, l.start, l.pages) }
+
 func sum(list []loan) (n int) {
 	for _, l := range list {
 		n += l.pages
@@ -144,7 +153,7 @@ func parse(raw []byte) (list []loan, err error) {
 func write(f *os.File, list []loan) error {
 	var b bytes.Buffer
 	for _, l := range list {
-		fmt.Fprintln(&b, l.pid, l.start, l.pages)
+		b.WriteString(l.line())
 	}
 	if err := f.Truncate(0); err != nil {
 		return err

@@ -231,3 +231,19 @@ func TestHugeMemfdIsNoMemfdToOthers(t *testing.T) {
 		t.Errorf("it is taken for %v", o)
 	}
 }
+
+// Where the pool is too small an error says how many pages were wanted, and where there
+// can be more.
+func TestShortageIsExplained(t *testing.T) {
+	m := hugeMapping(nil)
+	err := explainHuge(m, unix.ENOMEM)
+	if !errors.Is(err, unix.ENOMEM) || !strings.Contains(err.Error(), "4 huge pages of 2 MB are needed") || !strings.Contains(err.Error(), "hugepages-2048kB/nr_hugepages") {
+		t.Error(err)
+	}
+	if err := explainHuge(m, unix.EEXIST); err != unix.EEXIST {
+		t.Error(err)
+	}
+	if err := explainHuge(anon(huge1G, 1), unix.ENOMEM); err != unix.ENOMEM {
+		t.Error(err)
+	}
+}
