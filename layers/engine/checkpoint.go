@@ -67,9 +67,14 @@ func checkpointOnce(ctx context.Context, j *job.Job, r job.Reporter) error {
 		return errors.Join(err, m.Close())
 	}
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
+	tune := tuning(j, p)
+	tune.Reside = source{src}.reside
+	if short(j, strategy, src) {
+		tune.Observer = hurrying(tune.Observer, control.StateHolding, control.StateFlushing)
+	}
 	quiesce, wake := application(j, r)
 	x := control.NewExport(control.ExportOptions{
-		Tuning: tuning(j, p), Container: source{src}, Subsystems: instances, Medium: m,
+		Tuning: tune, Container: source{src}, Subsystems: instances, Medium: m,
 		Strategy: strategy, Leave: j.Leave, Quiesce: quiesce, Wake: wake,
 	})
 	stop := p.watch(x.Status)

@@ -34,3 +34,9 @@ func imageStrategy(j *job.Job, src *target.Source) (control.Strategy, error) {
 	s.Rounds = min(s.Rounds, imageRounds)
 	return s, err
 }
+
+// short: the container runs on and is stopped for so short that its wait for a
+// processor would count.
+func short(j *job.Job, s control.Strategy, src *target.Source) bool {
+	return j.Leave && (s.Rounds > 0 || src.Largest() < earlyFrom)
+}
