@@ -88,6 +88,10 @@ soak: build tools workloads ## what dies or races at random, ten rounds: an hour
 	cd integration && MIG_SOAK=1 MIG_KILLS=200 go test $(EXEC) -p 1 -count $(ROUNDS) -timeout 4h -run 'TestDeath' ./live
 	cd integration && MIG_STORM_CHECKPOINTS=200 MIG_SERVER_ROUNDS=20 go test $(EXEC) -p 1 -count 1 -timeout 4h ./programs ./servers
 
+.PHONY: fuzz
+fuzz: deps ## every fuzz target for ten minutes
+	hack/fuzz.sh $(TAGS) $(TEST)
+
 .PHONY: demo
 demo: build ## a Redis is checkpointed, removed and restored
 	@hack/tools.sh containerd

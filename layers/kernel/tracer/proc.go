@@ -210,6 +210,9 @@ func isVfork(line string) bool {
 	case unix.SYS_VFORK, unix.SYS_CLONE3:
 		return true
 	case unix.SYS_CLONE:
+		if len(f) < 2 {
+			return false
+		}
 		flags, err := strconv.ParseUint(strings.TrimPrefix(f[1], "0x"), 16, 64)
 		return err == nil && flags&unix.CLONE_VFORK != 0
 	}
