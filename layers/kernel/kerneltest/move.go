@@ -136,6 +136,8 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 		return nil, nil, err
 	}
 	ready, commit := make(chan struct{}), make(chan error, 1)
+	prepared := make(chan struct{})
+	isPrepared := sync.OnceFunc(func() { close(prepared) })
 	m := &Moved{}
 	sources := instances(target.Env{Source: src, Workers: 2}, constructors)
 	link := link{pullers: map[string]kernel.Puller{}, commanders: map[string]kernel.Commander{}}
@@ -156,7 +158,10 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 		m.Destination, err = control.Import(ctx, control.ImportOptions{
 			Tuning: control.Tuning{Workers: 2, Observer: m.observe, Called: m.called(control.SideImport), Reside: destination{frame}.reside}, Container: destination{frame}, Medium: r,
 			Subsystems: onDestination,
-			Prepared:   func(ctx context.Context) error { return prepare(ctx, copies) },
+			Prepared: func(ctx context.Context) error {
+				defer isPrepared()
+				return prepare(ctx, copies)
+			},
 			Ready: func(ctx context.Context) error {
 				close(ready)
 				select {
@@ -167,11 +172,20 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 				}
 			},
 		})
+		isPrepared() // the source finds out by itself what is wrong
 		imported <- err
 	}()
 	out := control.NewExport(control.ExportOptions{
 		Tuning: control.Tuning{Workers: 2, Observer: m.observe, Called: m.called(control.SideExport), Reside: origin{src}.reside}, Container: origin{src}, Medium: w, Strategy: s,
 		Subsystems: onSource,
+		Prepare: func(ctx context.Context) error {
+			select {
+			case <-prepared:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		},
 		Switch: func(ctx context.Context) (control.Verdict, error) {
 			select {
 			case <-ready:
