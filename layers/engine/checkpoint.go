@@ -22,9 +22,11 @@ import (
 
 // What is in the way for a moment only is tried again: a busy server has a
 // connection that waits to be accepted at most times, and at few of them twice.
+// At the listener of a saturated server one waits nine times of ten.
 const (
-	passingTries = 30
-	passingPause = 5 * time.Millisecond // longer each time
+	passingTries = 120
+	passingPause = 5 * time.Millisecond // longer each time, up to
+	passingMost  = 20 * time.Millisecond
 )
 
 // checkpoint exports the job's container into its image. The container runs
@@ -35,7 +37,7 @@ func checkpoint(ctx context.Context, j *job.Job, r job.Reporter) (err error) {
 			return err
 		}
 		select {
-		case <-time.After(time.Duration(n+1) * passingPause):
+		case <-time.After(min(time.Duration(n+1)*passingPause, passingMost)):
 		case <-ctx.Done():
 			return errors.Join(err, context.Cause(ctx))
 		}

@@ -27,8 +27,10 @@ import (
 // From the look to the call it is a restartable sequence (rseq(2)), if the thread has
 // registered for such, as glibc's have: one that loses its processor in between looks
 // again. What is left is its way into the kernel, some ten nanoseconds, against that
-// of the tracer's thread from the mark to letting go, a hundred microseconds. Without
-// such a sequence the thread dies if it is off its processor there just then.
+// of the tracer's thread from the mark to letting go, a hundred microseconds: still
+// one death in a thousand on an idle virtual machine, most likely where the hypervisor
+// takes a processor away. Without such a sequence the thread dies if it is off its
+// processor there just then.
 //
 // The word is in the page with the loop. So nobody looks before the call that maps
 // that page and before the one that unmaps it at the end: see linger.
