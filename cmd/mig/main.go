@@ -31,7 +31,7 @@ func run(args []string) int {
 		// Errors are about containers and images, not about how to type.
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(checkCommand(), statusCommand(), abortCommand(), migrateCommand(), certsCommand(), inspectCommand(), verifyCommand())
+	root.AddCommand(checkCommand(), checkpointCommand(), statusCommand(), abortCommand(), migrateCommand(), certsCommand(), inspectCommand(), verifyCommand())
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "mig:", plain(err.Error()))

@@ -76,6 +76,23 @@ func (h *Host) Read(ctx context.Context, namespace, id string) (*Source, error) 
 	return s, nil
 }
 
+// Task describes a running container of ours as far as Shim needs it.
+func (h *Host) Task(ctx context.Context, namespace, id string) (*Source, error) {
+	ctx = in(ctx, namespace)
+	r, err := h.client.ContainerService().Get(ctx, id)
+	if errdefs.IsNotFound(err) {
+		return nil, fmt.Errorf("there is no container %s in the namespace %s (-n names another)", id, namespace)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", id, err)
+	}
+	if r.Runtime.Name != Runtime {
+		return nil, fmt.Errorf("container %s: its runtime is %s, only containers of %s can be saved so", id, r.Runtime.Name, Runtime)
+	}
+	s := &Source{Namespace: namespace, Container: peer.Container{ID: id}}
+	return s, h.readTask(ctx, s)
+}
+
 // Running lists the containers of mig's runtime whose task runs or is paused.
 func (h *Host) Running(ctx context.Context, namespace string) ([]string, error) {
 	ctx = in(ctx, namespace)
@@ -148,7 +165,7 @@ func (h *Host) readTask(ctx context.Context, s *Source) error {
 	}
 	p := r.Process
 	if p.Status != task.Status_RUNNING && p.Status != task.Status_PAUSED {
-		return fmt.Errorf("container %s is %s: only a running or a paused one can be moved", id, strings.ToLower(p.Status.String()))
+		return fmt.Errorf("container %s is %s: only a running or a paused one can be moved or saved", id, strings.ToLower(p.Status.String()))
 	}
 	s.Pid, s.Paused = int(p.Pid), p.Status == task.Status_PAUSED
 	s.Container.Streams = peer.Streams{Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, Terminal: p.Terminal}

@@ -116,18 +116,30 @@ func shimAddress(bundle string) (string, error) {
 	return string(b), err
 }
 
+// Checkpoint has the shim write the image of its container into a directory, an
+// absolute path, with the container running on or ended. It does not end early: the
+// outcome decides whether the container lives. The end of the connection (Close, or
+// the death of this process) cancels the checkpoint before its image is complete.
+func (s *Shim) Checkpoint(dir string, exit bool) error {
+	return s.checkpoint(&options.CheckpointOptions{Exit: exit, ImagePath: dir})
+}
+
 // Move has the shim move its container to the address and returns when the
 // container has left (nil), or when it runs here as before. It does not end
 // early: the outcome decides which copy lives. The end of the connection (Close,
 // or the death of this process) cancels the move before its commit.
 func (s *Shim) Move(address string) error {
-	o, err := anypb.New(&options.CheckpointOptions{Exit: true, ImagePath: address})
+	return s.checkpoint(&options.CheckpointOptions{Exit: true, ImagePath: address})
+}
+
+func (s *Shim) checkpoint(opts *options.CheckpointOptions) error {
+	o, err := anypb.New(opts)
 	if err != nil {
 		return err
 	}
 	// containerd's own options bear the bare name, as typeurl gives it.
 	o.TypeUrl = string(o.MessageName())
-	r := &taskapi.CheckpointTaskRequest{ID: s.id, Path: address, Options: o}
+	r := &taskapi.CheckpointTaskRequest{ID: s.id, Path: opts.ImagePath, Options: o}
 	if _, err := taskapi.NewTTRPCTaskClient(s.client).Checkpoint(context.Background(), r); err != nil {
 		return errgrpc.ToNative(err)
 	}
