@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"testing"
 )
 
 // What the end of a run repeats of each failed test: these many of its first and of
@@ -48,6 +49,9 @@ func repeatFailures() (repeat func()) {
 		_ = w.Close()
 		<-done
 		_ = r.Close()
+		if testing.Verbose() { // a test's lines come before its verdict, and all at once
+			return
+		}
 		for _, line := range f.repeated() {
 			fmt.Println(line)
 		}

@@ -46,7 +46,7 @@ func (l *late) note() (err error) {
 	}
 	l.begun = nil
 	var waits []*inetSocket
-	err = eachInet(1<<stateTimeWait|waitingStates|lateStates, func(s *inetSocket) {
+	err = eachInet(1<<stateTimeWait|begunStates, func(s *inetSocket) {
 		if s.state == stateTimeWait {
 			waits = append(waits, s)
 		} else {
@@ -63,6 +63,11 @@ func (l *late) note() (err error) {
 func lateEnd(e ends) netdrop.Ended {
 	return netdrop.Ended{Connection: e.arriving(), Left: netdrop.LateFor}
 }
+
+// begunStates are those of connections that may have ended by the time the container
+// is stopped: one whose opening was under way may be accepted, answered and closed.
+// (Asked for SYN_RECV, the kernel tells of NEW_SYN_RECV, net/ipv4/inet_diag.c.)
+const begunStates = 1<<stateSynReceived | waitingStates | lateStates
 
 // findLate lists them: what the kernel still ends, what has ended since note, and what
 // had before.
@@ -128,7 +133,7 @@ func (x *exporter) unended(p *target.Process, ns uint64) (list []*inetSocket, er
 			if err != nil {
 				return err
 			}
-			if s != nil && s.local == e.local && s.remote == e.remote && 1<<s.state&(waitingStates|lateStates) != 0 {
+			if s != nil && s.local == e.local && s.remote == e.remote && 1<<s.state&begunStates != 0 {
 				list = append(list, s)
 			}
 		}

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -194,4 +196,45 @@ func TestHostileLate(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
+}
+
+// TestOpeningIsNoted: a connection that is being opened when new ones begin to be held
+// off may be accepted, answered and closed before the container is stopped.
+func TestOpeningIsNoted(t *testing.T) {
+	inNamespace(t, func() error {
+		config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+			return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30) }), err)
+		}}
+		l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		client, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		opening := ends{l.Addr().(*net.TCPAddr).AddrPort(), client.LocalAddr().(*net.TCPAddr).AddrPort()}
+		sub := &Subsystem{}
+		if err := sub.late.note(); err != nil {
+			return err
+		}
+		if !slices.Contains(sub.late.begun, opening) {
+			t.Errorf("%v is not in %v", opening, sub.late.begun)
+		}
+		// It has not ended: what comes for it is not dropped.
+		x := &exporter{Subsystem: sub, tcp: newTCPTable(), sockets: map[uint64][]*inetSocket{}}
+		p := &target.Process{Proc: procfs.Host().Process(unix.Gettid())}
+		for name, fn := range map[string]func() ([]*inetSocket, error){
+			"one by one": func() ([]*inetSocket, error) { return x.unended(p, 0) },
+			"all":        func() ([]*inetSocket, error) { return x.inetSockets(p) },
+		} {
+			list, err := fn()
+			if err != nil || !slices.ContainsFunc(list, func(s *inetSocket) bool { return (ends{s.local, s.remote}) == opening }) {
+				t.Errorf("%s: %v is not in %v: %v", name, opening, list, err)
+			}
+		}
+		return nil
+	})
 }

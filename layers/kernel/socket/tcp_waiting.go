@@ -78,7 +78,7 @@ func (x *exporter) inetSockets(p *target.Process) ([]*inetSocket, error) {
 	list, known := x.sockets[ns.Inode]
 	if !known {
 		err = target.InNamespace(p.Proc.Path("ns/net"), func() error {
-			return eachInet(waitingStates|lateStates, func(s *inetSocket) { list = append(list, s) })
+			return eachInet(begunStates, func(s *inetSocket) { list = append(list, s) })
 		})
 		x.sockets[ns.Inode] = list
 	}
