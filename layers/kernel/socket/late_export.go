@@ -41,10 +41,11 @@ func (x *exporter) pushLate(ctx context.Context) error {
 
 // note looks at the connections of a container that runs, in its network namespace.
 func (l *late) note() (err error) {
-	if l.ended, err = netdrop.ListLate(); err != nil {
+	earlier, err := netdrop.ListLate()
+	if err != nil {
 		return err
 	}
-	l.begun = nil
+	l.ended, l.begun = nil, nil
 	var waits []*inetSocket
 	err = eachInet(1<<stateTimeWait|begunStates, func(s *inetSocket) {
 		if s.state == stateTimeWait {
@@ -57,6 +58,8 @@ func (l *late) note() (err error) {
 	for _, s := range waits[:min(len(waits), mostLate)] {
 		l.ended = append(l.ended, lateEnd(ends{s.local, s.remote}))
 	}
+	// What has ended before an earlier move comes behind it: there may be no room.
+	l.ended = append(l.ended, earlier...)
 	return err
 }
 
