@@ -64,14 +64,14 @@ func checkpointOnce(ctx context.Context, j *job.Job, r job.Reporter) error {
 	if err := writeManifest(ctx, m, j.Container, subsystems); err != nil {
 		return errors.Join(err, m.Close())
 	}
-	strategy, err := imageStrategy(j, src)
+	strategy, brief, err := imageStrategy(j, src)
 	if err != nil {
 		return errors.Join(err, m.Close())
 	}
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
 	tune := tuning(j, p)
 	tune.Reside = source{src}.reside
-	if short(j, strategy, src) {
+	if brief {
 		tune.Observer = hurrying(tune.Observer, control.StateHolding, control.StateFlushing)
 	}
 	quiesce, wake := application(j, r)

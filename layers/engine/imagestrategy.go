@@ -22,21 +22,19 @@ const (
 // that ends is saved at once: its clocks stand still from the first early round to
 // its restore, which catches up with them only as fast as time goes by. So does one
 // with an agent, whose hooks come in between.
-func imageStrategy(j *job.Job, src *target.Source) (control.Strategy, error) {
+//
+// brief: the container is stopped for so short that its wait for a processor would
+// count.
+func imageStrategy(j *job.Job, src *target.Source) (s control.Strategy, brief bool, err error) {
+	large := j.Leave && src.Largest() >= earlyFrom
 	name := j.Strategy
 	if name == "" || name == control.Auto.Name {
 		name = control.StopAndCopy.Name
-		if j.Leave && !j.WasPaused && !src.Agent && src.Largest() >= earlyFrom {
+		if large && !j.WasPaused && !src.Agent {
 			name = control.PreCopy.Name
 		}
 	}
-	s, err := control.StrategyByName(name)
+	s, err = control.StrategyByName(name)
 	s.Rounds = min(s.Rounds, imageRounds)
-	return s, err
-}
-
-// short: the container runs on and is stopped for so short that its wait for a
-// processor would count.
-func short(j *job.Job, s control.Strategy, src *target.Source) bool {
-	return j.Leave && (s.Rounds > 0 || src.Largest() < earlyFrom)
+	return s, j.Leave && (s.Rounds > 0 || !large), err
 }

@@ -48,12 +48,9 @@ type Source struct {
 // that containerd knows of it and no move can carry.
 func (h *Host) Read(ctx context.Context, namespace, id string) (*Source, error) {
 	ctx = in(ctx, namespace)
-	r, err := h.client.ContainerService().Get(ctx, id)
-	if errdefs.IsNotFound(err) {
-		return nil, fmt.Errorf("there is no container %s in the namespace %s (-n names another)", id, namespace)
-	}
+	r, err := h.record(ctx, namespace, id)
 	if err != nil {
-		return nil, fmt.Errorf("container %s: %w", id, err)
+		return nil, err
 	}
 	s := &Source{Namespace: namespace, Container: peer.Container{
 		ID: r.ID, Labels: without(r.Labels, LabelIncoming),
@@ -76,15 +73,24 @@ func (h *Host) Read(ctx context.Context, namespace, id string) (*Source, error) 
 	return s, nil
 }
 
+// record is what containerd keeps of a container.
+func (h *Host) record(ctx context.Context, namespace, id string) (r containers.Container, err error) {
+	r, err = h.client.ContainerService().Get(ctx, id)
+	if errdefs.IsNotFound(err) {
+		return r, fmt.Errorf("there is no container %s in the namespace %s (-n names another)", id, namespace)
+	}
+	if err != nil {
+		return r, fmt.Errorf("container %s: %w", id, err)
+	}
+	return r, nil
+}
+
 // Task describes a running container of ours as far as Shim needs it.
 func (h *Host) Task(ctx context.Context, namespace, id string) (*Source, error) {
 	ctx = in(ctx, namespace)
-	r, err := h.client.ContainerService().Get(ctx, id)
-	if errdefs.IsNotFound(err) {
-		return nil, fmt.Errorf("there is no container %s in the namespace %s (-n names another)", id, namespace)
-	}
+	r, err := h.record(ctx, namespace, id)
 	if err != nil {
-		return nil, fmt.Errorf("container %s: %w", id, err)
+		return nil, err
 	}
 	if r.Runtime.Name != Runtime {
 		return nil, fmt.Errorf("container %s: its runtime is %s, only containers of %s can be saved so", id, r.Runtime.Name, Runtime)
