@@ -274,6 +274,31 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// The daemon of 1.6 does not repeat the image of a task's options as its checkpoint.
+// Such a directory is nobody's to remove, whatever its name.
+func TestRestoreFromOptions(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	dir := filepath.Join(os.TempDir(), "ctrd-checkpoint42")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, repeated := range []string{"", dir} {
+		m := &fakeMigrator{run: func() error { return nil }}
+		f := newFixture(t, m)
+		opts, err := marshalAny(&options.Options{CriuImagePath: dir})
+		f.must(err)
+		_, err = f.s.Create(context.Background(), &taskapi.CreateTaskRequest{ID: "web", Bundle: f.bundle, Checkpoint: repeated, Options: opts})
+		f.must(err)
+		if f.container.frame == nil || m.request.Image != dir {
+			t.Errorf("created from %q with frame %v", m.request.Image, f.container.frame)
+		}
+		f.must(f.start(""))
+		if _, err := os.Stat(dir); err != nil {
+			t.Errorf("the image is gone: %v", err)
+		}
+	}
+}
+
 func TestFailedRestoreKillsTheFrame(t *testing.T) {
 	m := &fakeMigrator{run: func() error { return errors.New("page 7 of mem.0: checksum") }}
 	f := newFixture(t, m)

@@ -88,7 +88,7 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *
 			err = c.unwind(err)
 		}
 	}()
-	if err := s.prepareRestore(ctx, t, r, &c); err != nil {
+	if err := s.prepareRestore(ctx, t, r, opts.CriuImagePath, &c); err != nil {
 		return nil, err
 	}
 	if err := record(r.Bundle, bundleRecord{Root: runtimeRoot(opts, s.namespace, r.Bundle), Scratch: t.scratch}); err != nil {

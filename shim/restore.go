@@ -19,8 +19,13 @@ import (
 )
 
 // prepareRestore turns a create with a checkpoint, or of a container that is
-// moved here, into one of a frame.
-func (s *service) prepareRestore(ctx context.Context, t *task, r *taskapi.CreateTaskRequest, c *creation) error {
+// moved here, into one of a frame. named is the image that the client's options
+// name: a daemon of containerd 2 repeats it as the checkpoint, one of 1.6 only
+// for a runtime whose name is runc's.
+func (s *service) prepareRestore(ctx context.Context, t *task, r *taskapi.CreateTaskRequest, named string, c *creation) error {
+	if r.Checkpoint == "" {
+		r.Checkpoint = named
+	}
 	image, err := imageOf(r.Checkpoint, t.spec.Annotations)
 	if err != nil {
 		return err
@@ -28,7 +33,7 @@ func (s *service) prepareRestore(ctx context.Context, t *task, r *taskapi.Create
 	if image == "" {
 		return nil
 	}
-	if isDaemonScratch(r.Checkpoint) {
+	if r.Checkpoint != named && isDaemonScratch(r.Checkpoint) {
 		t.scratch = r.Checkpoint
 		c.add(func() error { removeScratch(r.Checkpoint); return nil })
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command mig moves containers of the runtime io.mig.v1 to other hosts, and looks
-// at containers, requests and images.
+// Command mig saves, restores and moves containers of the runtime io.mig.v1, and
+// looks at containers, requests and images.
 //
 // Rules of its output: results go to standard output, errors to standard error,
 // one JSON object or array with --json. Exit status 0 is success, 1 a "no" or
@@ -27,11 +27,11 @@ func run(args []string) int {
 	defer stop()
 	root := &cobra.Command{
 		Use:   "mig",
-		Short: "Move containers of the runtime io.mig.v1, and look at them, their requests and images",
+		Short: "Save, restore and move containers of the runtime io.mig.v1, and look at them, their requests and images",
 		// Errors are about containers and images, not about how to type.
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(checkCommand(), checkpointCommand(), statusCommand(), abortCommand(), migrateCommand(), certsCommand(), inspectCommand(), verifyCommand())
+	root.AddCommand(checkCommand(), checkpointCommand(), restoreCommand(), statusCommand(), abortCommand(), migrateCommand(), certsCommand(), inspectCommand(), verifyCommand())
 	root.SetArgs(args)
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "mig:", plain(err.Error()))

@@ -14,6 +14,5 @@ type (
 	containerInfo = containers.Container
 )
 
-// withImage has a task made of an image directory, as it lies there. The
-// containerd of 1.6 ignores it for runtimes other than runc's.
+// withImage has a task made of an image directory, as it lies there.
 func withImage(dir string) client.NewTaskOpts { return client.WithRestoreImagePath(dir) }

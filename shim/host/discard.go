@@ -87,7 +87,7 @@ const (
 func (h *Host) endTask(ctx context.Context, c client.Container, namespace string) error {
 	socket := bootstrap.SocketPath(bootstrap.DefaultSocketDir, h.address, namespace, c.ID())
 	for end := time.Now().Add(shimEndsWithin); ; {
-		if err := deleteTask(ctx, c); err != nil {
+		if err := deleteTask(ctx, c, client.WithProcessKill); err != nil {
 			return err
 		}
 		if !bootstrap.Answers(socket) {
@@ -117,14 +117,14 @@ func (h *Host) removeStaleSocket(namespace, id string) error {
 	return nil
 }
 
-// deleteTask ends a container's task, whatever its state.
-func deleteTask(ctx context.Context, c client.Container) error {
+// deleteTask removes a container's task, which has ended unless an option ends it.
+func deleteTask(ctx context.Context, c client.Container, opts ...client.ProcessDeleteOpts) error {
 	task, err := c.Task(ctx, nil)
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
 	if err == nil {
-		_, err = task.Delete(ctx, client.WithProcessKill)
+		_, err = task.Delete(ctx, opts...)
 	}
 	if err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("end the task of %s: %w", c.ID(), err)

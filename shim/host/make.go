@@ -20,6 +20,7 @@ import (
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/image-spec/identity"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/io-mig/mig/layers/request/peer"
@@ -230,12 +231,13 @@ func (h *Host) makeTask(ctx context.Context, o *peer.Offer) (*Copy, error) {
 	return &Copy{h: h, namespace: o.Namespace, token: o.Token, task: task, id: o.Container.ID}, nil
 }
 
-// newTask waits for a shim that has no task any more: containerd keeps one, until
-// it ends by itself, if the client died for which it was deleting the task.
-func newTask(ctx context.Context, c client.Container, streams cio.Creator) (client.Task, error) {
+// newTask waits for what a client has left that died: the shim of a task that it was
+// deleting, which containerd keeps until it ends by itself, or a create that is still
+// carried out, or undone.
+func newTask(ctx context.Context, c client.Container, streams cio.Creator, opts ...client.NewTaskOpts) (client.Task, error) {
 	for end := time.Now().Add(shimEndsWithin); ; {
-		task, err := c.NewTask(ctx, streams)
-		if !errdefs.IsAlreadyExists(err) || time.Now().After(end) {
+		task, err := c.NewTask(ctx, streams, opts...)
+		if !inTheWay(err) || time.Now().After(end) {
 			return task, err
 		}
 		if _, there := c.Task(ctx, nil); !errdefs.IsNotFound(there) {
@@ -247,6 +249,12 @@ func newTask(ctx context.Context, c client.Container, streams cio.Creator) (clie
 			return nil, err
 		}
 	}
+}
+
+// inTheWay: there is a task, or a bundle, of the container already. That of a bundle
+// comes as a text only.
+func inTheWay(err error) bool {
+	return err != nil && (errdefs.IsAlreadyExists(err) || strings.HasSuffix(err.Error(), unix.EEXIST.Error()))
 }
 
 // Pid of the frame, and of the container's first process once it runs.

@@ -132,11 +132,7 @@ func movable(r *containers.Container, spec *specs.Spec) error {
 	if r.Runtime.Name != Runtime {
 		no("its runtime is %s, only containers of %s can be moved", r.Runtime.Name, Runtime)
 	}
-	pod := r.SandboxID
-	if pod == "" && spec != nil {
-		pod = spec.Annotations[sandboxAnnotation]
-	}
-	if pod != "" {
+	if pod := podOf(r, spec); pod != "" {
 		no("it belongs to the pod sandbox %s, and pods are moved as a whole or not at all", pod)
 	}
 	if r.SnapshotKey == "" || r.Snapshotter == "" {
@@ -146,6 +142,14 @@ func movable(r *containers.Container, spec *specs.Spec) error {
 		no("it was made from no image")
 	}
 	return errors.Join(errs...)
+}
+
+// podOf is the sandbox of the pod that a container belongs to, empty if there is none.
+func podOf(r *containers.Container, spec *specs.Spec) string {
+	if r.SandboxID == "" && spec != nil {
+		return spec.Annotations[sandboxAnnotation]
+	}
+	return r.SandboxID
 }
 
 func (s *Source) readSpec(r *containers.Container) error {

@@ -13,10 +13,10 @@ import (
 	"github.com/io-mig/mig/layers/request/peer"
 )
 
-// arrive decides where a task's streams lead on the destination. Log URIs go
-// where they say. A FIFO leads to a client that stays behind: nothing takes its
-// place, and the container sees the end of its input and writes to nobody, as
-// warned of.
+// arrive decides where the streams of a task lead that is moved here or restored.
+// Log URIs go where they say. A FIFO leads to a client that stays behind: nothing
+// takes its place, and the container sees the end of its input and writes to
+// nobody, as warned of.
 func arrive(s peer.Streams) (cfg cio.Config, found []peer.Mismatch, warnings []string) {
 	cfg.Terminal = s.Terminal
 	for _, stream := range []struct {
@@ -37,7 +37,7 @@ func arrive(s peer.Streams) (cfg cio.Config, found []peer.Mismatch, warnings []s
 		}
 		switch u.Scheme {
 		case "", "fifo":
-			warnings = append(warnings, fmt.Sprintf("%s leads to a client of the source by %s and will lead nowhere (--log-uri names a log)", stream.name, uri))
+			warnings = append(warnings, fmt.Sprintf("%s leads to a client by %s and will lead nowhere (--log-uri names a log)", stream.name, uri))
 			continue
 		case "file":
 			// The shim makes the file, and directories that are missing.
@@ -46,7 +46,7 @@ func arrive(s peer.Streams) (cfg cio.Config, found []peer.Mismatch, warnings []s
 			}
 		case "binary", "binary-v2":
 			if st, err := os.Stat(u.Path); err != nil || st.IsDir() || st.Mode()&0o111 == 0 {
-				found = append(found, peer.Mismatch{What: stream.name, Why: fmt.Sprintf("there is no logger %s", u.Path), Remedy: "install it on the destination, or --log-uri names another log"})
+				found = append(found, peer.Mismatch{What: stream.name, Why: fmt.Sprintf("there is no logger %s", u.Path), Remedy: "install it there, or --log-uri names another log"})
 			}
 		default:
 			found = append(found, peer.Mismatch{What: stream.name, Why: fmt.Sprintf("%s is no log that the shim knows", uri)})

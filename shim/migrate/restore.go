@@ -120,7 +120,10 @@ func (x *restore) Run(ctx context.Context, c *runtime.Container) error {
 	if err != nil {
 		cancel()
 	}
-	return errors.Join(err, <-released)
+	if r := <-released; err == nil || !errors.Is(r, errNotSeized) {
+		err = errors.Join(err, r)
+	}
+	return err
 }
 
 // errNotSeized: the engine ended before it had the frame. Its own error says
