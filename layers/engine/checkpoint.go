@@ -22,27 +22,31 @@ import (
 
 // What is in the way for a moment only is tried again: a busy server has a
 // connection that waits to be accepted at most times, and at few of them twice.
-// At the listener of a saturated server one waits nine times of ten.
+// At the listener of a saturated server one waits nine times of ten, and on a busy
+// machine the server gets its turn only now and then.
 const (
-	passingTries = 120
-	passingPause = 5 * time.Millisecond // longer each time, up to
-	passingMost  = 20 * time.Millisecond
+	passingPatience = 6 * time.Second
+	passingPause    = 5 * time.Millisecond // longer each time, up to
+	passingMost     = 20 * time.Millisecond
 )
 
 // checkpoint exports the job's container into its image. The container runs
 // between two tries, and the image of one that failed is gone.
 func checkpoint(ctx context.Context, j *job.Job, r job.Reporter) (err error) {
-	for n := range passingTries {
+	end := time.Now().Add(passingPatience)
+	for n := 1; ; n++ {
 		if err = checkpointOnce(ctx, j, r); !errors.Is(err, record.ErrPassing) {
 			return err
 		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%w (tried %d times in %v)", err, n, passingPatience)
+		}
 		select {
-		case <-time.After(min(time.Duration(n+1)*passingPause, passingMost)):
+		case <-time.After(min(time.Duration(n)*passingPause, passingMost)):
 		case <-ctx.Done():
 			return errors.Join(err, context.Cause(ctx))
 		}
 	}
-	return fmt.Errorf("%w (tried %d times)", err, passingTries)
 }
 
 func checkpointOnce(ctx context.Context, j *job.Job, r job.Reporter) error {
