@@ -22,10 +22,11 @@ import (
 
 // What is in the way for a moment only is tried again: a busy server has a
 // connection that waits to be accepted at most times, and at few of them twice.
-// At the listener of a saturated server one waits nine times of ten, and on a busy
-// machine the server gets its turn only now and then.
+// At the listener of a saturated server one waits nine times of ten. On a busy machine
+// the server gets its turn only now and then, and so does who looks.
 const (
-	passingPatience = 6 * time.Second
+	passingPatience = 6 * time.Second      // at least, and
+	passingTries    = 40                   // at least
 	passingPause    = 5 * time.Millisecond // longer each time, up to
 	passingMost     = 20 * time.Millisecond
 )
@@ -38,8 +39,8 @@ func checkpoint(ctx context.Context, j *job.Job, r job.Reporter) (err error) {
 		if err = checkpointOnce(ctx, j, r); !errors.Is(err, record.ErrPassing) {
 			return err
 		}
-		if time.Now().After(end) {
-			return fmt.Errorf("%w (tried %d times in %v)", err, n, passingPatience)
+		if n >= passingTries && time.Now().After(end) {
+			return fmt.Errorf("%w (tried %d times)", err, n)
 		}
 		select {
 		case <-time.After(min(time.Duration(n)*passingPause, passingMost)):
