@@ -3,8 +3,10 @@
 package target
 
 import (
+	"slices"
 	"sync"
 
+	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/tracer"
 )
 
@@ -27,9 +29,18 @@ func (s *Source) startTracers() {
 	if err != nil {
 		return // who lists them next says so
 	}
-	for range min(len(pids), maxSpare) {
-		if !s.spare.add(tracer.New()) {
+	pids = pids[:min(len(pids), maxSpare)]
+	filtered := slices.ContainsFunc(pids, func(pid int) bool {
+		st, err := s.proc.Process(pid).Status()
+		return err == nil && st.Seccomp != procfs.SeccompDisabled
+	})
+	for range pids {
+		t := tracer.New()
+		if !s.spare.add(t) {
 			return
+		}
+		if filtered {
+			go t.EndSlowly() // all at once: most of it is waiting for the same
 		}
 	}
 }

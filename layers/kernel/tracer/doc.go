@@ -46,7 +46,8 @@
 // rt_sigreturn; one that kills for mmap or munmap, if the thread then waits for a
 // processor for longer than the tracer lingers; and any that kills for what is called,
 // where no signal can end a batch, or the thread has not registered for restartable
-// sequences and loses its processor at the instruction before the call.
+// sequences and loses its processor at the instruction before the call, or the kernel
+// is older than 6.15 and a hypervisor takes the processor away there (EndSlowly).
 //
 // # Restart
 //

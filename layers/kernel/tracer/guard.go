@@ -26,11 +26,12 @@ import (
 //
 // From the look to the call it is a restartable sequence (rseq(2)), if the thread has
 // registered for such, as glibc's have: one that loses its processor in between looks
-// again. What is left is its way into the kernel, some ten nanoseconds, against that
-// of the tracer's thread from the mark to letting go, a hundred microseconds: still
-// one death in a thousand on an idle virtual machine, most likely where the hypervisor
-// takes a processor away. Without such a sequence the thread dies if it is off its
-// processor there just then.
+// again. Without such a sequence the thread dies if it is off its processor there just
+// then. What is left is its way into the kernel, some ten nanoseconds, against that
+// of the tracer's thread from the mark to letting go, some fifty microseconds. That was
+// not enough where a hypervisor takes a processor away: one of some thousand engines
+// left a dead program behind, always by a call of the loop. So the tracer's thread waits
+// for all processors in between (EndSlowly, Linux 6.15).
 //
 // The word is in the page with the loop. So nobody looks before the call that maps
 // that page and before the one that unmaps it at the end: see linger.
@@ -131,6 +132,7 @@ func (t *Tracer) addGuard(shared *os.File) (*guard, error) {
 	if err := t.useRobust(); err != nil {
 		return nil, err
 	}
+	_ = t.EndSlowly() // it has said why not, and most threads live all the same
 	const rw, private = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
 	entry, err := unix.MmapPtr(-1, 0, nil, 2*pageSize, rw, private)
 	if err != nil {

@@ -24,6 +24,7 @@ type Tracer struct {
 	undertaker undertaker
 	late       []lateThread // likewise: threads to detach when they stop
 	robust     robustList   // likewise
+	slow       slowness     // likewise
 }
 
 type task struct {
@@ -35,19 +36,34 @@ type task struct {
 func New() *Tracer {
 	t := &Tracer{tasks: make(chan task), done: make(chan struct{}), procs: map[*Process]struct{}{}}
 	ready := make(chan struct{})
-	go func() {
-		// Never unlocked: the OS thread ends with the goroutine, and the
-		// kernel detaches whatever it still traces.
-		runtime.LockOSThread()
+	go onSpareThread(func() {
 		t.tid = unix.Gettid()
 		threads.Store(t.tid, t)
 		growStack()
 		close(ready)
 		t.loop()
 		threads.Delete(t.tid)
-	}()
+	})
 	<-ready
 	return t
+}
+
+// onSpareThread runs fn on an OS thread that ends with it, and the kernel detaches
+// whatever it still traces; not on the process's first one, which the runtime lets
+// never end and whose working directory is the process's (EndSlowly).
+func onSpareThread(fn func()) {
+	runtime.LockOSThread() // never unlocked, so the thread ends with the goroutine
+	if unix.Gettid() != unix.Getpid() {
+		fn()
+		return
+	}
+	started := make(chan struct{})
+	go func() { // on another thread, while this one is locked
+		close(started)
+		onSpareThread(fn)
+	}()
+	<-started
+	runtime.UnlockOSThread()
 }
 
 // growStack gives the goroutine the stack that a tracer comes to have, while there
