@@ -463,6 +463,145 @@ func (x *Node) GetAhead() bool {
 	return false
 }
 
+// Sharing is a part of what processes have in common that a fork copies (subsystem
+// "task", kind 5, process 0, entity: the index of its first entry). It comes before the
+// tree. Not in it are processes that have nothing in common but directories and
+// descriptor table, and those with their parent: their nodes say so.
+type Sharing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shared        []*SharedParts         `protobuf:"bytes,1,rep,name=shared,proto3" json:"shared,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sharing) Reset() {
+	*x = Sharing{}
+	mi := &file_spec_state_task_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sharing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sharing) ProtoMessage() {}
+
+func (x *Sharing) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_task_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sharing.ProtoReflect.Descriptor instead.
+func (*Sharing) Descriptor() ([]byte, []int) {
+	return file_spec_state_task_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Sharing) GetShared() []*SharedParts {
+	if x != nil {
+		return x.Shared
+	}
+	return nil
+}
+
+// SharedParts is what one process has in common with another one, as clone(2) makes it:
+// CLONE_VM, CLONE_SIGHAND (never without the former), CLONE_FS, CLONE_FILES.
+type SharedParts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ids in the container's pid namespace. Whoever is named by "with" has what they
+	// have in common, or has it in common with a further one: of each part one process
+	// has the records.
+	Pid  int32 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	With int32 `protobuf:"varint,2,opt,name=with,proto3" json:"with,omitempty"`
+	// All of the address space, which has no records of this process.
+	Memory      bool `protobuf:"varint,3,opt,name=memory,proto3" json:"memory,omitempty"`
+	Handlers    bool `protobuf:"varint,4,opt,name=handlers,proto3" json:"handlers,omitempty"`
+	Directories bool `protobuf:"varint,5,opt,name=directories,proto3" json:"directories,omitempty"`
+	// Its own record of the descriptor table is empty.
+	Table         bool `protobuf:"varint,6,opt,name=table,proto3" json:"table,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SharedParts) Reset() {
+	*x = SharedParts{}
+	mi := &file_spec_state_task_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SharedParts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SharedParts) ProtoMessage() {}
+
+func (x *SharedParts) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_task_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SharedParts.ProtoReflect.Descriptor instead.
+func (*SharedParts) Descriptor() ([]byte, []int) {
+	return file_spec_state_task_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SharedParts) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *SharedParts) GetWith() int32 {
+	if x != nil {
+		return x.With
+	}
+	return 0
+}
+
+func (x *SharedParts) GetMemory() bool {
+	if x != nil {
+		return x.Memory
+	}
+	return false
+}
+
+func (x *SharedParts) GetHandlers() bool {
+	if x != nil {
+		return x.Handlers
+	}
+	return false
+}
+
+func (x *SharedParts) GetDirectories() bool {
+	if x != nil {
+		return x.Directories
+	}
+	return false
+}
+
+func (x *SharedParts) GetTable() bool {
+	if x != nil {
+		return x.Table
+	}
+	return false
+}
+
 type AddressRange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Start         uint64                 `protobuf:"varint,1,opt,name=start,proto3" json:"start,omitempty"`
@@ -473,7 +612,7 @@ type AddressRange struct {
 
 func (x *AddressRange) Reset() {
 	*x = AddressRange{}
-	mi := &file_spec_state_task_proto_msgTypes[3]
+	mi := &file_spec_state_task_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -485,7 +624,7 @@ func (x *AddressRange) String() string {
 func (*AddressRange) ProtoMessage() {}
 
 func (x *AddressRange) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_task_proto_msgTypes[3]
+	mi := &file_spec_state_task_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -498,7 +637,7 @@ func (x *AddressRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressRange.ProtoReflect.Descriptor instead.
 func (*AddressRange) Descriptor() ([]byte, []int) {
-	return file_spec_state_task_proto_rawDescGZIP(), []int{3}
+	return file_spec_state_task_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AddressRange) GetStart() uint64 {
@@ -545,7 +684,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_spec_state_task_proto_msgTypes[4]
+	mi := &file_spec_state_task_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -557,7 +696,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_task_proto_msgTypes[4]
+	mi := &file_spec_state_task_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -570,7 +709,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_spec_state_task_proto_rawDescGZIP(), []int{4}
+	return file_spec_state_task_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Process) GetPid() int32 {
@@ -667,7 +806,7 @@ type Threads struct {
 
 func (x *Threads) Reset() {
 	*x = Threads{}
-	mi := &file_spec_state_task_proto_msgTypes[5]
+	mi := &file_spec_state_task_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -679,7 +818,7 @@ func (x *Threads) String() string {
 func (*Threads) ProtoMessage() {}
 
 func (x *Threads) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_task_proto_msgTypes[5]
+	mi := &file_spec_state_task_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -692,7 +831,7 @@ func (x *Threads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Threads.ProtoReflect.Descriptor instead.
 func (*Threads) Descriptor() ([]byte, []int) {
-	return file_spec_state_task_proto_rawDescGZIP(), []int{5}
+	return file_spec_state_task_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Threads) GetThread() []*Thread {
@@ -739,7 +878,7 @@ type Thread struct {
 
 func (x *Thread) Reset() {
 	*x = Thread{}
-	mi := &file_spec_state_task_proto_msgTypes[6]
+	mi := &file_spec_state_task_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -751,7 +890,7 @@ func (x *Thread) String() string {
 func (*Thread) ProtoMessage() {}
 
 func (x *Thread) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_task_proto_msgTypes[6]
+	mi := &file_spec_state_task_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -764,7 +903,7 @@ func (x *Thread) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Thread.ProtoReflect.Descriptor instead.
 func (*Thread) Descriptor() ([]byte, []int) {
-	return file_spec_state_task_proto_rawDescGZIP(), []int{6}
+	return file_spec_state_task_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Thread) GetTid() int32 {
@@ -950,7 +1089,16 @@ const file_spec_state_task_proto_rawDesc = "" +
 	"\x0fstop_unreported\x18\f \x01(\bR\x0estopUnreported\x12-\n" +
 	"\x12shares_directories\x18\x0f \x01(\bR\x11sharesDirectories\x12!\n" +
 	"\fshares_table\x18\x10 \x01(\bR\vsharesTable\x12\x14\n" +
-	"\x05ahead\x18  \x01(\bR\x05ahead\"<\n" +
+	"\x05ahead\x18  \x01(\bR\x05ahead\"9\n" +
+	"\aSharing\x12.\n" +
+	"\x06shared\x18\x01 \x03(\v2\x16.mig.state.SharedPartsR\x06shared\"\x9f\x01\n" +
+	"\vSharedParts\x12\x10\n" +
+	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x12\n" +
+	"\x04with\x18\x02 \x01(\x05R\x04with\x12\x16\n" +
+	"\x06memory\x18\x03 \x01(\bR\x06memory\x12\x1a\n" +
+	"\bhandlers\x18\x04 \x01(\bR\bhandlers\x12 \n" +
+	"\vdirectories\x18\x05 \x01(\bR\vdirectories\x12\x14\n" +
+	"\x05table\x18\x06 \x01(\bR\x05table\"<\n" +
 	"\fAddressRange\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\x04R\x05start\x12\x16\n" +
 	"\x06length\x18\x02 \x01(\x04R\x06length\"\xaa\x03\n" +
@@ -1016,28 +1164,31 @@ func file_spec_state_task_proto_rawDescGZIP() []byte {
 }
 
 var file_spec_state_task_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_spec_state_task_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_spec_state_task_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_spec_state_task_proto_goTypes = []any{
 	(TerminalKind)(0),      // 0: mig.state.TerminalKind
 	(*Tree)(nil),           // 1: mig.state.Tree
 	(*Pseudoterminal)(nil), // 2: mig.state.Pseudoterminal
 	(*Node)(nil),           // 3: mig.state.Node
-	(*AddressRange)(nil),   // 4: mig.state.AddressRange
-	(*Process)(nil),        // 5: mig.state.Process
-	(*Threads)(nil),        // 6: mig.state.Threads
-	(*Thread)(nil),         // 7: mig.state.Thread
+	(*Sharing)(nil),        // 4: mig.state.Sharing
+	(*SharedParts)(nil),    // 5: mig.state.SharedParts
+	(*AddressRange)(nil),   // 6: mig.state.AddressRange
+	(*Process)(nil),        // 7: mig.state.Process
+	(*Threads)(nil),        // 8: mig.state.Threads
+	(*Thread)(nil),         // 9: mig.state.Thread
 }
 var file_spec_state_task_proto_depIdxs = []int32{
 	3, // 0: mig.state.Tree.node:type_name -> mig.state.Node
-	4, // 1: mig.state.Tree.used:type_name -> mig.state.AddressRange
+	6, // 1: mig.state.Tree.used:type_name -> mig.state.AddressRange
 	2, // 2: mig.state.Tree.terminal:type_name -> mig.state.Pseudoterminal
 	0, // 3: mig.state.Pseudoterminal.kind:type_name -> mig.state.TerminalKind
-	7, // 4: mig.state.Threads.thread:type_name -> mig.state.Thread
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	5, // 4: mig.state.Sharing.shared:type_name -> mig.state.SharedParts
+	9, // 5: mig.state.Threads.thread:type_name -> mig.state.Thread
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_spec_state_task_proto_init() }
@@ -1051,7 +1202,7 @@ func file_spec_state_task_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_task_proto_rawDesc), len(file_spec_state_task_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -92,7 +92,7 @@ REFUSED(refused_fanotify_outside, ALL_CAPS | ROOT, "is not found by any name in 
 	CHECK(read(fd, &e, sizeof e) == -1 && errno == EAGAIN);
 }
 
-/* Processes that share what a fork does not. */
+/* Processes that share what a fork does not, in ways that no copy of theirs can. */
 static int told[2];
 
 static int waits_in_pipe(void *unused)
@@ -102,19 +102,6 @@ static int waits_in_pipe(void *unused)
 		;
 	_exit(unused != NULL);
 }
-
-static void shares(int flags)
-{
-	static char stack[64 << 10] __attribute__((aligned(16)));
-	CHECK(pipe(told) == 0);
-	pid_t child = SYS(clone(waits_in_pipe, stack + sizeof stack, flags | SIGCHLD, NULL));
-	ready();
-	CHECK(write(told[1], "e", 1) == 1);
-	CHECK(child_exits(child) == 0);
-}
-
-REFUSED(refused_shared_memory, ANYONE, "it shares its memory with process", "a child in its parent's memory") { shares(CLONE_VM); }
-REFUSED(refused_shared_handlers, ANYONE, "it shares its signal handlers with process", "a child with its parent's memory and handlers") { shares(CLONE_VM | CLONE_SIGHAND); }
 
 static void grandchild_shares(int flag)
 {
@@ -134,7 +121,7 @@ static void grandchild_shares(int flag)
 	CHECK(child_exits(child) == 0);
 }
 
-REFUSED(refused_shared_directories, ANYONE, "it shares its working directory, root and umask with process", "a grandchild with its grandparent's directories") { grandchild_shares(CLONE_FS); }
+REFUSED(refused_shared_directories, ANYONE, "it shares its working directory with process", "a grandchild with its grandparent's directories") { grandchild_shares(CLONE_FS); }
 REFUSED(refused_shared_descriptors, ANYONE, "it shares its descriptor table with process", "a grandchild with its grandparent's descriptors") { grandchild_shares(CLONE_FILES); }
 
 REFUSED(refused_vfork, ANYONE, "waits in vfork(2)", "a thread's vfork child that neither executes a program nor ends")

@@ -73,13 +73,9 @@ func (s *Subsystem) exportTable(ctx context.Context, p *target.Process, out reco
 	if err != nil {
 		return nil, 0, err
 	}
-	common, err := p.SharesTable()
-	if err != nil {
-		return nil, 0, err
-	}
 	own := list
-	if common {
-		own = nil // it is its parent's, and so are the locks
+	if p.SharesTable() {
+		own = nil // it is another's, and so are the locks
 	}
 	if err := pushTable(ctx, p.ID, own, out); err != nil {
 		return nil, 0, err
@@ -95,12 +91,8 @@ func (s *Subsystem) exportTable(ctx context.Context, p *target.Process, out reco
 	if err := push(ctx, out, record.Header{Process: p.ID, Kind: KindWorking}, working); err != nil {
 		return nil, 0, err
 	}
-	shares, err := p.SharesDirectories()
-	if err != nil {
-		return nil, 0, err
-	}
-	if shares && len(threads) > 0 {
-		return nil, 0, &refusal{fmt.Sprintf("process %d", p.Pid), "it shares its working directory with its parent and not with all of its threads, which this version does not carry", ""}
+	if p.SharesDirectories() && len(threads) > 0 {
+		return nil, 0, &refusal{fmt.Sprintf("process %d", p.Pid), "it shares its working directory with another process and not with all of its threads, which this version does not carry", ""}
 	}
 	if err := pushThreads(ctx, p, l, threads, out); err != nil {
 		return nil, 0, err

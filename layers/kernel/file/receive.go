@@ -135,16 +135,21 @@ func (s *Subsystem) tableOf(id record.ProcessID) *table {
 
 // receiveTable tells the plan of the descriptor table what is wanted.
 func (s *Subsystem) receiveTable(r *record.Record) error {
-	task, err := s.env.Frame.Stopped(r.Process)
+	// One that has its memory in common with another has no records of memory, with
+	// which it would have been made.
+	task, err := s.env.Frame.Need(r.Process)
 	if err != nil {
 		return err
+	}
+	if task == nil || task.Traced == nil {
+		return fmt.Errorf("process %d: %w", r.Process, target.ErrNotStopped)
 	}
 	msg, err := decodeTable(r)
 	if err != nil {
 		return err
 	}
 	if task.SharesTable && len(msg.Slot)+len(msg.PosixLock) > 0 {
-		return fmt.Errorf("process %d: it has descriptors of its own, and its parent's", r.Process)
+		return fmt.Errorf("process %d: it has descriptors of its own, and those of the process that made it", r.Process)
 	}
 	t := s.tableOf(r.Process)
 	t.listed = true

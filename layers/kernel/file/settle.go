@@ -33,7 +33,7 @@ func (s *Subsystem) settle(id record.ProcessID) error {
 		}
 	}
 	if t.SharesDirectories {
-		return nil // its parent's are its own
+		return nil // those of its maker are its own
 	}
 	if err := enter(t.Plan(), tab.working); err != nil {
 		return fmt.Errorf("process %d: %w", id, err)

@@ -16,8 +16,10 @@ import (
 	"github.com/io-mig/mig/layers/kernel/event"
 	"github.com/io-mig/mig/layers/kernel/file"
 	"github.com/io-mig/mig/layers/kernel/kerneltest"
+	"github.com/io-mig/mig/layers/kernel/memory"
 	"github.com/io-mig/mig/layers/kernel/pipe"
 	"github.com/io-mig/mig/layers/kernel/socket"
+	"github.com/io-mig/mig/layers/kernel/task"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/state"
 )
@@ -130,12 +132,11 @@ func TestForkStorm(t *testing.T) {
 	}
 }
 
-// TestSharingIsRefused: what a fork does not make is named, and nothing is
+// TestNamespacesAreRefused: what a fork does not make is named, and nothing is
 // touched.
-func TestSharingIsRefused(t *testing.T) {
+func TestNamespacesAreRefused(t *testing.T) {
 	for kind, want := range map[string]string{
-		"memory":   "shares its memory",
-		"handlers": "shares its signal handlers", "mounts": "another mnt namespace", "hostname": "another uts namespace",
+		"mounts": "another mnt namespace", "hostname": "another uts namespace",
 	} {
 		t.Run(kind, func(t *testing.T) {
 			c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/clones.c", Args: []string{kind}})
@@ -215,7 +216,62 @@ func TestSharedTable(t *testing.T) {
 			}
 		}
 	}
-	if _, err := c.Import(&forged, whole...); err == nil || !strings.Contains(err.Error(), "it has descriptors of its own, and its parent's") {
+	if _, err := c.Import(&forged, whole...); err == nil || !strings.Contains(err.Error(), "it has descriptors of its own, and those of the process that made it") {
 		t.Errorf("a second table: %v", err)
 	}
+}
+
+// TestOneMemory: who has its memory, and its signal handlers, in common with its
+// parent has them again. Neither can an image give it other memory besides, nor can one
+// that lacks what is in common be read.
+func TestOneMemory(t *testing.T) {
+	for _, kind := range []string{"memory", "handlers"} {
+		p := kerneltest.Program{Source: "testdata/clones.c", Args: []string{kind}, Generations: 3, LeaveRunning: true}
+		kerneltest.RoundTrip(t, p, whole...)
+	}
+	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/clones.c", Args: []string{"memory"}})
+	image, err := c.Export(false, whole...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Stop()
+	records := func(change func(*record.Record) []*record.Record) *kerneltest.Image {
+		forged := *image
+		forged.Records = nil
+		for _, r := range image.Records {
+			forged.Records = append(forged.Records, change(r)...)
+		}
+		return &forged
+	}
+	besides := records(func(r *record.Record) []*record.Record {
+		if r.Subsystem != memory.Name || r.Process != 1 || r.Kind != memory.KindAddressSpace {
+			return []*record.Record{r}
+		}
+		other := &record.Record{Header: r.Header, Payload: r.Payload}
+		other.Process = 2
+		if err := other.Seal(); err != nil {
+			t.Fatal(err)
+		}
+		return []*record.Record{r, other}
+	})
+	if _, err := c.Import(besides, whole...); err == nil || !strings.Contains(err.Error(), "process 2 has the memory of process 1") {
+		t.Errorf("memory besides: %v", err)
+	}
+	lacking := records(func(r *record.Record) []*record.Record {
+		if r.Subsystem == task.Name && r.Kind == task.KindSharing {
+			return nil
+		}
+		return []*record.Record{r}
+	})
+	if len(lacking.Records) != len(image.Records)-1 {
+		t.Errorf("%d records of what is in common", len(image.Records)-len(lacking.Records))
+	}
+	if _, err := c.Import(lacking, whole...); err == nil {
+		t.Error("a process without memory was made")
+	}
+	again, err := c.Import(image, whole...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Verify()
 }

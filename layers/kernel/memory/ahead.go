@@ -88,6 +88,10 @@ func (s *Subsystem) exportEarly(ctx context.Context, step record.Step, out recor
 		a.sent, a.have, a.filled = nil, nil, nil
 	}
 	s.mu.Unlock()
+	if p.Crowded() && !step.Lean {
+		s.note(fmt.Sprintf("pid %d is not copied ahead now: it has its memory in common with another process", p.Pid))
+		return record.Progress{Done: true, Remaining: (&round{s, p, a, out}).size()}, nil
+	}
 	r := &round{s, p, a, out}
 	run := r.run
 	if step.Lean {

@@ -54,7 +54,9 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 }
 
 // family puts the processes of an export in order: what a process shares with
-// its parent is carried with the parent, whose memory comes before.
+// its parent is carried with the parent, whose memory comes before. Where processes
+// have their memory in common, one stands for them (target.Process.Space), and the
+// others are not in it.
 type family struct {
 	parents map[record.ProcessID]record.ProcessID
 	done    map[record.ProcessID]chan struct{} // closed when all of it was pushed
@@ -65,9 +67,15 @@ func findFamily(processes []*target.Process) (*family, error) {
 	f := &family{parents: map[record.ProcessID]record.ProcessID{}, done: map[record.ProcessID]chan struct{}{}}
 	byPid := map[int]record.ProcessID{}
 	for _, p := range processes {
-		byPid[p.Group], f.done[p.ID] = p.ID, make(chan struct{})
+		byPid[p.Group] = p.Space().ID
+		if p.Space() == p {
+			f.done[p.ID] = make(chan struct{})
+		}
 	}
 	for _, p := range processes {
+		if p.Space() != p {
+			continue
+		}
 		st, err := p.Proc.Status()
 		if err != nil {
 			return nil, err
@@ -103,6 +111,9 @@ func (s *Subsystem) exported(id record.ProcessID) *export {
 // exportProcess makes one step with one process.
 func (s *Subsystem) exportProcess(ctx context.Context, id record.ProcessID, out record.Sink) (record.Progress, error) {
 	p := s.env.Source.Process(id)
+	if p != nil && p.Traced != nil && p.Space() != p {
+		return record.Progress{Done: true}, nil // it has no memory of its own
+	}
 	if p == nil || p.Traced == nil || s.family == nil || s.family.done[id] == nil {
 		return record.Progress{}, fmt.Errorf("memory: process %d: %w", id, target.ErrNotStopped)
 	}
@@ -142,6 +153,9 @@ func (s *Subsystem) exportLayout(ctx context.Context, p *target.Process, out rec
 	}
 	if !p.Ahead || a.incarnation != p.Incarnation {
 		a.sent, a.have, a.filled = nil, nil, nil
+	}
+	if p.SharesMemory() {
+		a.have = nil // another process may have had a device write to it: see direct.go
 	}
 	smaps, err := a.stoppedSmaps(s, p)
 	if err != nil {
@@ -191,7 +205,7 @@ func within(start, end uint64, scratch []tracer.Range) bool {
 // others comes before its mappings; a process that was copied ahead is the first
 // one, and has nothing from others.
 func (s *Subsystem) pushProcess(ctx context.Context, p *target.Process, a *ahead, space *state.AddressSpace, mappings []*state.Mapping, out record.Sink) ([]chunk, error) {
-	if a.sent != nil || s.leaving.Load() {
+	if a.sent != nil || s.leaving.Load() && !p.SharesMemory() {
 		// What a process left behind nobody can copy from it.
 		if err := pushLayout(ctx, p.ID, space, mappings, out); err != nil {
 			return nil, err

@@ -33,6 +33,9 @@ func (s *Subsystem) foresee(processes []*target.Process) {
 	var list []reading
 	s.mu.Lock()
 	for _, p := range processes[:min(len(processes), foreseeable)] {
+		if p.Space() != p {
+			continue
+		}
 		if f := s.looks[p.ID]; f != nil && f.of == p.Traced {
 			continue
 		}

@@ -50,6 +50,9 @@ func (s *Subsystem) Restart(ctx context.Context, step record.Step, in *record.Re
 	if t == nil || t.Traced == nil {
 		return record.Progress{}, fmt.Errorf("memory: process %d: %w", step.Process, target.ErrNotStopped)
 	}
+	if t.Space() != t {
+		return s.restartSharer(t, step, in)
+	}
 	l := s.layout(t)
 	switch {
 	case in != nil:
@@ -59,6 +62,20 @@ func (s *Subsystem) Restart(ctx context.Context, step record.Step, in *record.Re
 		return s.build(t, l)
 	case step.Stage == record.StageResume:
 		if err := seal(t, l); err != nil {
+			return record.Progress{}, fmt.Errorf("memory: process %d: %w", t.ID, err)
+		}
+	}
+	return record.Progress{Done: true}, nil
+}
+
+// restartSharer is Restart for a process that has its memory in common with another
+// one, to which all records of it belong.
+func (s *Subsystem) restartSharer(t *target.Task, step record.Step, in *record.Record) (record.Progress, error) {
+	if in != nil {
+		return record.Progress{}, fmt.Errorf("%w: %s: process %d has the memory of process %d", errLayout, in.Header, t.ID, t.Space().ID)
+	}
+	if step.Stage == record.StageBuild {
+		if err := t.Prepare(nil); err != nil {
 			return record.Progress{}, fmt.Errorf("memory: process %d: %w", t.ID, err)
 		}
 	}

@@ -59,7 +59,7 @@ func (s *Subsystem) donors(p *target.Process) ([]*donor, error) {
 	ids := []record.ProcessID{parent}
 	for _, o := range s.env.Source.Processes() {
 		up, ok := s.family.parents[o.ID]
-		if ok && up == parent && o.ID != p.ID && s.family.isDone(o.ID) {
+		if o.Space() == o && ok && up == parent && o.ID != p.ID && s.family.isDone(o.ID) {
 			ids = append(ids, o.ID)
 			break
 		}

@@ -41,6 +41,10 @@ type ancestry struct {
 
 // noteFork remembers what a process is a copy of.
 func (s *Subsystem) noteFork(maker, made *target.Task) {
+	if made.Space() != made {
+		return // it has nothing of its own, and its copies are those of the other
+	}
+	maker = maker.Space()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l := s.imports[maker.ID]; maker.ID != record.Shared && l != nil && l.mapped {

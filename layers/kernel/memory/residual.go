@@ -117,7 +117,7 @@ func (s *Subsystem) residual(ctx context.Context, p *target.Process, a *ahead, m
 		return nil, err
 	}
 	lacks := seen.dirty.union(seen.present.subtract(have))
-	if s.leaving.Load() {
+	if s.leaving.Load() && !p.SharesMemory() {
 		if lacks, err = s.leave(ctx, p, mappings, lacks, out); err != nil {
 			return nil, err
 		}

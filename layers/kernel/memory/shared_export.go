@@ -88,6 +88,9 @@ func (s *Subsystem) listShared(ctx context.Context, out record.Sink) error {
 		if p.Traced == nil {
 			return fmt.Errorf("process %d: %w", p.ID, target.ErrNotStopped)
 		}
+		if p.Space() != p {
+			continue
+		}
 		maps, err := p.Proc.Maps()
 		for i := range maps {
 			err = errors.Join(err, recognise(&maps[i]))

@@ -114,6 +114,8 @@ type Task struct {
 	// SharesTable: see Birth.Table. Its Table is its maker's, by which everything is
 	// done.
 	SharesTable bool
+	// space is the task whose memory it has, nil for its own.
+	space *Task
 
 	// ending is the leader's exit code if it is to end before the other threads.
 	ending *int
@@ -127,6 +129,15 @@ type Task struct {
 	// files is the limit of open files to go back to, nil if it was not lifted.
 	files *unix.Rlimit
 	stop  *Stop // nil: it runs
+}
+
+// Space is the task to which the memory belongs that this one has in common with it:
+// see Birth.Memory. Of most it is their own.
+func (t *Task) Space() *Task {
+	if t.space == nil {
+		return t
+	}
+	return t.space
 }
 
 // Task returns a process under construction, nil if there is none.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,6 +48,9 @@ type Process struct {
 	startTime uint64
 	// gone: it ended before it was stopped.
 	gone bool
+	// relation is known when all processes are stopped, crowded while they run.
+	relation        relation
+	crowded, lodger atomic.Bool
 
 	mu          sync.Mutex
 	setUp       bool           // control holds it, and will call Restart or Cleanup
@@ -205,14 +209,23 @@ func (p *Process) seizing() int {
 	return t.Seizing()
 }
 
-// inVfork: the process runs in the memory of its parent.
+// inVfork: the process runs in the memory of its parent, which waits for it.
 func (p *Process) inVfork() bool {
 	st, err := p.Proc.Status()
-	if err != nil || st.PPid == 0 {
-		return false
-	}
-	same, err := SharesWith(p.Pid, p.source.parent(st.PPid), ResourceVM)
-	return err == nil && same
+	return err == nil && st.PPid != 0 && inVfork(p.Pid, st.PPid, p.source.parent(st.PPid))
+}
+
+// InVfork reports whether a process runs in the memory of its parent, which waits in
+// vfork(2) for it to execute a program or to end.
+func InVfork(pid int) bool {
+	st, err := procfs.Host().Process(pid).Status()
+	return err == nil && st.PPid != 0 && inVfork(pid, st.PPid, Living(st.PPid))
+}
+
+// inVfork: parent is the process, living the task by which it is looked at.
+func inVfork(pid, parent, living int) bool {
+	same, err := SharesWith(pid, living, ResourceVM)
+	return err == nil && same && tracer.InVfork(parent)
 }
 
 // Restart lets the process run on as if nothing had happened. One that was
@@ -251,13 +264,14 @@ func (p *Process) leftToRelease() bool {
 
 // letGo detaches from the process.
 func (p *Process) letGo() error {
-	return p.tracer.Do(func() error { // one visit to its thread
+	undone := p.clearHousehold()
+	return errors.Join(undone, p.tracer.Do(func() error { // one visit to its thread
 		err := p.Traced.Detach()
 		if err != nil {
 			err = errors.Join(fmt.Errorf("let pid %d run on: %w", p.Pid, err), p.Traced.Leave())
 		}
 		return errors.Join(err, p.forget())
-	})
+	}))
 }
 
 // Cleanup kills the process. It is gone once the container is thawed and its
@@ -291,6 +305,7 @@ func (p *Process) reap() error {
 
 // forget drops what is only true of the stopped process.
 func (p *Process) forget() error {
+	p.relation = relation{}
 	p.mu.Lock()
 	p.setUp, p.descriptors = false, nil
 	p.closeInFlight()

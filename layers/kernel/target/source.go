@@ -146,16 +146,34 @@ func (s *Source) hold(ctx context.Context) (ids []record.ProcessID, held []*Proc
 			return nil, nil, err
 		}
 	}
+	ids = s.alive()
 	for _, p := range s.processes {
 		if p.gone {
 			continue
 		}
 		if p.Traced == nil {
-			return s.alive(), nil, nil
+			return ids, nil, nil
 		}
 		held = append(held, p)
 	}
-	return s.alive(), held, nil
+	return ids, held, s.relateAll(ids)
+}
+
+// relateAll does it for the processes with these ids, which are stopped, once.
+func (s *Source) relateAll(ids []record.ProcessID) error {
+	list := make([]*Process, len(ids))
+	known := true
+	for i, id := range ids {
+		list[i] = s.processes[id-1]
+		known = known && list[i].relation.first != nil
+	}
+	if known {
+		return nil
+	}
+	if err := s.relate(list); err != nil {
+		return fmt.Errorf("find out what processes have in common: %w", err)
+	}
+	return nil
 }
 
 // OnHeld has fn called with the processes when all of them are stopped, before the

@@ -66,41 +66,12 @@ func SharesWith(tid1, tid2 int, r Resource) (bool, error) {
 	return n == 0, err
 }
 
-// SharesWithParent reports whether a process has something in common with its
-// parent: ResourceFS or ResourceFiles.
-func SharesWithParent(pid int, r Resource) (bool, error) {
-	st, err := procfs.Host().Process(pid).Status()
-	if err != nil || st.PPid == 0 {
-		return false, err
-	}
-	return sharesWithParent(pid, Living(st.PPid), r)
-}
-
-// SharesDirectories reports whether a process has its working directory, root
-// and umask in common with its parent, which is one of the container's.
-func (p *Process) SharesDirectories() (bool, error) { return p.sharesWithParent(ResourceFS) }
+// SharesDirectories reports whether a stopped process has its working directory,
+// root and umask in common with one that comes before it.
+func (p *Process) SharesDirectories() bool { return p.relation.common.Directories }
 
 // SharesTable is the same for its descriptor table.
-func (p *Process) SharesTable() (bool, error) { return p.sharesWithParent(ResourceFiles) }
-
-func (p *Process) sharesWithParent(r Resource) (bool, error) {
-	if p.Group == p.source.first {
-		return false, nil
-	}
-	st, err := p.Proc.Status()
-	if err != nil || st.PPid == 0 {
-		return false, err
-	}
-	return sharesWithParent(p.Pid, p.source.parent(st.PPid), r)
-}
-
-func sharesWithParent(pid, parent int, r Resource) (bool, error) {
-	same, err := SharesWith(pid, parent, r)
-	if procfs.IsGone(err) {
-		return false, nil // the parent has ended
-	}
-	return same, err
-}
+func (p *Process) SharesTable() bool { return p.relation.common.Table }
 
 // Survey asks fn about every process while they run and collects what it finds.
 // What it says about a process that has ended by then, or is ending, does not

@@ -24,31 +24,26 @@ type Birth struct {
 	ExitSignal int
 	// Sibling: its parent is that of the process that makes it (CLONE_PARENT).
 	Sibling bool
-	// Directories: it has its working directory, root and umask in common with the
-	// process that makes it (CLONE_FS).
-	Directories bool
-	// Table: it has the descriptor table in common with the process that makes it
-	// (CLONE_FILES).
-	Table bool
+	// Common is what it has in common with the process that makes it.
+	Common
 }
 
 // cloneArgsSize is the size of struct clone_args with set_tid
 // (CLONE_ARGS_SIZE_VER1); set_tid's one element is put behind it.
 const cloneArgsSize = 80
 
-// Fork makes a process that is a copy of this task as it is now. It stays
-// stopped, dies with the engine like its maker, and has no id until Add.
+// Fork makes a process that is a copy of this task as it is now, but for what they
+// have in common. It stays stopped, dies with the engine like its maker, and has no id until Add.
 func (t *Task) Fork(b Birth) (*Task, error) {
 	flags := uint64(unix.CLONE_PTRACE)
 	if b.Sibling {
 		flags |= unix.CLONE_PARENT
 		b.ExitSignal = 0 // the kernel takes the maker's
 	}
-	if b.Directories {
-		flags |= unix.CLONE_FS
-	}
-	if b.Table {
-		flags |= unix.CLONE_FILES
+	for i, flag := range [...]uint64{unix.CLONE_VM, unix.CLONE_SIGHAND, unix.CLONE_FS, unix.CLONE_FILES} {
+		if b.list()[i] {
+			flags |= flag
+		}
 	}
 	p, le := t.Plan(), binary.LittleEndian
 	addr, args := p.room(cloneArgsSize + 8)
@@ -61,7 +56,11 @@ func (t *Task) Fork(b Birth) (*Task, error) {
 	if err := p.Run(); err != nil {
 		return nil, fmt.Errorf("make process %d: %w", b.Pid, err)
 	}
-	traced, err := t.Traced.AdoptChild(b.Pid)
+	adopt := t.Traced.AdoptChild
+	if b.Memory {
+		adopt = t.Traced.AdoptSharer
+	}
+	traced, err := adopt(b.Pid)
 	if err != nil {
 		return nil, fmt.Errorf("take in process %d: %w", b.Pid, err)
 	}
@@ -69,6 +68,9 @@ func (t *Task) Fork(b Birth) (*Task, error) {
 		Pid: traced.Pid, Proc: procfs.Host().Process(traced.Pid), Traced: traced,
 		Table: t.Table, frame: t.frame, socket: t.socket, Stdio: t.Stdio,
 		Threads: map[int]*tracer.Thread{b.Pid: traced.Leader()}, SharesDirectories: b.Directories, SharesTable: b.Table,
+	}
+	if b.Memory {
+		child.space = t.Space()
 	}
 	if b.Table {
 		t.Table.common = true

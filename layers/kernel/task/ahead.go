@@ -30,12 +30,15 @@ func (s *Subsystem) exportEarly(ctx context.Context, out record.Sink) error {
 	if s.env.Source.Paused() {
 		return nil
 	}
+	if err := s.env.Source.LookForSharers(); err != nil {
+		return fmt.Errorf("task: %w", err)
+	}
 	processes, nodes := s.earlyTree()
 	if len(nodes) == 0 || s.wasSent(nodes) {
 		return nil
 	}
-	s.decideAhead(processes, nodes)
-	if _, err := plan(nodes, nil, int(nodes[0].Session), int(nodes[0].ProcessGroup)); err != nil {
+	s.decideAhead(processes, nodes, nil)
+	if _, err := plan(nodes, nil, nil, int(nodes[0].Session), int(nodes[0].ProcessGroup)); err != nil {
 		return nil // not a tree that could be: it was changing, or never could
 	}
 	used, err := usedAddresses(processes)
@@ -74,7 +77,7 @@ func (s *Subsystem) earlyTree() ([]*target.Process, []*state.Node) {
 		if errors.Is(err, errTerminal) {
 			return nil, nil
 		}
-		if err != nil || p.ID != target.FirstTask && (!chosen[parent] || marks[parent] == mark) {
+		if err != nil || p.ID != target.FirstTask && (!chosen[parent] || marks[parent] == mark || p.Lodger()) {
 			continue
 		}
 		chosen[p.Group], marks[p.Group] = true, mark
@@ -134,8 +137,8 @@ func sameNode(a, b *state.Node) bool {
 }
 
 // decideAhead marks the processes that the destination has and keeps.
-func (s *Subsystem) decideAhead(processes []*target.Process, nodes []*state.Node) {
-	markAhead(nodes, s.sent)
+func (s *Subsystem) decideAhead(processes []*target.Process, nodes []*state.Node, shared []*state.SharedParts) {
+	markAhead(nodes, shared, s.sent)
 	ahead := map[uint32]bool{uint32(target.FirstTask): true}
 	for _, n := range nodes {
 		if n.Ahead {
@@ -152,18 +155,23 @@ func (s *Subsystem) decideAhead(processes []*target.Process, nodes []*state.Node
 }
 
 // markAhead marks the nodes, parents first, that are in this tree what they were
-// in the one that was sent.
-func markAhead(nodes []*state.Node, sent map[uint32]*state.Node) {
+// in the one that was sent. What has something in common with another process has to
+// be made by it.
+func markAhead(nodes []*state.Node, shared []*state.SharedParts, sent map[uint32]*state.Node) {
 	if len(nodes) == 0 {
 		return
 	}
+	made := map[int32]bool{}
+	for _, x := range shared {
+		made[x.Pid] = true
+	}
 	for _, n := range nodes[1:] {
-		n.Ahead = !dead(n) && sameNode(n, sent[n.Id])
+		n.Ahead = !dead(n) && !made[n.Pid] && sameNode(n, sent[n.Id])
 	}
 	for _, n := range rooted(nodes, func(n *state.Node) bool { return n.Ahead }) {
 		n.Ahead = false
 	}
-	if _, err := plan(nodes, nil, int(nodes[0].Session), int(nodes[0].ProcessGroup)); err != nil {
+	if _, err := plan(nodes, shared, nil, int(nodes[0].Session), int(nodes[0].ProcessGroup)); err != nil {
 		for _, n := range nodes {
 			n.Ahead = false
 		}

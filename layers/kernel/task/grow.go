@@ -86,7 +86,7 @@ func (s *Subsystem) planGrowth(first *target.Task) (*grower, error) {
 		}
 		ids[n.Id] = true
 	}
-	steps, err := plan(s.tree, s.terminals, int(last(st.NSsid)), int(last(st.NSpgid)))
+	steps, err := plan(s.tree, s.shared, s.terminals, int(last(st.NSsid)), int(last(st.NSpgid)))
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,7 @@ func (g *grower) do(s step) error {
 	t := g.tasks[s.pid]
 	switch s.kind {
 	case stepFork:
-		child, err := g.tasks[s.by].Fork(target.Birth{Pid: s.pid, ExitSignal: s.signal, Sibling: s.sibling, Directories: s.directories, Table: s.table})
+		child, err := g.tasks[s.by].Fork(target.Birth{Pid: s.pid, ExitSignal: s.signal, Sibling: s.sibling, Common: s.common})
 		if err != nil {
 			return err
 		}

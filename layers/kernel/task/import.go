@@ -94,6 +94,9 @@ func (s *Subsystem) receive(in *record.Record) error {
 	if in.Kind == KindTree && in.Process == record.Shared {
 		return s.receiveTree(in)
 	}
+	if in.Kind == KindSharing && in.Process == record.Shared {
+		return s.receiveSharing(in)
+	}
 	if in.Process == record.Shared {
 		return fmt.Errorf("%w: %s belongs to no process", errImage, in.Header)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/state"
 )
 
@@ -14,6 +15,11 @@ import (
 // outcome of a history, some of whose processes are gone: leaders of sessions
 // and groups, and the parents of orphans. plan finds a history that ends in the
 // same tree, with helpers in the place of those that are gone.
+//
+// What processes have in common (clone(2) with CLONE_VM and its like) they have since
+// one was made by the other, or both by a third. So such a process is made by one that
+// has it: its parent, a sibling (CLONE_PARENT), or a helper of such a one, at whose end
+// it is adopted.
 //
 // Sources: setsid(2), setpgid(2), clone(2), prctl(2) PR_SET_CHILD_SUBREAPER;
 // kernel/exit.c (find_new_reaper, reparent_leader), kernel/sys.c (setpgid).
@@ -53,10 +59,8 @@ type step struct {
 	group   int
 	// terminal is its index in the image.
 	terminal int
-	// directories: a fork leaves them in common.
-	directories bool
-	// table: it leaves the descriptor table in common.
-	table bool
+	// common is what a fork leaves in common.
+	common target.Common
 }
 
 // member is a process of the history.
@@ -73,6 +77,10 @@ type member struct {
 	pid            int
 	// kept: it exists already, by an earlier tree.
 	kept bool
+	// partner is with whom it has something in common, which makes it then; nil for
+	// nobody. common is what.
+	partner *member
+	common  target.Common
 }
 
 const anySession = -1
@@ -93,10 +101,14 @@ const initPid = 1
 
 // plan returns the history of a tree. The init exists already, in a session and
 // a group: 1, or 0 for those of somebody outside. terminals exist, too; the
-// console, if there is one, is the init's controlling terminal.
-func plan(nodes []*state.Node, terminals []*state.Pseudoterminal, session, group int) ([]step, error) {
+// console, if there is one, is the init's controlling terminal. shared is what
+// processes have in common, but for what their nodes say.
+func plan(nodes []*state.Node, shared []*state.SharedParts, terminals []*state.Pseudoterminal, session, group int) ([]step, error) {
 	p := &planner{byPid: map[int]*member{}, used: map[int]bool{}, terminals: map[int]*state.Pseudoterminal{}}
 	if err := p.add(nodes); err != nil {
+		return nil, err
+	}
+	if err := p.share(shared); err != nil {
 		return nil, err
 	}
 	if err := p.addTerminals(terminals); err != nil {
@@ -166,6 +178,9 @@ func (p *planner) add(nodes []*state.Node) error {
 				return bad("it cannot exist already")
 			}
 			m.parent.children = append(m.parent.children, m)
+			if n.SharesDirectories || n.SharesTable {
+				m.partner, m.common = m.parent, target.Common{Directories: n.SharesDirectories, Table: n.SharesTable}
+			}
 			if m.kept = n.Ahead; m.kept {
 				m.made, m.session, m.group = true, int(n.Session), int(n.ProcessGroup)
 			}
@@ -189,11 +204,18 @@ func (p *planner) needs() {
 		}
 		m.need = anySession
 		for _, c := range m.children {
-			if m.need == anySession && c.need != m.pid && !p.strayed(m, c.need) {
+			if m.need == anySession && c.need != m.pid && !c.byOther() && !p.bySibling(m, c.need) && !p.strayed(m, c.need) {
 				m.need = c.need
 			}
 		}
 	}
+}
+
+// bySibling: the session is one that a child of m has made, in which m never was.
+// Another child of m that is in it was made by that one, or by one that it has made.
+func (p *planner) bySibling(m *member, session int) bool {
+	leader := p.byPid[session]
+	return leader != nil && leader.parent == m
 }
 
 // strayed: a child of m in this session was not born there but adopted by m,
@@ -225,7 +247,7 @@ func (p *planner) grow(m *member) error {
 	}
 	if int(m.node.Session) != m.session {
 		for _, c := range m.children {
-			if !c.made && c.need == m.session {
+			if !c.made && c.need == m.session && !c.byOther() {
 				if err := p.fork(m, c); err != nil {
 					return err
 				}
@@ -237,7 +259,7 @@ func (p *planner) grow(m *member) error {
 		p.lead(m)
 	}
 	for _, c := range m.children {
-		if !c.made && (c.need == m.session || c.need == anySession) {
+		if !c.made && (c.need == m.session || c.need == anySession) && !c.byOther() {
 			if err := p.fork(m, c); err != nil {
 				return err
 			}
@@ -255,7 +277,7 @@ func (p *planner) lead(m *member) {
 
 // fork makes c, a child of m, and all below it.
 func (p *planner) fork(m, c *member) error {
-	p.born(m, c, step{kind: stepFork, by: m.pid, pid: c.pid, signal: int(c.node.ExitSignal), directories: c.node.SharesDirectories, table: c.node.SharesTable})
+	p.born(m, c, step{kind: stepFork, by: m.pid, pid: c.pid, signal: int(c.node.ExitSignal), common: c.common})
 	return p.grow(c)
 }
 
@@ -287,6 +309,9 @@ func (p *planner) adopted() error {
 		if left == nil && !progress {
 			return nil
 		}
+		if !progress && left.partner != nil {
+			return fmt.Errorf("%w: process %d has something in common with process %d, and one waits for the other", errImage, left.pid, left.partner.pid)
+		}
 		if !progress {
 			return fmt.Errorf("%w: process %d and its session %d wait for each other", errImage, left.pid, left.need)
 		}
@@ -296,8 +321,8 @@ func (p *planner) adopted() error {
 // adopt makes one orphan. It reports false if the leader of its session is
 // still to be made.
 func (p *planner) adopt(m *member) (bool, error) {
-	if m.node.SharesDirectories || m.node.SharesTable {
-		return false, &refusal{fmt.Sprintf("process %d", m.pid), "it shares its working directory or its descriptor table with its parent, which cannot have made it in its session", ""}
+	if m.partner != nil {
+		return p.adoptSharer(m)
 	}
 	if m.need <= 0 {
 		return false, &refusal{fmt.Sprintf("process %d", m.pid), "its session is that of a process outside of the container", ""}
@@ -339,16 +364,16 @@ func (p *planner) stand(m *member) (*member, error) {
 	if m.parent.pid != initPid && !m.parent.node.ChildSubreaper {
 		return nil, unknownHistory(m)
 	}
-	h := p.helper(m.parent, m.need)
+	h := p.helper(m.parent, m.need, target.Common{})
 	p.lead(h)
 	p.helpers = append(p.helpers, h)
 	return h, nil
 }
 
 // helper is a process that is not in the image.
-func (p *planner) helper(by *member, pid int) *member {
+func (p *planner) helper(by *member, pid int, common target.Common) *member {
 	h := &member{parent: by, pid: pid}
-	p.born(by, h, step{kind: stepFork, by: by.pid, pid: pid})
+	p.born(by, h, step{kind: stepFork, by: by.pid, pid: pid, common: common})
 	p.byPid[pid], p.used[pid] = h, true
 	return h
 }
@@ -357,21 +382,26 @@ func unknownHistory(orphan *member) *refusal {
 	return &refusal{fmt.Sprintf("process %d", orphan.pid), fmt.Sprintf("how it came into session %d and became a child of process %d is not known", orphan.need, orphan.parent.pid), ""}
 }
 
-// byMiddle makes an orphan by a process that ends at once.
+// byMiddle makes an orphan by a process that ends at once, which has in common with
+// its maker what the orphan has.
 func (p *planner) byMiddle(leader, m *member, s step) error {
-	reaper := leader
-	for reaper.pid != initPid && (reaper.node == nil || !reaper.node.ChildSubreaper) {
-		reaper = reaper.parent
-	}
-	if reaper != m.parent {
+	if p.reaper(leader) != m.parent {
 		return unknownHistory(m)
 	}
-	middle := p.helper(leader, p.freePid())
+	middle := p.helper(leader, p.freePid(), m.common)
 	s.by = middle.pid
 	p.born(middle, m, s)
 	p.do(step{kind: stepEnd, pid: middle.pid, by: leader.pid})
 	delete(p.byPid, middle.pid)
 	return nil
+}
+
+// reaper is who adopts the children of a child of m at the end of that.
+func (p *planner) reaper(m *member) *member {
+	for m.pid != initPid && (m.node == nil || !m.node.ChildSubreaper) {
+		m = m.parent
+	}
+	return m
 }
 
 // freePid is an id that the image does not need for a process.
@@ -441,7 +471,7 @@ func (p *planner) found(m *member, group int) error {
 		if l := p.byPid[m.session]; l != nil {
 			maker = l
 		}
-		leader = p.helper(maker, group)
+		leader = p.helper(maker, group, target.Common{})
 		p.helpers = append(p.helpers, leader)
 	}
 	if leader.session != m.session {

@@ -9,28 +9,57 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/state"
 )
 
 // world is the kernel's part in a history: it does what a step says, and knows
 // what it may not do.
 type world struct {
-	all  map[int]*proc
-	next int
-	ttys ttys
+	all   map[int]*proc
+	next  int
+	ttys  ttys
+	parts uint64 // the last number of one
 }
 
 type proc struct {
 	pid, parent, group, session, signal int
 	reaper, dead                        bool
 	tty                                 int // controlling terminal, 0 for none
+	parts                               target.Parts
 }
 
 func newWorld() *world {
-	return &world{all: map[int]*proc{1: {pid: 1, group: 1, session: 1, signal: 17}}, next: 2, ttys: newTTYs()}
+	return &world{all: map[int]*proc{1: {pid: 1, group: 1, session: 1, signal: 17, parts: target.Parts{1, 2, 3, 4}}}, next: 2, ttys: newTTYs(), parts: 4}
 }
 
 func (w *world) fork(by, pid, signal int, sibling bool) error {
+	return w.clone(by, pid, signal, sibling, target.Common{})
+}
+
+// clone is a fork that leaves things in common.
+func (w *world) clone(by, pid, signal int, sibling bool, c target.Common) error {
+	if c.Handlers && !c.Memory {
+		return errors.New("handlers in common, and not memory")
+	}
+	if err := w.copy(by, pid, signal, sibling); err != nil {
+		return err
+	}
+	for i, has := range []bool{c.Memory, c.Handlers, c.Directories, c.Table} {
+		if !has {
+			w.part(pid, i)
+		}
+	}
+	return nil
+}
+
+// part gives a process one of the things of its own.
+func (w *world) part(pid, i int) {
+	w.parts++
+	w.all[pid].parts[i] = w.parts
+}
+
+func (w *world) copy(by, pid, signal int, sibling bool) error {
 	m := w.all[by]
 	if m == nil || m.dead || w.all[pid] != nil || w.idInUse(pid) {
 		return fmt.Errorf("%d cannot make %d", by, pid)
@@ -114,7 +143,7 @@ func (w *world) do(s step) error {
 	}
 	switch s.kind {
 	case stepFork:
-		return w.fork(s.by, s.pid, s.signal, s.sibling)
+		return w.clone(s.by, s.pid, s.signal, s.sibling, s.common)
 	case stepSession:
 		return w.setsid(s.pid)
 	case stepReaper:
@@ -157,7 +186,7 @@ func (w *world) nodes() []*state.Node {
 // follow plays a plan and compares the outcome.
 func follow(t *testing.T, nodes []*state.Node) {
 	t.Helper()
-	steps, err := plan(nodes, nil, 1, 1)
+	steps, err := plan(nodes, nil, nil, 1, 1)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, show(nodes))
 	}
@@ -190,7 +219,7 @@ func TestPlanOfHistories(t *testing.T) {
 		w := history(rand.New(rand.NewPCG(seed, 1)))
 		nodes := w.nodes()
 		var r *refusal
-		if _, err := plan(nodes, nil, 1, 1); errors.As(err, &r) {
+		if _, err := plan(nodes, nil, nil, 1, 1); errors.As(err, &r) {
 			refused++
 			continue
 		}
@@ -264,11 +293,11 @@ func TestPlanFromAnEarlierTree(t *testing.T) {
 			n.ChildSubreaper = false // nobody can tell it of a running process
 			sent[n.Id] = n
 		}
-		first, err := plan(early, nil, 1, 1)
-		if _, e := plan(late, nil, 1, 1); err != nil || e != nil {
+		first, err := plan(early, nil, nil, 1, 1)
+		if _, e := plan(late, nil, nil, 1, 1); err != nil || e != nil {
 			continue // refused, as by TestPlanOfHistories
 		}
-		markAhead(late, sent)
+		markAhead(late, nil, sent)
 		copied := newWorld()
 		copied.play(t, first)
 		stay := map[int]bool{1: true}
@@ -289,7 +318,7 @@ func TestPlanFromAnEarlierTree(t *testing.T) {
 			}
 		}
 		init := copied.all[1]
-		steps, err := plan(late, nil, init.session, init.group)
+		steps, err := plan(late, nil, nil, init.session, init.group)
 		if err != nil {
 			t.Fatalf("seed %d: %v\n%s", seed, err, show(late))
 		}
@@ -345,7 +374,7 @@ func TestPlanRefusesForgedTrees(t *testing.T) {
 		"a table ahead":      {one(), {Id: 2, Pid: 2, Parent: 1, ProcessGroup: 1, Session: 1, SharesTable: true, Ahead: true}},
 		"outside":            {one(), {Id: 2, Pid: 2, Parent: 1}},
 	} {
-		if steps, err := plan(nodes, nil, 1, 1); err == nil {
+		if steps, err := plan(nodes, nil, nil, 1, 1); err == nil {
 			t.Errorf("%s: accepted as %+v", name, steps)
 		}
 	}

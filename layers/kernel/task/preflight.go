@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,13 +21,12 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	shared := sharing{}
 	out, err := s.env.Source.Survey(ctx, func(t procfs.Task) (out []record.Finding, err error) {
 		pid := t.Pid()
 		for _, look := range []func() error{
 			func() error { return inspect(t, pid == s.env.Source.Init) },
 			func() error { return foreign(pid, home) },
-			func() error { return shared.add(pid) },
+			func() error { return blocked(pid) },
 		} {
 			err := look()
 			var r *refusal
@@ -44,10 +42,14 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("task: %w", err)
 	}
-	return out, nil
+	found, err := s.surveySharing()
+	if err != nil {
+		return nil, fmt.Errorf("task: %w", err)
+	}
+	return append(out, found...), nil
 }
 
-// patience is how long a vfork child is given to be seen as one.
+// patience is how long it is looked whether something goes by.
 const patience = 100 * time.Millisecond
 
 // inspect looks at one process.
@@ -106,86 +108,24 @@ func foreign(pid int, home map[string]procfs.NSLink) error {
 	return nil
 }
 
-// sharing finds processes that share what a fork does not.
-type sharing map[target.Resource]*target.Sharers
-
-// unshared is what two processes of an image cannot have in common; the first
-// that is found is named (who shares handlers shares memory, too).
-var unshared = []struct {
-	resource target.Resource
-	what     string
-}{
-	{target.ResourceSighand, "signal handlers"},
-	{target.ResourceVM, "memory"},
-	{target.ResourceFiles, "descriptor table"},
-	{target.ResourceFS, "working directory, root and umask"},
-}
-
-// add compares a process with those before it. A vfork child runs in its
-// parent's memory for a moment, which is no obstacle.
-func (s sharing) add(pid int) error {
-	for _, u := range unshared {
-		res, what := u.resource, u.what
-		if s[res] == nil {
-			s[res] = target.NewSharers(res)
-		}
-		with, err := s[res].Add(pid)
-		if err != nil {
-			return err
-		}
-		if (res == target.ResourceFS || res == target.ResourceFiles) && with != 0 {
-			ok, err := target.SharesWithParent(pid, res)
-			if err != nil {
-				return err
-			}
-			if ok {
-				continue // by a fork that leaves it in common
-			}
-		}
-		if with != 0 && lasting(pid, with, res) {
-			if res == target.ResourceVM && waitedFor(pid) {
-				return &refusal{fmt.Sprintf("process %d", pid), "its parent waits in vfork(2) for it to execute a program or to end, and neither happens: until then it runs in the memory of its parent, which cannot be stopped", "wait for it, or end it"}
-			}
-			return &refusal{fmt.Sprintf("process %d", pid), fmt.Sprintf("it shares its %s with process %d, which this version does not carry", what, with), ""}
-		}
-	}
-	return nil
-}
-
-// transient: the process is ending and has nothing any more that it could
-// share, or it is a vfork child, which shares its memory alone, and has not been
-// one for long.
-func transient(pid int, res target.Resource) bool {
+// blocked refuses a process that runs in the memory of its parent, which waits in
+// vfork(2) for it. For a moment that is no obstacle.
+func blocked(pid int) error {
 	t := procfs.Host().Process(pid)
-	st, err := t.Status()
-	if err != nil || !st.HasMM || st.State == 'X' || st.State == 'Z' {
-		return true
+	if !target.InVfork(pid) || age(t) < vforkPatience {
+		return nil
 	}
-	if res != target.ResourceVM {
-		return false
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if !target.InVfork(pid) {
+			return nil
+		}
 	}
-	parent, err := procfs.Host().Process(target.Living(st.PPid)).Status()
-	return err != nil || !parent.HasMM || waitedFor(pid) && age(t) < vforkPatience
+	return &refusal{fmt.Sprintf("process %d", pid), "its parent waits in vfork(2) for it to execute a program or to end, and neither happens: until then it runs in the memory of its parent, which cannot be stopped", "wait for it, or end it"}
 }
 
 // vforkPatience is after how long a vfork child is none that is about to execute a
 // program.
 const vforkPatience = 2 * time.Second
-
-// waitedFor: a thread of the process's parent waits in the kernel, as it does in
-// vfork(2), and shows state D then.
-func waitedFor(pid int) bool {
-	st, err := procfs.Host().Process(pid).Status()
-	if err != nil {
-		return false
-	}
-	parent := procfs.Host().Process(st.PPid)
-	tids, err := parent.Threads()
-	return err == nil && slices.ContainsFunc(tids, func(tid int) bool {
-		st, err := parent.Thread(tid).Stat()
-		return err == nil && st.State == 'D'
-	})
-}
 
 // age is how long a process has been there.
 func age(t procfs.Task) time.Duration {
@@ -198,21 +138,55 @@ func age(t procfs.Task) time.Duration {
 	return time.Duration(now.Nano()) - time.Duration(st.StartTime)*(time.Second/userHZ)
 }
 
-// lasting: what two processes share they do not share for a moment only.
-func lasting(pid, with int, res target.Resource) bool {
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		same, err := target.SharesWith(pid, with, res)
-		if err != nil || !same || transient(pid, res) || transient(with, res) {
-			return false
+// torn refuses a process that has something in common with several others, none of
+// which has all of that: one process has to make it in a copy.
+func torn(pid int, common target.Common) *refusal {
+	return &refusal{fmt.Sprintf("process %d", pid), fmt.Sprintf("it shares its %s with other processes, and all of that with none of them, which this version does not carry", common), ""}
+}
+
+// surveySharing looks at what running processes have in common. What is so for a
+// moment only is no obstacle.
+func (s *Subsystem) surveySharing() ([]record.Finding, error) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		out, err := s.findTorn()
+		if procfs.IsGone(err) {
+			out, err = nil, nil // one has ended: it is found out again when all are stopped
+		} else if len(out) > 0 && time.Now().Before(end) {
+			continue
+		}
+		return out, err
+	}
+}
+
+func (s *Subsystem) findTorn() (out []record.Finding, err error) {
+	pids, err := s.env.Source.Pids()
+	if err != nil || len(pids) < 2 {
+		return nil, err
+	}
+	var list []target.Kin
+	for _, pid := range pids {
+		st, err := procfs.Host().Process(pid).Status()
+		if err != nil || !st.HasMM {
+			continue
+		}
+		list = append(list, target.Kin{Task: pid, Pid: st.Tgid, Parent: st.PPid})
+	}
+	found, err := target.Relate(list)
+	if err != nil {
+		return nil, err
+	}
+	for i, rel := range found {
+		if rel.Torn {
+			r := torn(list[i].Pid, rel.Common)
+			out = append(out, record.Finding{Pid: list[i].Pid, FD: -1, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy})
 		}
 	}
-	return true
+	return out, nil
 }
 
 // refuseShared looks again when all are stopped.
 func (s *Subsystem) refuseShared(list []*target.Process) error {
 	var home map[string]procfs.NSLink
-	shared := sharing{}
 	for _, p := range list {
 		if p.Pid != s.env.Source.Init {
 			if home == nil {
@@ -225,8 +199,8 @@ func (s *Subsystem) refuseShared(list []*target.Process) error {
 				return err
 			}
 		}
-		if err := shared.add(p.Pid); err != nil {
-			return err
+		if _, common, apart := p.Relation(); apart {
+			return torn(p.Pid, common)
 		}
 	}
 	return nil

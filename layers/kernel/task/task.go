@@ -11,8 +11,10 @@
 // child of the init. Of a zombie its ids, name and status are carried, but
 // neither what it used nor its user, and no mark of a core file.
 //
-// Refused are processes that share memory, descriptors or signal
-// handlers with another process, and those in a namespace of their own.
+// What processes have in common that a fork copies (memory, signal handlers,
+// directories, descriptors) one of them has the records of, and the others are made by
+// it or by each other. Refused are those in a namespace of their own, and such as wait
+// in vfork(2).
 //
 // Sources: proc(5), clone(2), set_tid_address(2), set_robust_list(2), rseq(2)
 // (kernel/rseq.c), sched(7).
@@ -45,7 +47,8 @@ const (
 	KindProcess = 1
 	// KindThreads: state.Threads, entity is the first one's id.
 	KindThreads = 2
-	// KindTree: state.Tree, shared, entity is the first node's index.
+	// KindTree: state.Tree, shared, entity is the first node's index. See also
+	// KindSettings and KindSharing.
 	KindTree = 3
 )
 
@@ -64,6 +67,8 @@ type Subsystem struct {
 	// will replace it.
 	tree         []*state.Node
 	grown, early bool
+	// shared has arrived before the tree: what processes have in common.
+	shared []*state.SharedParts
 	// sent is the last early tree of an export, by the processes' ids.
 	sent map[uint32]*state.Node
 	// terminals have arrived with the tree's first part.

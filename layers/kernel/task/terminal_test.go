@@ -106,7 +106,7 @@ func TestPlanOfTerminals(t *testing.T) {
 			w.anything(r)
 		}
 		nodes, terminals := w.nodes(), w.terminals()
-		steps, err := plan(nodes, terminals, 1, 1)
+		steps, err := plan(nodes, nil, terminals, 1, 1)
 		var refused *refusal
 		if errors.As(err, &refused) {
 			continue
@@ -198,7 +198,7 @@ func TestForgedTerminalsAreRefused(t *testing.T) {
 		"group of another session": {{Kind: pair, Session: 2, Foreground: 1}},
 		"group of nobody":          {{Kind: pair, Session: 2, Foreground: 7}},
 	} {
-		if steps, err := plan(nodes(), list, 1, 1); !errors.Is(err, errImage) {
+		if steps, err := plan(nodes(), nil, list, 1, 1); !errors.Is(err, errImage) {
 			t.Errorf("%s: %+v, %v", what, steps, err)
 		}
 	}

@@ -32,6 +32,10 @@ func (s *Subsystem) exportTree(ctx context.Context, out record.Sink) error {
 	if err != nil {
 		return err
 	}
+	shared := describeSharing(processes, nodes)
+	if err := possible(nodes, shared); err != nil {
+		return err
+	}
 	terminals, err := s.exportTerminals(processes, nodes)
 	if err != nil {
 		return err
@@ -43,7 +47,10 @@ func (s *Subsystem) exportTree(ctx context.Context, out record.Sink) error {
 	if len(terminals) > 0 {
 		s.sent = nil // terminals are made before all processes but the first
 	}
-	s.decideAhead(processes, nodes)
+	s.decideAhead(processes, nodes, shared)
+	if err := pushSharing(ctx, out, shared); err != nil {
+		return err
+	}
 	return pushTree(ctx, out, &state.Tree{Node: nodes, Used: used, Terminal: terminals})
 }
 
@@ -116,12 +123,6 @@ func describeProcess(p *target.Process, inside map[int]int) (*state.Node, error)
 	}
 	n.Id = uint32(p.ID)
 	if n.Stopped, err = stopped(p); err != nil {
-		return nil, err
-	}
-	if n.SharesDirectories, err = p.SharesDirectories(); err != nil {
-		return nil, err
-	}
-	if n.SharesTable, err = p.SharesTable(); err != nil {
 		return nil, err
 	}
 	n.ChildSubreaper, err = adoptsOrphans(p)

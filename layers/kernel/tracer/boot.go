@@ -36,6 +36,7 @@ func (p *Process) ensureScratch() (*Scratch, error) {
 	if len(p.threads) == 0 {
 		return nil, ErrExited
 	}
+	defer p.lockBoot()()
 	maps, err := readMaps(p.via())
 	if err != nil {
 		return nil, notThere(err)
@@ -65,10 +66,7 @@ func (p *Process) bootEnter(maps []mapping, th *Thread) error {
 	if err != nil {
 		return err
 	}
-	sps := make([]uint64, len(p.threads))
-	for i, t := range p.threads {
-		sps[i] = t.regs.Rsp
-	}
+	sps := p.stackPointers()
 	need := sigframeSize(frame.xsize()) + bootCalls
 	at, ok := deadStack(maps, sps, need)
 	if !ok {
@@ -223,10 +221,11 @@ func (p *Process) mapScratch(maps []mapping) (*Scratch, error) {
 	}
 	slots := (uint64(len(p.threads))*p.slotSize() + scratchFirst/2 + pageSize - 1) &^ (pageSize - 1)
 	data := slots + scratchFirst/2
+	start := base + pageSize
+	p.claim(Range{base, start + data})
 	if err := p.mapCode(base, guarded); err != nil {
 		return nil, err
 	}
-	start := base + pageSize
 	area := Mmap(start, data, unix.PROT_READ|unix.PROT_WRITE, scratchFlags, -1, 0)
 	if err = call(&area); err == nil && area.Ret != int64(start) {
 		err = mapError(&area)
@@ -316,6 +315,7 @@ func (p *Process) unmapScratch() error {
 	if s == nil {
 		return nil
 	}
+	defer p.lockBoot()()
 	th := p.boot.thread
 	if th.gone {
 		if len(p.threads) == 0 {
@@ -343,6 +343,7 @@ func (p *Process) unmapScratch() error {
 	}
 	if err == nil {
 		p.scratch = nil
+		p.claim(Range{})
 	}
 	if e := p.finish(th); err == nil {
 		err = e

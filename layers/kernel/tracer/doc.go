@@ -36,6 +36,8 @@
 //   - What a dead tracer left mapped is recognised by its successor, reported
 //     by ScratchRanges, and unmapped when it is old enough.
 //
+// Processes that have one address space (CLONE_VM) have an area each: see Space.
+//
 // What remains visible after the engine's death: a relative time-out starts
 // anew; a call that does not restart (epoll_wait) may return EINTR if the
 // death falls between the stop and the next instruction of the engine; so does one

@@ -229,6 +229,28 @@ func (p *Process) adopt(tid int) (*Thread, error) {
 // same Tracer and has its own copy of the scratch area, at the same addresses.
 // Blocks allocated before stay allocated.
 func (p *Process) AdoptChild(nsPid int) (child *Process, err error) {
+	return p.adoptProcess(nsPid, (*Process).copyScratch)
+}
+
+// AdoptSharer is AdoptChild for one that was made with CLONE_VM. It has a scratch
+// area of its own, with nothing in it.
+func (p *Process) AdoptSharer(nsPid int) (child *Process, err error) {
+	return p.adoptProcess(nsPid, (*Process).shareSpace)
+}
+
+// copyScratch tells a copy of the process of the scratch area that it has.
+func (p *Process) copyScratch(c *Process) error {
+	if p.scratch != nil {
+		s := *p.scratch
+		s.p = c
+		s.internal.extents = slices.Clone(s.internal.extents)
+		s.user.extents = slices.Clone(s.user.extents)
+		c.scratch = &s
+	}
+	return nil
+}
+
+func (p *Process) adoptProcess(nsPid int, equip func(p, child *Process) error) (child *Process, err error) {
 	err = p.do(func() error {
 		pid, err := p.childPid(nsPid)
 		if err != nil {
@@ -244,14 +266,10 @@ func (p *Process) AdoptChild(nsPid int) (child *Process, err error) {
 			return err
 		}
 		c.boot = boot{thread: th, code: p.boot.code, frame: p.boot.frame}
-		if p.scratch != nil {
-			s := *p.scratch
-			s.p = c
-			s.internal.extents = slices.Clone(s.internal.extents)
-			s.user.extents = slices.Clone(s.user.extents)
-			c.scratch = &s
-		}
 		p.Tracer.procs[c] = struct{}{}
+		if err := equip(p, c); err != nil {
+			return errors.Join(err, c.kill())
+		}
 		child = c
 		return nil
 	})

@@ -24,6 +24,9 @@ const staying = "stay"
 // engineLoop is the child of the kill test: attach, batches, detach, forever; or, if
 // told to stay, batches forever.
 func engineLoop(arg string) {
+	if strings.Contains(arg, ",") {
+		engineOfPair(arg)
+	}
 	arg, stay := strings.CutSuffix(arg, staying)
 	pid, err := strconv.Atoi(arg)
 	if err != nil {

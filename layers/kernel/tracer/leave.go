@@ -158,6 +158,7 @@ func (p *Process) live() []*Thread { return append([]*Thread(nil), p.threads...)
 
 func (p *Process) forget() {
 	p.dropGuard()
+	p.quitSpace()
 	p.closed, p.threads = true, nil
 	delete(p.Tracer.procs, p)
 	p.pidns.close()

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -121,8 +122,9 @@ func (p *Process) carryOut(th *Thread) error {
 	}
 }
 
-// ScratchRanges returns the mappings that belong to injections, this one's
-// and leftovers of dead predecessors: a checkpoint leaves them out.
+// ScratchRanges returns the mappings that belong to injections, this one's, those
+// of processes with the same address space and leftovers of dead predecessors: a
+// checkpoint leaves them out.
 func (p *Process) ScratchRanges() []Range {
 	var out []Range
 	_ = p.Do(func() error {
@@ -132,6 +134,7 @@ func (p *Process) ScratchRanges() []Range {
 		if s := p.scratch; s != nil {
 			out = append(out, Range{s.base, s.end})
 		}
+		out = append(out, p.matesAreas()...)
 		return nil
 	})
 	return out
@@ -145,10 +148,15 @@ func monotonic() uint64 {
 	return uint64(ts.Nano())
 }
 
-// clearLeftovers unmaps what is old enough, through call.
+// clearLeftovers unmaps what is old enough, through call. Where processes have the
+// address space in common all of them have found the same, and one may have cleared
+// it and be there now.
 func (p *Process) clearLeftovers(call func(*Call) error) error {
-	kept := p.leftovers[:0]
+	kept, taken := p.leftovers[:0], p.matesAreas()
 	for _, l := range p.leftovers {
+		if slices.ContainsFunc(taken, func(r Range) bool { return l.Start < r.End && r.Start < l.End }) {
+			continue
+		}
 		if time.Duration(monotonic()-l.stamp) < leftoverAge {
 			kept = append(kept, l)
 			continue

@@ -84,6 +84,7 @@ type Process struct {
 	// seccomp: the leader is under a filter or in strict mode.
 	seccomp bool
 	guard   *guard // for threads under filters
+	space   *Space // that it has in common with other processes, nil for none
 	// restartHaters: what hatesRestart has found, by the sizes of filters.
 	restartHaters map[string]bool
 }

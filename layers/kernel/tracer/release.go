@@ -63,6 +63,7 @@ func (p *Process) releaseScratch() error {
 		return err
 	}
 	p.scratch = nil
+	p.claim(Range{})
 	return nil
 }
 

@@ -118,6 +118,7 @@ func (s *Scratch) grow(a *arena, n uint64) error {
 	if th.gone {
 		return fmt.Errorf("%w: its thread is gone: %w", ErrScratch, ErrExited)
 	}
+	s.p.claim(Range{s.base, s.end + size})
 	c := Mmap(s.end, size, unix.PROT_READ|unix.PROT_WRITE, scratchFlags, -1, 0)
 	if err := s.p.loopCall(th, th.slot.calls, th.slot.frame, &c); err != nil {
 		return err

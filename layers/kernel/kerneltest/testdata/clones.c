@@ -17,8 +17,10 @@ static pid_t child;
 static int flags;
 
 static void verify(void) {
-  enum { KCMP_FILES = 2 };
+  enum { KCMP_VM = 1, KCMP_FILES = 2, KCMP_SIGHAND = 4 };
   if (flags & CLONE_FILES) CHECK(syscall(SYS_kcmp, getpid(), child, KCMP_FILES, 0, 0) == 0, "they have two tables");
+  if (flags & CLONE_VM) CHECK(syscall(SYS_kcmp, getpid(), child, KCMP_VM, 0, 0) == 0, "they have two memories");
+  if (flags & CLONE_SIGHAND) CHECK(syscall(SYS_kcmp, getpid(), child, KCMP_SIGHAND, 0, 0) == 0, "they have handlers of their own");
 }
 
 int main(int argc, char **argv) {
