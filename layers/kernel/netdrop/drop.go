@@ -8,7 +8,7 @@
 // error, and end a connection that is about to go on elsewhere.
 //
 // It is a table "mig" of nf_tables for each of IPv4 and IPv6, with three sets and
-// a rule for each at the input. What nobody takes out of them is forgotten by the
+// a rule for each at the input, and another set of what has knocked. What nobody takes out of them is forgotten by the
 // kernel after a while. No program is needed, but a kernel with nf_tables and
 // CAP_NET_ADMIN in the namespace's user namespace. Packet sockets see what is
 // dropped (packet(7)).
@@ -56,6 +56,9 @@ func (s Silence) Empty() bool { return len(s.Connections)+len(s.Listeners)+len(s
 // Forgotten is how long something stays dropped if nobody lets it through: TCP
 // itself gives up earlier (tcp(7), tcp_retries2) if it has anything to send.
 const Forgotten = time.Hour
+
+// KnockedFor is for how long Knocked knows.
+const KnockedFor = 10 * time.Second
 
 // rawPriority is NF_IP_PRI_RAW: before connection tracking, which should not see
 // the packets either.
@@ -155,6 +158,31 @@ func (n *netlink) missing(f family, s Silence, there bool) (Silence, error) {
 		set.without(&s, known)
 	}
 	return s, nil
+}
+
+// Knocked tells which connections somebody has tried to open at a port of Listeners, and
+// whose segment was dropped for that, the first 65,535 within KnockedFor.
+func Knocked(list []Connection) (map[Connection]bool, error) {
+	found := map[Connection]bool{}
+	n, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer n.close()
+	for _, c := range list {
+		for _, f := range []family{v4, v6} {
+			if !f.has(c) {
+				continue
+			}
+			b := append(text(unix.NFTA_SET_ELEM_LIST_TABLE, table), text(unix.NFTA_SET_ELEM_LIST_SET, knocked)...)
+			b = append(b, nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, element(f.key(c)))...)
+			_, err := n.askFor(unix.NFT_MSG_GETSETELEM, f.protocol, b)
+			if found[c] = err == nil; err != nil && !errors.Is(err, unix.ENOENT) {
+				return nil, fmt.Errorf("nf_tables: ask what was dropped: %w", err)
+			}
+		}
+	}
+	return found, nil
 }
 
 // Pass ends Drop. What is not dropped, and a namespace without the table, are no

@@ -212,6 +212,15 @@ func dropPorts(t *testing.T, domain int, any unix.Sockaddr) error {
 	if err := unix.Connect(fresh, tcp); !errors.Is(err, unix.EINPROGRESS) {
 		t.Errorf("a connect that is dropped: %v", err)
 	}
+	from, err1 := unix.Getsockname(fresh)
+	before, err2 := unix.Getsockname(old)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	knocked, answered := Connection{address(from), address(tcp)}, Connection{address(before), address(tcp)}
+	if got, err := Knocked([]Connection{answered, knocked}); err != nil || !got[knocked] || got[answered] {
+		t.Errorf("of %v, which was dropped, and %v, which was answered, have knocked: %v, %v", knocked, answered, got, err)
+	}
 	if err := unix.Sendto(u, []byte("x"), 0, udp); err != nil {
 		return err
 	}

@@ -99,13 +99,13 @@ func (f family) lateMessages(table string) []message {
 	late := append(f.protocolIs(unix.IPPROTO_TCP), f.loadConnection()...)
 	return []message{
 		{unix.NFT_MSG_NEWTABLE, create | unix.NLM_F_EXCL, f.protocol, append(text(unix.NFTA_TABLE_NAME, table), number(unix.NFTA_TABLE_FLAGS, tableOwned)...)},
-		f.chainOf(table),
+		f.chainOf(table, chain, unix.NF_INET_LOCAL_IN, rawPriority),
 		{unix.NFT_MSG_NEWSET, create, f.protocol, slices.Concat(
 			text(unix.NFTA_SET_TABLE, table), text(unix.NFTA_SET_NAME, lateSet), number(unix.NFTA_SET_FLAGS, unix.NFT_SET_TIMEOUT|unix.NFT_SET_EVAL),
 			number(unix.NFTA_SET_KEY_TYPE, f.keyType), number(unix.NFTA_SET_KEY_LEN, 2*f.size+8), number(unix.NFTA_SET_ID, lateSetID),
 			milliseconds(unix.NFTA_SET_TIMEOUT, LateFor))},
 		rule(begins...),
-		rule(append(late, dropIfIn(lateSet, lateSetID)...)...),
+		rule(append(append(late, isIn(lateSet, lateSetID)), verdict(drop)...)...),
 	}
 }
 
@@ -132,11 +132,6 @@ func (l *Late) Drop(list []Ended) error {
 		}
 	}
 	return nil
-}
-
-// has tells whether a connection is of the family.
-func (f family) has(c Connection) bool {
-	return uint32(c.Source.Addr().BitLen()/8) == f.size && uint32(c.Destination.Addr().BitLen()/8) == f.size
 }
 
 func (f family) lateElements(table string, elements [][]byte) (list []message) {

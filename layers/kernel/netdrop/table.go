@@ -20,6 +20,8 @@ const (
 	connections = "connections"
 	listeners   = "listeners"
 	datagrams   = "datagrams"
+	// knocked are connections that were dropped for the port of a listener.
+	knocked = "knocked"
 )
 
 // family is what differs between IPv4 and IPv6.
@@ -50,6 +52,11 @@ func (f family) part(s Silence) Silence {
 		return uint32(c.Source.Addr().BitLen()/8) != f.size
 	})
 	return s
+}
+
+// has tells whether a connection is of the family.
+func (f family) has(c Connection) bool {
+	return uint32(c.Source.Addr().BitLen()/8) == f.size && uint32(c.Destination.Addr().BitLen()/8) == f.size
 }
 
 // key of a connection: addresses and ports, each filled up to whole registers of
@@ -127,25 +134,36 @@ const firstRegister = unix.NFT_REG32_00
 func (f family) tableMessages() []message {
 	list := []message{
 		{unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE | unix.NLM_F_EXCL, f.protocol, text(unix.NFTA_TABLE_NAME, table)},
-		f.chainOf(table),
+		f.chainOf(table, chain, unix.NF_INET_LOCAL_IN, rawPriority),
+	}
+	list = append(list, message{unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, f.protocol, slices.Concat(
+		text(unix.NFTA_SET_TABLE, table), text(unix.NFTA_SET_NAME, knocked), number(unix.NFTA_SET_FLAGS, unix.NFT_SET_TIMEOUT|unix.NFT_SET_EVAL),
+		number(unix.NFTA_SET_KEY_TYPE, f.keyType), number(unix.NFTA_SET_KEY_LEN, 2*f.size+8), number(unix.NFTA_SET_ID, knockedID),
+		milliseconds(unix.NFTA_SET_TIMEOUT, KnockedFor))})
+	rule := func(parts [][]byte) message {
+		return message{unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE | unix.NLM_F_APPEND, f.protocol, slices.Concat(
+			text(unix.NFTA_RULE_TABLE, table), text(unix.NFTA_RULE_CHAIN, chain), nested(unix.NFTA_RULE_EXPRESSIONS, parts...))}
 	}
 	for _, set := range f.sets() {
 		list = append(list,
 			message{unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, f.protocol, slices.Concat(
 				text(unix.NFTA_SET_TABLE, table), text(unix.NFTA_SET_NAME, set.name), number(unix.NFTA_SET_FLAGS, unix.NFT_SET_TIMEOUT),
 				number(unix.NFTA_SET_KEY_TYPE, set.keyType), number(unix.NFTA_SET_KEY_LEN, set.keyBytes), number(unix.NFTA_SET_ID, set.id),
-				milliseconds(unix.NFTA_SET_TIMEOUT, Forgotten))},
-			message{unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE | unix.NLM_F_APPEND, f.protocol, slices.Concat(
-				text(unix.NFTA_RULE_TABLE, table), text(unix.NFTA_RULE_CHAIN, chain), nested(unix.NFTA_RULE_EXPRESSIONS, f.rule(set)...))})
+				milliseconds(unix.NFTA_SET_TIMEOUT, Forgotten))})
+		found := f.lookedUp(set)
+		if set.name == listeners { // what finds no room is dropped all the same
+			list = append(list, rule(slices.Concat(found, f.loadConnection(), [][]byte{addTo(knocked, knockedID)})))
+		}
+		list = append(list, rule(append(found, verdict(drop)...)))
 	}
 	return list
 }
 
-// chainOf makes a table's chain, at the input.
-func (f family) chainOf(table string) message {
+// chainOf makes a table's chain, at a hook.
+func (f family) chainOf(table, chain string, hook uint32, priority int32) message {
 	return message{unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, f.protocol, slices.Concat(
 		text(unix.NFTA_CHAIN_TABLE, table), text(unix.NFTA_CHAIN_NAME, chain), text(unix.NFTA_CHAIN_TYPE, "filter"),
-		nested(unix.NFTA_CHAIN_HOOK, number(unix.NFTA_HOOK_HOOKNUM, unix.NF_INET_LOCAL_IN), number(unix.NFTA_HOOK_PRIORITY, uint32(priority()))),
+		nested(unix.NFTA_CHAIN_HOOK, number(unix.NFTA_HOOK_HOOKNUM, hook), number(unix.NFTA_HOOK_PRIORITY, uint32(priority))),
 		number(unix.NFTA_CHAIN_POLICY, accept))}
 }
 
@@ -159,50 +177,77 @@ func milliseconds(kind uint16, d time.Duration) []byte {
 	return attribute(kind, binary.BigEndian.AppendUint64(nil, uint64(d.Milliseconds())))
 }
 
-// priority is rawPriority as the kernel's signed number.
-func priority() int32 { return rawPriority }
-
-// The flags of TCP: their byte of the header, and two of them.
+// Bytes of a transport header.
 const (
-	tcpFlags = 13
-	syn, ack = 1 << 1, 1 << 4
+	sourcePort      = 0
+	destinationPort = 2
+	tcpFlags        = 13
 )
 
-// rule of a set: if the packet is one of its protocol, load what the key is made
-// of, look the key up, drop.
-func (f family) rule(set aSet) (list [][]byte) {
-	const transport, destinationPort = unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2
+// Flags of TCP.
+const fin, syn, rst, ack = 1 << 0, 1 << 1, 1 << 2, 1 << 4
+
+// knockedID is within the batch that makes the table, beside those of sets.
+const knockedID = 4
+
+// lookedUp ends a rule for what is not in a set: if the packet is one of its protocol,
+// load what the key is made of, look the key up.
+func (f family) lookedUp(set aSet) (list [][]byte) {
+	const transport = unix.NFT_PAYLOAD_TRANSPORT_HEADER
 	switch set.name {
 	case connections:
 		list = append(f.protocolIs(unix.IPPROTO_TCP), meta(unix.NFT_META_MARK), differs(Admitted))
 		list = append(list, f.loadConnection()...)
 	case listeners:
-		list = append(f.protocolIs(unix.IPPROTO_TCP),
-			load(0, transport, tcpFlags, 1), masked(syn|ack), equals(syn),
-			load(0, transport, destinationPort, 2))
+		list = append(f.tcpFlagged(syn|ack, syn), load(0, transport, destinationPort, 2))
 	case datagrams: // to this host alone: what is for a group package packet does not take
 		list = append(f.protocolIs(unix.IPPROTO_UDP),
 			meta(unix.NFT_META_PKTTYPE), equals(unix.PACKET_HOST), load(0, transport, destinationPort, 2))
 	}
-	return append(list, dropIfIn(set.name, set.id)...)
+	return append(list, isIn(set.name, set.id))
 }
 
-// dropIfIn drops what has its key, in the registers from the first one on, in a set.
-func dropIfIn(set string, id uint32) [][]byte {
-	return [][]byte{
-		expression("lookup", text(unix.NFTA_LOOKUP_SET, set), number(unix.NFTA_LOOKUP_SREG, firstRegister), number(unix.NFTA_LOOKUP_SET_ID, id)),
-		expression("immediate", number(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT),
-			nested(unix.NFTA_IMMEDIATE_DATA, nested(unix.NFTA_DATA_VERDICT, number(unix.NFTA_VERDICT_CODE, drop)))),
-	}
+// tcpFlagged ends the rule if the packet is not TCP's, or of some flags others are set.
+func (f family) tcpFlagged(of, set byte) [][]byte {
+	return append(f.protocolIs(unix.IPPROTO_TCP), load(0, unix.NFT_PAYLOAD_TRANSPORT_HEADER, tcpFlags, 1), masked(of), equals(set))
 }
 
-// loadConnection loads the key of a segment's connection.
+// isIn ends the rule if a set does not have the key in the registers from the first one
+// on.
+func isIn(set string, id uint32) []byte {
+	return expression("lookup", text(unix.NFTA_LOOKUP_SET, set), number(unix.NFTA_LOOKUP_SREG, firstRegister), number(unix.NFTA_LOOKUP_SET_ID, id))
+}
+
+// addTo adds the key in the registers to a set, and ends the rule if there is no room.
+func addTo(set string, id uint32) []byte {
+	return expression("dynset", text(unix.NFTA_DYNSET_SET_NAME, set), number(unix.NFTA_DYNSET_SET_ID, id),
+		number(unix.NFTA_DYNSET_OP, dynsetAdd), number(unix.NFTA_DYNSET_SREG_KEY, firstRegister))
+}
+
+const dynsetAdd = 0 // NFT_DYNSET_OP_ADD
+
+// verdict ends the chain.
+func verdict(code uint32) [][]byte {
+	return [][]byte{expression("immediate", number(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT),
+		nested(unix.NFTA_IMMEDIATE_DATA, nested(unix.NFTA_DATA_VERDICT, number(unix.NFTA_VERDICT_CODE, code))))}
+}
+
+// loadConnection loads the key of an arriving segment's connection, loadReply that of one
+// that leaves.
 func (f family) loadConnection() [][]byte {
-	const sourcePort, destinationPort = 0, 2 // bytes of the transport header
+	return f.loadKey(f.source, f.destination, sourcePort, destinationPort)
+}
+
+func (f family) loadReply() [][]byte {
+	return f.loadKey(f.destination, f.source, destinationPort, sourcePort)
+}
+
+func (f family) loadKey(from, to, fromPort, toPort uint32) [][]byte {
+	const network, transport = unix.NFT_PAYLOAD_NETWORK_HEADER, unix.NFT_PAYLOAD_TRANSPORT_HEADER
 	words := f.size / 4
 	return [][]byte{
-		load(0, unix.NFT_PAYLOAD_NETWORK_HEADER, f.source, f.size), load(words, unix.NFT_PAYLOAD_NETWORK_HEADER, f.destination, f.size),
-		load(2*words, unix.NFT_PAYLOAD_TRANSPORT_HEADER, sourcePort, 2), load(2*words+1, unix.NFT_PAYLOAD_TRANSPORT_HEADER, destinationPort, 2),
+		load(0, network, from, f.size), load(words, network, to, f.size),
+		load(2*words, transport, fromPort, 2), load(2*words+1, transport, toPort, 2),
 	}
 }
 
@@ -236,6 +281,13 @@ func meta(key uint32) []byte {
 	return expression("meta", number(unix.NFTA_META_DREG, firstRegister), number(unix.NFTA_META_KEY, key))
 }
 
+// equalsShort ends the rule if the first register's two bytes are another number, in host
+// byte order.
+func equalsShort(n uint16) []byte {
+	return expression("cmp", number(unix.NFTA_CMP_SREG, firstRegister), number(unix.NFTA_CMP_OP, unix.NFT_CMP_EQ),
+		nested(unix.NFTA_CMP_DATA, attribute(unix.NFTA_DATA_VALUE, binary.NativeEndian.AppendUint16(nil, n))))
+}
+
 // differs ends the rule if the first register is a number, in host byte order.
 func differs(n uint32) []byte {
 	return expression("cmp", number(unix.NFTA_CMP_SREG, firstRegister), number(unix.NFTA_CMP_OP, unix.NFT_CMP_NEQ),
@@ -244,6 +296,10 @@ func differs(n uint32) []byte {
 
 func expression(name string, data ...[]byte) []byte {
 	return nested(unix.NFTA_LIST_ELEM, text(unix.NFTA_EXPR_NAME, name), nested(unix.NFTA_EXPR_DATA, data...))
+}
+
+func element(key string) []byte {
+	return nested(unix.NFTA_LIST_ELEM, nested(unix.NFTA_SET_ELEM_KEY, attribute(unix.NFTA_DATA_VALUE, []byte(key))))
 }
 
 // elementsAtOnce bounds the elements of one message: an attribute has 64 KB.
@@ -255,7 +311,7 @@ func (f family) elements(kind, flags uint16, s Silence) (out []message) {
 		for part := range slices.Chunk(set.keys(&s), elementsAtOnce) {
 			list := make([][]byte, len(part))
 			for i, key := range part {
-				list[i] = nested(unix.NFTA_LIST_ELEM, nested(unix.NFTA_SET_ELEM_KEY, attribute(unix.NFTA_DATA_VALUE, []byte(key))))
+				list[i] = element(key)
 			}
 			out = append(out, message{kind, flags, f.protocol, slices.Concat(
 				text(unix.NFTA_SET_ELEM_LIST_TABLE, table), text(unix.NFTA_SET_ELEM_LIST_SET, set.name), nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, list...))})

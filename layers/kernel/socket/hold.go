@@ -39,7 +39,11 @@ type hold struct {
 	peer    target.Peer
 	silence netdrop.Silence // listeners and datagrams, of which added are ours
 	added   netdrop.Silence
-	since   time.Time // shortly before that began: what comes in between comes twice
+	since   time.Time // shortly before that began: a datagram between comes twice
+	// doubtful are SYNs that came when new connections began to be dropped: they were
+	// answered here or dropped, which is asked at decide.
+	doubtful [][]byte
+	decide   time.Time
 	// unmark undoes what was done to the connections, before they receive again. nil:
 	// nothing was.
 	unmark func() error
@@ -133,12 +137,11 @@ func (s *Subsystem) startHold(silence netdrop.Silence) error {
 		return errors.Join(os.NewSyscallError("eventfd", err), h.net.Close())
 	}
 	h.wake = os.NewFile(uintptr(fd), "eventfd")
-	err = h.in(func() (err error) {
-		if h.capture, err = packet.Open(); err == nil {
-			h.since = time.Now()
-			h.added, err = netdrop.Drop(silence)
+	err = h.in(func() error {
+		if err := h.listen(); err != nil {
+			return err
 		}
-		return err
+		return h.beginDrop()
 	})
 	if err != nil {
 		if h.capture != nil {
@@ -151,6 +154,58 @@ func (s *Subsystem) startHold(silence netdrop.Silence) error {
 	s.env.Source.BeforeRun(h.giveBack)
 	s.env.Source.AfterKill(h.follow)
 	return nil
+}
+
+// listen begins to take copies, in the network namespace.
+func (h *hold) listen() (err error) {
+	h.capture, err = packet.Open()
+	h.since = time.Now()
+	return err
+}
+
+// decidePatience is for a packet of which a copy was taken to come to the drop, on
+// another processor.
+const decidePatience = 5 * time.Millisecond
+
+// beginDrop begins to drop, behind listen. Of a SYN that has come by then nobody can say
+// by its time whether it was dropped. If it was answered, it must not come to the copy,
+// which would answer it again: a client whose connection had ended meanwhile would say
+// that it knows of no such connection, and be reset for that. If it was not, the client
+// would ask again after a second only.
+func (h *hold) beginDrop() (err error) {
+	if h.added, err = netdrop.Drop(h.silence); err != nil {
+		return err
+	}
+	h.decide = time.Now().Add(decidePatience)
+	return h.each(func(p packet.Packet, head packet.Header) {
+		if head.New {
+			h.doubtful = append(h.doubtful, p.Data)
+		} else {
+			h.sort(p, head)
+		}
+	})
+}
+
+// decideDoubtful keeps those that were dropped.
+func (h *hold) decideDoubtful() {
+	var list []netdrop.Connection
+	for _, b := range h.doubtful {
+		head, _ := packet.Parse(b)
+		list = append(list, netdrop.Connection{Source: head.Source, Destination: head.Destination})
+	}
+	var dropped map[netdrop.Connection]bool
+	err := h.in(func() (err error) { dropped, err = netdrop.Knocked(list); return err })
+	if err != nil {
+		slog.Warn("new connections are not held: their clients have to ask again", "count", len(list), "error", err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, b := range h.doubtful {
+		if dropped[list[i]] {
+			h.keep(b)
+		}
+	}
+	h.doubtful = nil
 }
 
 func (h *hold) in(fn func() error) error { return target.InNamespaceFD(int(h.net.Fd()), "net", fn) }
@@ -182,11 +237,7 @@ func (h *hold) connected(head packet.Header) bool {
 }
 
 // sort keeps a packet if nobody here has taken it. mu is held.
-func (h *hold) sort(p packet.Packet) {
-	head, ok := packet.Parse(p.Data)
-	if !ok {
-		return
-	}
+func (h *hold) sort(p packet.Packet, head packet.Header) {
 	to := head.Destination.Port()
 	switch {
 	case head.Protocol == unix.IPPROTO_UDP:
@@ -194,9 +245,7 @@ func (h *hold) sort(p packet.Packet) {
 			h.keep(p.Data)
 		}
 	case head.New:
-		// One that came before was answered: the copy would answer it again, and a client
-		// whose connection has ended meanwhile reset it.
-		if !p.At.Before(h.since) && slices.Contains(h.silence.Listeners, to) {
+		if slices.Contains(h.silence.Listeners, to) {
 			h.keep(p.Data)
 		}
 	case !h.heard:
@@ -223,13 +272,16 @@ func (h *hold) run() {
 	defer close(h.ended)
 	fds := []unix.PollFd{{Fd: int32(h.capture.FD()), Events: unix.POLLIN}, {Fd: int32(h.wake.Fd()), Events: unix.POLLIN}}
 	for {
-		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
+		if _, err := unix.Poll(fds, h.wait()); err != nil && !errors.Is(err, unix.EINTR) {
 			slog.Error("hold what arrives", "error", os.NewSyscallError("poll", err))
 			return
 		}
-		if err := h.take(); err != nil {
+		if err := h.each(h.sort); err != nil {
 			slog.Error("hold what arrives", "error", err)
 			return
+		}
+		if len(h.doubtful) > 0 && (fds[1].Revents != 0 || !time.Now().Before(h.decide)) {
+			h.decideDoubtful()
 		}
 		if err := h.forward(); err != nil {
 			slog.Warn("what arrives cannot be handed to the other host", "error", err)
@@ -243,16 +295,26 @@ func (h *hold) run() {
 	}
 }
 
-// take reads what has come.
-func (h *hold) take() error {
+// wait is for how long run has nothing to do, in milliseconds, unless something comes.
+func (h *hold) wait() int {
+	if len(h.doubtful) == 0 {
+		return -1
+	}
+	return int(max(0, time.Until(h.decide)).Milliseconds()) + 1
+}
+
+// each reads what has come.
+func (h *hold) each(fn func(packet.Packet, packet.Header)) error {
 	for {
 		p, ok, err := h.capture.Read()
 		if err != nil || !ok {
 			return err
 		}
-		h.mu.Lock()
-		h.sort(p)
-		h.mu.Unlock()
+		if head, ok := packet.Parse(p.Data); ok {
+			h.mu.Lock()
+			fn(p, head)
+			h.mu.Unlock()
+		}
 	}
 }
 
