@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,8 +24,8 @@ import (
 
 // TestLateSegments: connections that the server has closed, and those that both ends
 // have, are of the other host's after a move, and of the first one's after another: a
-// FIN that comes late is answered by no reset, and who connects from the same port gets
-// through.
+// FIN that comes late is answered by no reset, neither is one of whom nobody has known,
+// and who connects from the same port gets through.
 func TestLateSegments(t *testing.T) {
 	i := image.Python
 	i.Name, i.Files = "mig.test/asked:1", map[string]string{"/asked.py": asked}
@@ -63,7 +64,7 @@ func TestLateSegments(t *testing.T) {
 		e.take(3000)
 	}
 	for _, e := range l.half {
-		// Dropped, not answered: the client's kernel still waits.
+		// Not answered: the client's kernel still waits.
 		if out := w.onClient(t, e, "last-ack"); out == "" {
 			t.Errorf("%s has ended at the client", e.name)
 		}
@@ -107,27 +108,29 @@ func (w *world) onClient(t *testing.T, e *end, state string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// nobodyIsTold: no reset has left a host for a connection that has ended, when one has
-// for such as there never was.
+// stranger is the port of a client that no host has ever had a connection with.
+const stranger = 9
+
+// nobodyIsTold: no reset has left a host for a connection that it does not have, not
+// even for one that nobody can have listed, when one has for a port that is closed.
 func (l *lateness) nobodyIsTold() {
-	t := l.s.w.t
+	t, w := l.s.w.t, l.s.w
 	t.Helper()
-	since := time.Now()
+	const closed = 1
 	for _, ip := range []string{podIP4, podIP6} {
-		from, to := netip.MustParseAddrPort(net.JoinHostPort(map[string]string{podIP4: l.s.w.client.IP, podIP6: clientIP6}[ip], "9")), netip.MustParseAddrPort(net.JoinHostPort(ip, "9000"))
-		l.s.w.fin(from, to)
-		waitFor(t, patience, "a reset for a connection that there never was", func() bool {
-			for _, n := range l.captures[0].of(since, isReset) {
-				if n.from == to && n.to == from {
-					return true
-				}
-			}
-			return false
+		client := netip.MustParseAddr(map[string]string{podIP4: w.client.IP, podIP6: clientIP6}[ip])
+		w.fin(netip.AddrPortFrom(client, stranger), netip.AddrPortFrom(netip.MustParseAddr(ip), 9000))
+		since := time.Now()
+		if _, err := w.dial(t.Context(), net.JoinHostPort(ip, fmt.Sprint(closed))); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Fatalf("a port that is closed: %v", err)
+		}
+		waitFor(t, patience, "a reset of a port that is closed", func() bool {
+			return slices.ContainsFunc(l.captures[0].of(since, isReset), func(n notice) bool { return n.from.Addr().String() == ip && n.from.Port() == closed })
 		})
 	}
 	for _, c := range l.captures {
 		for _, n := range c.of(l.begun, isReset) {
-			if ip := n.from.Addr().String(); (ip == podIP4 || ip == podIP6) && n.to.Port() != 9 {
+			if ip := n.from.Addr().String(); (ip == podIP4 || ip == podIP6) && n.from.Port() != closed {
 				t.Error(n)
 			}
 		}

@@ -924,30 +924,30 @@ func (x *WaitingConnection) GetReceived() []byte {
 	return nil
 }
 
-// LateConnections are TCP connections of a container that have ended, and for which
-// segments of the other ends may still come (kind 5, entity 0): in a move whose
-// destination has asked for them, once.
-type LateConnections struct {
+// LostConnections are TCP connections of a container that a copy does not have, and
+// whose other ends are to be told so (kind 5, entity 0): in a move whose destination has
+// asked for them, once.
+type LostConnections struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Connection    []*LateConnection      `protobuf:"bytes,1,rep,name=connection,proto3" json:"connection,omitempty"`
+	Connection    []*WaitingEnds         `protobuf:"bytes,1,rep,name=connection,proto3" json:"connection,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *LateConnections) Reset() {
-	*x = LateConnections{}
+func (x *LostConnections) Reset() {
+	*x = LostConnections{}
 	mi := &file_spec_state_socket_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *LateConnections) String() string {
+func (x *LostConnections) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*LateConnections) ProtoMessage() {}
+func (*LostConnections) ProtoMessage() {}
 
-func (x *LateConnections) ProtoReflect() protoreflect.Message {
+func (x *LostConnections) ProtoReflect() protoreflect.Message {
 	mi := &file_spec_state_socket_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -959,69 +959,16 @@ func (x *LateConnections) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use LateConnections.ProtoReflect.Descriptor instead.
-func (*LateConnections) Descriptor() ([]byte, []int) {
+// Deprecated: Use LostConnections.ProtoReflect.Descriptor instead.
+func (*LostConnections) Descriptor() ([]byte, []int) {
 	return file_spec_state_socket_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *LateConnections) GetConnection() []*LateConnection {
+func (x *LostConnections) GetConnection() []*WaitingEnds {
 	if x != nil {
 		return x.Connection
 	}
 	return nil
-}
-
-type LateConnection struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Ends  *WaitingEnds           `protobuf:"bytes,1,opt,name=ends,proto3" json:"ends,omitempty"`
-	// For how long they may come, in milliseconds.
-	Left          uint32 `protobuf:"varint,2,opt,name=left,proto3" json:"left,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *LateConnection) Reset() {
-	*x = LateConnection{}
-	mi := &file_spec_state_socket_proto_msgTypes[8]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *LateConnection) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*LateConnection) ProtoMessage() {}
-
-func (x *LateConnection) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[8]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use LateConnection.ProtoReflect.Descriptor instead.
-func (*LateConnection) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{8}
-}
-
-func (x *LateConnection) GetEnds() *WaitingEnds {
-	if x != nil {
-		return x.Ends
-	}
-	return nil
-}
-
-func (x *LateConnection) GetLeft() uint32 {
-	if x != nil {
-		return x.Left
-	}
-	return 0
 }
 
 // TcpWindow is struct tcp_repair_window of include/uapi/linux/tcp.h.
@@ -1038,7 +985,7 @@ type TcpWindow struct {
 
 func (x *TcpWindow) Reset() {
 	*x = TcpWindow{}
-	mi := &file_spec_state_socket_proto_msgTypes[9]
+	mi := &file_spec_state_socket_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +997,7 @@ func (x *TcpWindow) String() string {
 func (*TcpWindow) ProtoMessage() {}
 
 func (x *TcpWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[9]
+	mi := &file_spec_state_socket_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1010,7 @@ func (x *TcpWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpWindow.ProtoReflect.Descriptor instead.
 func (*TcpWindow) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{9}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TcpWindow) GetSendUpdate() uint32 {
@@ -1112,7 +1059,7 @@ type SocketOption struct {
 
 func (x *SocketOption) Reset() {
 	*x = SocketOption{}
-	mi := &file_spec_state_socket_proto_msgTypes[10]
+	mi := &file_spec_state_socket_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1071,7 @@ func (x *SocketOption) String() string {
 func (*SocketOption) ProtoMessage() {}
 
 func (x *SocketOption) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[10]
+	mi := &file_spec_state_socket_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1084,7 @@ func (x *SocketOption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketOption.ProtoReflect.Descriptor instead.
 func (*SocketOption) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{10}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SocketOption) GetLevel() uint32 {
@@ -1177,7 +1124,7 @@ type SocketFile struct {
 
 func (x *SocketFile) Reset() {
 	*x = SocketFile{}
-	mi := &file_spec_state_socket_proto_msgTypes[11]
+	mi := &file_spec_state_socket_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1136,7 @@ func (x *SocketFile) String() string {
 func (*SocketFile) ProtoMessage() {}
 
 func (x *SocketFile) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[11]
+	mi := &file_spec_state_socket_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +1149,7 @@ func (x *SocketFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketFile.ProtoReflect.Descriptor instead.
 func (*SocketFile) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{11}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SocketFile) GetDirectory() string {
@@ -1257,7 +1204,7 @@ type SocketQueue struct {
 
 func (x *SocketQueue) Reset() {
 	*x = SocketQueue{}
-	mi := &file_spec_state_socket_proto_msgTypes[12]
+	mi := &file_spec_state_socket_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1216,7 @@ func (x *SocketQueue) String() string {
 func (*SocketQueue) ProtoMessage() {}
 
 func (x *SocketQueue) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[12]
+	mi := &file_spec_state_socket_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1229,7 @@ func (x *SocketQueue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketQueue.ProtoReflect.Descriptor instead.
 func (*SocketQueue) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{12}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SocketQueue) GetDescription() uint64 {
@@ -1325,7 +1272,7 @@ type SocketMessages struct {
 
 func (x *SocketMessages) Reset() {
 	*x = SocketMessages{}
-	mi := &file_spec_state_socket_proto_msgTypes[13]
+	mi := &file_spec_state_socket_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +1284,7 @@ func (x *SocketMessages) String() string {
 func (*SocketMessages) ProtoMessage() {}
 
 func (x *SocketMessages) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[13]
+	mi := &file_spec_state_socket_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1350,7 +1297,7 @@ func (x *SocketMessages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketMessages.ProtoReflect.Descriptor instead.
 func (*SocketMessages) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{13}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SocketMessages) GetDescription() uint64 {
@@ -1382,7 +1329,7 @@ type SocketMessage struct {
 
 func (x *SocketMessage) Reset() {
 	*x = SocketMessage{}
-	mi := &file_spec_state_socket_proto_msgTypes[14]
+	mi := &file_spec_state_socket_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1341,7 @@ func (x *SocketMessage) String() string {
 func (*SocketMessage) ProtoMessage() {}
 
 func (x *SocketMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[14]
+	mi := &file_spec_state_socket_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1354,7 @@ func (x *SocketMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketMessage.ProtoReflect.Descriptor instead.
 func (*SocketMessage) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{14}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SocketMessage) GetData() []byte {
@@ -1451,7 +1398,7 @@ type SocketCredentials struct {
 
 func (x *SocketCredentials) Reset() {
 	*x = SocketCredentials{}
-	mi := &file_spec_state_socket_proto_msgTypes[15]
+	mi := &file_spec_state_socket_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1410,7 @@ func (x *SocketCredentials) String() string {
 func (*SocketCredentials) ProtoMessage() {}
 
 func (x *SocketCredentials) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_socket_proto_msgTypes[15]
+	mi := &file_spec_state_socket_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1423,7 @@ func (x *SocketCredentials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SocketCredentials.ProtoReflect.Descriptor instead.
 func (*SocketCredentials) Descriptor() ([]byte, []int) {
-	return file_spec_state_socket_proto_rawDescGZIP(), []int{15}
+	return file_spec_state_socket_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SocketCredentials) GetPid() uint32 {
@@ -1591,14 +1538,11 @@ const file_spec_state_socket_proto_rawDesc = "" +
 	"\x11WaitingConnection\x12*\n" +
 	"\x04ends\x18\x01 \x01(\v2\x16.mig.state.WaitingEndsR\x04ends\x12*\n" +
 	"\x03tcp\x18\x02 \x01(\v2\x18.mig.state.TcpConnectionR\x03tcp\x12\x1a\n" +
-	"\breceived\x18\x03 \x01(\fR\breceived\"L\n" +
-	"\x0fLateConnections\x129\n" +
+	"\breceived\x18\x03 \x01(\fR\breceived\"I\n" +
+	"\x0fLostConnections\x126\n" +
 	"\n" +
-	"connection\x18\x01 \x03(\v2\x19.mig.state.LateConnectionR\n" +
-	"connection\"P\n" +
-	"\x0eLateConnection\x12*\n" +
-	"\x04ends\x18\x01 \x01(\v2\x16.mig.state.WaitingEndsR\x04ends\x12\x12\n" +
-	"\x04left\x18\x02 \x01(\rR\x04left\"\xa0\x01\n" +
+	"connection\x18\x01 \x03(\v2\x16.mig.state.WaitingEndsR\n" +
+	"connection\"\xa0\x01\n" +
 	"\tTcpWindow\x12\x1f\n" +
 	"\vsend_update\x18\x01 \x01(\rR\n" +
 	"sendUpdate\x12\x12\n" +
@@ -1657,7 +1601,7 @@ func file_spec_state_socket_proto_rawDescGZIP() []byte {
 }
 
 var file_spec_state_socket_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_spec_state_socket_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_spec_state_socket_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_spec_state_socket_proto_goTypes = []any{
 	(SocketState)(0),          // 0: mig.state.SocketState
 	(*Socket)(nil),            // 1: mig.state.Socket
@@ -1667,37 +1611,35 @@ var file_spec_state_socket_proto_goTypes = []any{
 	(*TcpConnection)(nil),     // 5: mig.state.TcpConnection
 	(*WaitingEnds)(nil),       // 6: mig.state.WaitingEnds
 	(*WaitingConnection)(nil), // 7: mig.state.WaitingConnection
-	(*LateConnections)(nil),   // 8: mig.state.LateConnections
-	(*LateConnection)(nil),    // 9: mig.state.LateConnection
-	(*TcpWindow)(nil),         // 10: mig.state.TcpWindow
-	(*SocketOption)(nil),      // 11: mig.state.SocketOption
-	(*SocketFile)(nil),        // 12: mig.state.SocketFile
-	(*SocketQueue)(nil),       // 13: mig.state.SocketQueue
-	(*SocketMessages)(nil),    // 14: mig.state.SocketMessages
-	(*SocketMessage)(nil),     // 15: mig.state.SocketMessage
-	(*SocketCredentials)(nil), // 16: mig.state.SocketCredentials
+	(*LostConnections)(nil),   // 8: mig.state.LostConnections
+	(*TcpWindow)(nil),         // 9: mig.state.TcpWindow
+	(*SocketOption)(nil),      // 10: mig.state.SocketOption
+	(*SocketFile)(nil),        // 11: mig.state.SocketFile
+	(*SocketQueue)(nil),       // 12: mig.state.SocketQueue
+	(*SocketMessages)(nil),    // 13: mig.state.SocketMessages
+	(*SocketMessage)(nil),     // 14: mig.state.SocketMessage
+	(*SocketCredentials)(nil), // 15: mig.state.SocketCredentials
 }
 var file_spec_state_socket_proto_depIdxs = []int32{
 	0,  // 0: mig.state.Socket.state:type_name -> mig.state.SocketState
-	11, // 1: mig.state.Socket.option:type_name -> mig.state.SocketOption
-	12, // 2: mig.state.Socket.file:type_name -> mig.state.SocketFile
+	10, // 1: mig.state.Socket.option:type_name -> mig.state.SocketOption
+	11, // 2: mig.state.Socket.file:type_name -> mig.state.SocketFile
 	5,  // 3: mig.state.Socket.tcp:type_name -> mig.state.TcpConnection
 	4,  // 4: mig.state.Socket.membership:type_name -> mig.state.Membership
 	6,  // 5: mig.state.Socket.waiting:type_name -> mig.state.WaitingEnds
 	2,  // 6: mig.state.Socket.packet:type_name -> mig.state.PacketSocket
 	3,  // 7: mig.state.PacketSocket.membership:type_name -> mig.state.PacketMembership
-	10, // 8: mig.state.TcpConnection.window:type_name -> mig.state.TcpWindow
+	9,  // 8: mig.state.TcpConnection.window:type_name -> mig.state.TcpWindow
 	6,  // 9: mig.state.WaitingConnection.ends:type_name -> mig.state.WaitingEnds
 	5,  // 10: mig.state.WaitingConnection.tcp:type_name -> mig.state.TcpConnection
-	9,  // 11: mig.state.LateConnections.connection:type_name -> mig.state.LateConnection
-	6,  // 12: mig.state.LateConnection.ends:type_name -> mig.state.WaitingEnds
-	15, // 13: mig.state.SocketMessages.message:type_name -> mig.state.SocketMessage
-	16, // 14: mig.state.SocketMessage.credentials:type_name -> mig.state.SocketCredentials
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	6,  // 11: mig.state.LostConnections.connection:type_name -> mig.state.WaitingEnds
+	14, // 12: mig.state.SocketMessages.message:type_name -> mig.state.SocketMessage
+	15, // 13: mig.state.SocketMessage.credentials:type_name -> mig.state.SocketCredentials
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_spec_state_socket_proto_init() }
@@ -1711,7 +1653,7 @@ func file_spec_state_socket_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_socket_proto_rawDesc), len(file_spec_state_socket_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -104,7 +104,7 @@ func (x *exporter) all(ctx context.Context) (uint64, error) {
 		}
 	}
 	x.handOn()
-	return uint64(len(done)), x.pushLate(ctx)
+	return uint64(len(done)), x.pushLost(ctx)
 }
 
 // network looks at a process's network namespace once.

@@ -78,8 +78,8 @@ const maxEarly = 16 << 20
 // whose clients are slow: these are warned of.
 func (s *Subsystem) Quiet(ctx context.Context) ([]record.Finding, error) {
 	warnings, err := s.quiet(ctx)
-	if err == nil && s.late.asked.Load() {
-		err = target.InNamespace(procfs.Host().Process(s.env.Source.Init).Path("ns/net"), s.late.note)
+	if err == nil && s.hush.asked.Load() {
+		err = target.InNamespace(procfs.Host().Process(s.env.Source.Init).Path("ns/net"), s.hush.note)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)

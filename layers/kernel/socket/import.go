@@ -93,8 +93,8 @@ func (s *Subsystem) receive(r *record.Record) error {
 	switch r.Kind {
 	case KindMessages:
 		return s.receiveMessages(r)
-	case KindLate:
-		return s.late.receive(r)
+	case KindLost:
+		return s.hush.receive(r)
 	}
 	return fmt.Errorf("%s: kind %d is not known", r.Header, r.Kind)
 }
@@ -126,9 +126,7 @@ func (s *Subsystem) build() error {
 	if err := s.kept.silence(); err != nil {
 		return err
 	}
-	if err := s.dropLate(); err != nil {
-		return err
-	}
+	s.beginHush()
 	for _, turn := range []int{first, middle, last} {
 		for _, t := range s.env.Frame.Tasks() {
 			if t.Traced == nil {

@@ -20,7 +20,7 @@ import (
 // the program had written, and the end of the stream, and forgets it when all of it
 // is acknowledged. There is no descriptor by which it could be read, so a copy does
 // not have it, and its other end finds it reset (unless nothing is left to send: see
-// late.go). A server that closes after each
+// hush.go). A server that closes after each
 // answer has such connections all the time, for a round trip or for as long as a slow
 // client needs. They are waited for while the container runs: those that there are,
 // as long as nobody is kept waiting for that, then all that still come to their end

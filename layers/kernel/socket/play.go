@@ -51,8 +51,8 @@ type player struct {
 
 // Command takes what the source hands on.
 func (s *Subsystem) Command(_ context.Context, c record.Command) (record.Command, error) {
-	if c.Verb == verbLate && s.env.Source != nil {
-		s.late.asked.Store(true)
+	if c.Verb == verbLost && s.env.Source != nil {
+		s.hush.asked.Store(true)
 		return record.Command{To: Name, Verb: c.Verb}, nil
 	}
 	if c.Verb == verbWaiting && s.env.Frame != nil {

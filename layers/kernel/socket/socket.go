@@ -65,7 +65,7 @@ const (
 	KindQueue     = 2
 	KindSendQueue = 3
 	KindMessages  = 4
-	KindLate      = 5
+	KindLost      = 5
 )
 
 // OptionTCP is the policy for TCP connections to the outside. An export refuses
@@ -97,7 +97,7 @@ type Subsystem struct {
 	play       player
 
 	hold *hold // of an export; nil before it begins, and where nothing is held
-	late late
+	hush hush
 }
 
 // arrival is a socket of the image.

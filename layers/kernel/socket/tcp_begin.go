@@ -46,7 +46,7 @@ func (s *Subsystem) beginAll() error {
 		}
 	}
 	s.closeRising()
-	s.leaveLate()
+	s.leaveHush()
 	return nil
 }
 

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/kernel/kerneltest"
-	"github.com/io-mig/mig/layers/kernel/netdrop"
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/record"
@@ -66,10 +65,10 @@ func stateOf(e ends, want uint8) (*inetSocket, error) {
 	return nil, errors.New("a connection does not come to its state")
 }
 
-// TestWhatIsLate: the look at a container that runs finds what is in TIME_WAIT, and
-// what has not ended; of a connection that its program has closed what was sent arrives
-// by itself, and what was not does not.
-func TestWhatIsLate(t *testing.T) {
+// TestWhatIsLost: the look at a container that runs finds what has not ended; of a
+// connection that its program has closed what was sent arrives by itself, and what was
+// not does not.
+func TestWhatIsLost(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
 		inNamespace(t, func() error {
 			client, server, half, err1 := overLoopback(address)
@@ -88,16 +87,13 @@ func TestWhatIsLate(t *testing.T) {
 			if _, err := stateOf(overEnds, stateTimeWait); err != nil {
 				return err
 			}
-			if sure, err := arrivesByItself(ended); err != nil || !sure {
-				t.Errorf("all was acknowledged: %v, %v", sure, err)
+			if lost, err := isLost(ended); err != nil || lost {
+				t.Errorf("all was acknowledged: lost: %v, %v", lost, err)
 			}
 			sub := &Subsystem{}
-			l := &sub.late
+			l := &sub.hush
 			if err := l.note(); err != nil {
 				return err
-			}
-			if len(l.ended) != 1 || l.ended[0] != lateEnd(overEnds) {
-				t.Errorf("in TIME_WAIT are %v, want %v", l.ended, overEnds)
 			}
 			if len(l.begun) != 2 { // both ends of the other one
 				t.Errorf("not ended are %v", l.begun)
@@ -119,80 +115,69 @@ func TestWhatIsLate(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if sure, err := arrivesByItself(s); err != nil || sure {
-				t.Errorf("of %d bytes not all was sent: %v, %v", s.unacknowledged, sure, err)
+			if lost, err := isLost(s); err != nil || !lost {
+				t.Errorf("of %d bytes not all was sent: lost: %v, %v", s.unacknowledged, lost, err)
 			}
 			return nil
 		})
 	}
 }
 
-// TestOnlyEnded: an image cannot have dropped what comes for a connection that is there,
-// or that comes with it.
-func TestOnlyEnded(t *testing.T) {
-	inNamespace(t, func() error {
-		client, server, living, err := overLoopback("127.0.0.1:0")
-		if err != nil {
-			return err
+// TestLostIsBounded: a destination takes what a source sends, however many are lost, and
+// in its order.
+func TestLostIsBounded(t *testing.T) {
+	for _, n := range []int{1, mostLost - 1, mostLost, mostLost + 1, 2 * mostLost} {
+		var list []ends
+		for i := range n {
+			list = append(list, ends{netip.MustParseAddrPort("[fd77::50]:80"), netip.AddrPortFrom(netip.MustParseAddr("fd77::2"), uint16(1+i))})
 		}
-		defer client.Close()
-		defer server.Close()
-		at := func(port uint16) ends {
-			return ends{netip.MustParseAddrPort("127.0.0.1:80"), netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), port)}
+		got, err := decodeLost(encode(t, KindLost, 0, encodeLost(list)))
+		if err != nil || len(got) != min(n, mostLost) {
+			t.Errorf("of %d have come %d: %v", n, len(got), err)
+			continue
 		}
-		s := &Subsystem{kept: &kept{all: []netdrop.Connection{at(1).arriving()}, waiting: []netdrop.Connection{at(2).arriving()}}}
-		for _, n := range []int{3, fewLate + 3} {
-			list := []netdrop.Ended{lateEnd(living), lateEnd(at(1)), lateEnd(at(2))}
-			for i := range n {
-				list = append(list, lateEnd(at(uint16(1000+i))))
-			}
-			got, err := s.onlyEnded(list)
-			if err != nil {
-				return err
-			}
-			if len(got) != n || got[0] != lateEnd(at(1000)) {
-				t.Errorf("of %d connections that have ended and 3 that have not, %d are dropped: %v", n, len(got), got[:min(len(got), 4)])
+		for i, c := range got {
+			if c != list[i].arriving() {
+				t.Fatalf("number %d of %d is %v, want %v", i, n, c, list[i].arriving())
 			}
 		}
-		return nil
-	})
+	}
 }
 
-// TestHostileLate: the list is bounded, comes once, and names connections.
-func TestHostileLate(t *testing.T) {
-	good := func() *state.LateConnection {
-		return &state.LateConnection{Ends: encodeEnds(ends{netip.MustParseAddrPort("10.0.0.1:80"), netip.MustParseAddrPort("10.0.0.2:1024")}), Left: 5000}
+// TestHostileLost: the list is bounded, comes once, and names connections.
+func TestHostileLost(t *testing.T) {
+	good := func() *state.WaitingEnds {
+		return encodeEnds(ends{netip.MustParseAddrPort("10.0.0.1:80"), netip.MustParseAddrPort("10.0.0.2:1024")})
 	}
-	many := func(n int) *state.LateConnections {
-		m := &state.LateConnections{}
+	many := func(n int) *state.LostConnections {
+		m := &state.LostConnections{}
 		for range n {
 			m.Connection = append(m.Connection, good())
 		}
 		return m
 	}
-	l := &late{}
-	r := encode(t, KindLate, 0, many(mostLate))
-	if err := l.receive(r); err != nil || len(l.list) != mostLate || l.list[0].Left != 5*time.Second || l.list[0].Source.Port() != 1024 {
-		t.Errorf("as the source describes it: %v, %v", l.list[:min(len(l.list), 1)], err)
+	l := &hush{}
+	r := encode(t, KindLost, 0, many(mostLost))
+	if err := l.receive(r); err != nil || len(l.told) != mostLost || l.told[0].Source.Port() != 1024 {
+		t.Errorf("as the source describes it: %v, %v", l.told[:min(len(l.told), 1)], err)
 	}
 	if err := l.receive(r); err == nil {
 		t.Error("a second list")
 	}
-	change := func(fn func(*state.LateConnection)) *record.Record {
+	change := func(fn func(*state.LostConnections)) *record.Record {
 		m := many(1)
-		fn(m.Connection[0])
-		return encode(t, KindLate, 0, m)
+		fn(m)
+		return encode(t, KindLost, 0, m)
 	}
 	for name, r := range map[string]*record.Record{
-		"none":              encode(t, KindLate, 0, many(0)),
-		"too many":          encode(t, KindLate, 0, many(mostLate+1)),
-		"of a description":  encode(t, KindLate, 1, many(1)),
-		"for a long time":   change(func(c *state.LateConnection) { c.Left = 1 << 31 }),
-		"without addresses": change(func(c *state.LateConnection) { c.Ends = nil }),
-		"of two families":   change(func(c *state.LateConnection) { c.Ends.Remote = make([]byte, 18) }),
-		"without a port":    change(func(c *state.LateConnection) { c.Ends.Remote = []byte{10, 0, 0, 2, 0, 0} }),
+		"none":              encode(t, KindLost, 0, many(0)),
+		"too many":          encode(t, KindLost, 0, many(mostLost+1)),
+		"of a description":  encode(t, KindLost, 1, many(1)),
+		"without addresses": change(func(m *state.LostConnections) { m.Connection[0] = &state.WaitingEnds{} }),
+		"of two families":   change(func(m *state.LostConnections) { m.Connection[0].Remote = make([]byte, 18) }),
+		"without a port":    change(func(m *state.LostConnections) { m.Connection[0].Remote = []byte{10, 0, 0, 2, 0, 0} }),
 	} {
-		if err := (&late{}).receive(r); err == nil {
+		if err := (&hush{}).receive(r); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
@@ -217,13 +202,13 @@ func TestOpeningIsNoted(t *testing.T) {
 		defer client.Close()
 		opening := ends{l.Addr().(*net.TCPAddr).AddrPort(), client.LocalAddr().(*net.TCPAddr).AddrPort()}
 		sub := &Subsystem{}
-		if err := sub.late.note(); err != nil {
+		if err := sub.hush.note(); err != nil {
 			return err
 		}
-		if !slices.Contains(sub.late.begun, opening) {
-			t.Errorf("%v is not in %v", opening, sub.late.begun)
+		if !slices.Contains(sub.hush.begun, opening) {
+			t.Errorf("%v is not in %v", opening, sub.hush.begun)
 		}
-		// It has not ended: what comes for it is not dropped.
+		// It has not ended, and is not carried: its client is told.
 		x := &exporter{Subsystem: sub, tcp: newTCPTable(), sockets: map[uint64][]*inetSocket{}}
 		p := &target.Process{Proc: procfs.Host().Process(unix.Gettid())}
 		for name, fn := range map[string]func() ([]*inetSocket, error){
@@ -231,8 +216,13 @@ func TestOpeningIsNoted(t *testing.T) {
 			"all":        func() ([]*inetSocket, error) { return x.inetSockets(p) },
 		} {
 			list, err := fn()
-			if err != nil || !slices.ContainsFunc(list, func(s *inetSocket) bool { return (ends{s.local, s.remote}) == opening }) {
+			i := slices.IndexFunc(list, func(s *inetSocket) bool { return (ends{s.local, s.remote}) == opening })
+			if err != nil || i < 0 {
 				t.Errorf("%s: %v is not in %v: %v", name, opening, list, err)
+				continue
+			}
+			if lost, err := isLost(list[i]); err != nil || !lost {
+				t.Errorf("%s: lost: %v, %v", name, lost, err)
 			}
 		}
 		return nil
