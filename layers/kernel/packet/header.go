@@ -17,6 +17,8 @@ type Header struct {
 	Protocol            uint8 // IPPROTO_TCP or IPPROTO_UDP
 	// New: a TCP segment that asks for a connection (SYN without ACK).
 	New bool
+	// Sequence is the number of a TCP segment.
+	Sequence uint32
 
 	transport int // offset of its header
 }
@@ -52,7 +54,7 @@ func Parse(b []byte) (h Header, ok bool) {
 	t := b[min(len(b), h.transport):]
 	switch {
 	case h.Protocol == unix.IPPROTO_TCP && len(t) >= 20:
-		h.New = t[13]&(tcpSYN|tcpACK) == tcpSYN
+		h.New, h.Sequence = t[13]&(tcpSYN|tcpACK) == tcpSYN, be.Uint32(t[4:])
 	case h.Protocol == unix.IPPROTO_UDP && len(t) >= 8:
 	default:
 		return h, false

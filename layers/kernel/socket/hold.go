@@ -51,13 +51,14 @@ type hold struct {
 	mu sync.Mutex
 	// Below: guarded by mu.
 	connections map[netdrop.Connection]bool
-	heard       bool      // they are known, and deaf
-	early       [][]byte  // segments for whatever connection, before that
-	earlySize   int       // of it, in bytes
-	kept        [][]byte  // all that was held
-	size        int       // of it, in bytes
-	last        time.Time // when the last packet was held
-	sent        int       // how many of kept the peer has
+	asking      map[asked]bool // new connections of which a SYN is held, mostAsking at most
+	heard       bool           // they are known, and deaf
+	early       [][]byte       // segments for whatever connection, before that
+	earlySize   int            // of it, in bytes
+	kept        [][]byte       // all that was held
+	size        int            // of it, in bytes
+	last        time.Time      // when the last packet was held
+	sent        int            // how many of kept the peer has
 	lost        int
 
 	wake   *os.File // an eventfd, by which run is told to end
@@ -201,8 +202,8 @@ func (h *hold) decideDoubtful() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for i, b := range h.doubtful {
-		if dropped[list[i]] {
-			h.keep(b)
+		if head, _ := packet.Parse(b); dropped[list[i]] {
+			h.keepNew(b, head)
 		}
 	}
 	h.doubtful = nil
@@ -246,7 +247,7 @@ func (h *hold) sort(p packet.Packet, head packet.Header) {
 		}
 	case head.New:
 		if slices.Contains(h.silence.Listeners, to) {
-			h.keep(p.Data)
+			h.keepNew(p.Data, head)
 		}
 	case !h.heard:
 		for h.early = append(h.early, p.Data); h.earlySize > maxEarly; h.early = h.early[1:] {
@@ -256,6 +257,31 @@ func (h *hold) sort(p packet.Packet, head packet.Header) {
 	case h.connected(head):
 		h.keep(p.Data)
 	}
+}
+
+// asked is a SYN.
+type asked struct {
+	netdrop.Connection
+	sequence uint32
+}
+
+// mostAsking bounds what is known of SYNs, of which anybody may send any number.
+const mostAsking = 1 << 16
+
+// keepNew holds a SYN, once: one that a client sends again, after a second, may come to
+// the copy when the first one has been answered there and the visit is over. mu is held.
+func (h *hold) keepNew(b []byte, head packet.Header) {
+	a := asked{netdrop.Connection{Source: head.Source, Destination: head.Destination}, head.Sequence}
+	if h.asking[a] {
+		return
+	}
+	if h.asking == nil {
+		h.asking = map[asked]bool{}
+	}
+	if len(h.asking) < mostAsking {
+		h.asking[a] = true
+	}
+	h.keep(b)
 }
 
 // keep holds a packet. mu is held.

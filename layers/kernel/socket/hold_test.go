@@ -3,6 +3,7 @@
 package socket
 
 import (
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -75,6 +76,38 @@ func TestWhoWasAnsweredIsNotHeld(t *testing.T) {
 			}
 			return errors.Join(netdrop.Pass(h.added), h.close())
 		})
+	}
+}
+
+// TestWhoAsksAgainIsHeldOnce: a SYN that was sent again is not held, one of another
+// connection with the same addresses is.
+func TestWhoAsksAgainIsHeldOnce(t *testing.T) {
+	h := &hold{silence: netdrop.Silence{Listeners: []uint16{80}}}
+	sent := func(from uint16, sequence uint32) {
+		b := make([]byte, 40)
+		b[0], b[3], b[9], b[32], b[33] = 4<<4|5, 40, unix.IPPROTO_TCP, 5<<4, 1<<1 // SYN
+		binary.BigEndian.PutUint16(b[20:], from)
+		binary.BigEndian.PutUint16(b[22:], 80)
+		binary.BigEndian.PutUint32(b[24:], sequence)
+		head, ok := packet.Parse(b)
+		if !ok || !head.New {
+			t.Fatal("no SYN")
+		}
+		h.sort(packet.Packet{Data: b}, head)
+	}
+	for range 2 {
+		sent(1, 7)
+		sent(1, 8)
+		sent(2, 7)
+	}
+	if len(h.kept) != 3 {
+		t.Errorf("%d SYNs are held, want 3", len(h.kept))
+	}
+	for i := range uint32(mostAsking) {
+		sent(3, i)
+	}
+	if len(h.asking) != mostAsking || len(h.kept) != 3+mostAsking {
+		t.Errorf("%d SYNs are held, want %d, %d of them known, want %d", len(h.kept), 3+mostAsking, len(h.asking), mostAsking)
 	}
 }
 
