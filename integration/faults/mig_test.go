@@ -44,6 +44,11 @@ type requestStatus struct {
 	Phase     string
 	Created   time.Time
 	Progress  struct {
+		Round  int
+		Phases []struct {
+			State string
+			At    time.Time
+		}
 		Downtime time.Duration
 		Bytes    uint64
 		Warnings []string

@@ -31,7 +31,12 @@ type host struct {
 
 func startHost(t *testing.T, version daemon.Version) *host {
 	t.Helper()
-	h := &host{Host: itest.Start(t, daemon.Config{Version: version}, victimImage(t))}
+	return startHostOf(t, daemon.Config{Version: version})
+}
+
+func startHostOf(t *testing.T, config daemon.Config) *host {
+	t.Helper()
+	h := &host{Host: itest.Start(t, config, victimImage(t))}
 	c, err := client.New(h.Address)
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/engine/switchover"
 	"github.com/io-mig/mig/layers/kernel/onthread"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/medium"
@@ -79,6 +80,9 @@ func checkpointOnce(ctx context.Context, j *job.Job, r job.Reporter) error {
 	if brief {
 		tune.Observer = hurrying(tune.Observer, control.StateHolding, control.StateFlushing)
 	}
+	if switchover.Point != nil {
+		stepping(&tune)
+	}
 	quiesce, wake := application(j, r)
 	x := control.NewExport(control.ExportOptions{
 		Tuning: tune, Container: source{src}, Subsystems: instances, Medium: m,
@@ -88,6 +92,17 @@ func checkpointOnce(ctx context.Context, j *job.Job, r job.Reporter) error {
 	result, err := x.Run(ctx)
 	stop(result)
 	return err
+}
+
+// stepping makes points, see switchover.Point, of what a checkpoint comes to: its
+// states, and every call that has returned.
+func stepping(t *control.Tuning) {
+	observe := t.Observer
+	t.Observer = func(tr control.Transition) {
+		observe(tr)
+		point("checkpoint: " + tr.To.String())
+	}
+	t.Called = func(p control.Place, _, _ time.Time) { point("checkpoint: " + p.String()) }
 }
 
 // openSource looks at the container of a job without touching it.
