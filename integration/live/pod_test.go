@@ -18,10 +18,16 @@ const podIP4, podIP6, clientIP6 = "10.77.0.50", "fd77::50", "fd77::13"
 // end.
 func (w *world) runPod(i image.Image, id string, command ...string) {
 	w.t.Helper()
+	w.runPodWith(nil, i, id, command...)
+}
+
+// runPodWith is runPod with flags of ctr run.
+func (w *world) runPodWith(flags []string, i image.Image, id string, command ...string) {
+	w.t.Helper()
 	w.bridged()
 	h := w.alpha
-	args := []string{"run", "--detach", "--null-io", "--snapshotter", h.d.Snapshotter, "--runtime", itest.Mig, i.Name, id}
-	h.d.Must(w.t, append(args, command...)...)
+	args := append([]string{"run", "--detach", "--null-io", "--snapshotter", h.d.Snapshotter, "--runtime", itest.Mig}, flags...)
+	h.d.Must(w.t, append(append(args, i.Name, id), command...)...)
 	w.t.Cleanup(func() {
 		w.alpha.d.Remove(id)
 		w.beta.d.Remove(id)
