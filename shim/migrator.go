@@ -64,8 +64,9 @@ type CheckpointRequest struct {
 	// PausedNow: the pause is so young that the client of the checkpoint has made
 	// it. What runs in between must be frozen at the end all the same.
 	PausedNow bool
-	// InDoubt is to be called when the engine has ended and the task stays frozen until
-	// its destination, or a person, says what becomes of it. It may be called again.
+	// InDoubt is to be called when the answer to COMMIT is overdue, or the engine has
+	// ended, and the task stays frozen until its destination, or a person, says what
+	// becomes of it. It may be called again.
 	InDoubt func()
 	// Agent is the application's, nil if it has none.
 	Agent *agenthost.Server

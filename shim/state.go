@@ -27,7 +27,7 @@ const (
 	duringResume
 	duringCheckpoint       // of a running task
 	duringPausedCheckpoint // of a paused one, which stays paused
-	duringDoubt            // of a running one, behind its engine's end: it is frozen for who knows how long
+	duringDoubt            // of a running one, whose copy may run: it is frozen for who knows how long
 	duringDelete
 )
 

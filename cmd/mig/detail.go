@@ -59,6 +59,8 @@ func (d detail) phase() string {
 	switch st := d.st; {
 	case st.Doubt != nil && st.Doubt.Needed:
 		return "in doubt: the copy runs and may need memory of this container, which stays frozen (kill it if the copy is of no use)"
+	case st.Doubt != nil && !st.Phase.Final():
+		return "in doubt whether the copy runs: COMMIT was not answered in time, its host is asked again, and this container stays frozen meanwhile"
 	case st.Doubt != nil:
 		return "in doubt whether the copy runs: this container stays frozen (mig abort --force lets it go on, if the copy is dead for good)"
 	case st.Phase == request.Lost:

@@ -179,6 +179,7 @@ type report struct {
 	ImageBytes uint64  `json:"image_bytes"`
 	DowntimeMS float64 `json:"downtime_ms"`
 	TotalMS    float64 `json:"total_ms"`
+	InDoubtMS  float64 `json:"in_doubt_ms"`
 	Warnings   []string
 	States     []struct { // of the source's engine
 		State string

@@ -75,6 +75,7 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 	}
 	point("source: manifest sent")
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
+	sw.Doubts = func(answer string) { p.doubts(m.Host, answer) }
 	var x *control.Exporter
 	tune := moveTuning(j, p, "source", func(ctx context.Context, cause error) {
 		sw.Failing(ctx, cause)

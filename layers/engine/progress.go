@@ -26,8 +26,10 @@ type progress struct {
 
 	steps stepLog
 
-	mu     sync.Mutex
-	phases []job.Phase // guarded by mu
+	mu sync.Mutex
+	// Below: guarded by mu.
+	phases []job.Phase
+	doubt  *job.Doubt // replaced, never changed
 }
 
 func newProgress(to job.Reporter, times map[string]*onthread.Subsystem) *progress {
@@ -64,6 +66,22 @@ func (p *progress) observe(t control.Transition) {
 	p.phases = append(p.phases, job.Phase{State: t.To.String(), At: t.At})
 }
 
+// doubts notes what the destination says that is asked what became of the copy, or
+// with nothing that this is known; it shows in the next report.
+func (p *progress) doubts(destination, answer string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if answer == "" {
+		p.doubt = nil
+		return
+	}
+	since := time.Now()
+	if p.doubt != nil {
+		since = p.doubt.Since
+	}
+	p.doubt = &job.Doubt{Since: since, Destination: destination, Answer: answer}
+}
+
 func (p *progress) report(r control.Result) {
 	s := p.status()
 	out := job.Progress{
@@ -75,6 +93,7 @@ func (p *progress) report(r control.Result) {
 	}
 	p.mu.Lock()
 	out.Phases = append(out.Phases, p.phases...)
+	out.Doubt = p.doubt
 	p.mu.Unlock()
 	for _, sub := range s.Subsystems {
 		out.Total += sub.Total

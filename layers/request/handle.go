@@ -25,7 +25,10 @@ type Handle struct {
 	// Below: guarded by mu; ID and Container of the status never change.
 	status Status
 	why    error // of the cancellation
-	err    error // the outcome, set before done is closed
+	// doubting is called when the status begins to say a doubt; nil: nobody wants
+	// to know.
+	doubting func()
+	err      error // the outcome, set before done is closed
 }
 
 // ID of the request.
@@ -122,6 +125,30 @@ func (h *Handle) Doubt(d *Doubt) {
 	}
 }
 
+// OnDoubt has f called once when the engine begins to doubt what became of the copy,
+// at once if it does already. f does not wait for the request.
+func (h *Handle) OnDoubt(f func()) {
+	h.mu.Lock()
+	h.doubting = f
+	h.mu.Unlock()
+	h.tellDoubt()
+}
+
+func (h *Handle) tellDoubt() {
+	h.mu.Lock()
+	f := h.doubting
+	if h.status.Doubt == nil {
+		f = nil
+	}
+	if f != nil {
+		h.doubting = nil
+	}
+	h.mu.Unlock()
+	if f != nil {
+		f()
+	}
+}
+
 // take notes a progress and the rate since the one before.
 func (h *Handle) take(p job.Progress) {
 	h.mu.Lock()
@@ -129,8 +156,10 @@ func (h *Handle) take(p job.Progress) {
 	if d := now.Sub(h.status.Updated); p.Rate == 0 && d > 0 && p.Bytes > h.status.Progress.Bytes {
 		p.Rate = uint64(float64(p.Bytes-h.status.Progress.Bytes) / d.Seconds())
 	}
+	h.status.Doubt, p.Doubt = p.Doubt, nil
 	h.status.Progress, h.status.Updated = p, now
 	h.mu.Unlock()
+	h.tellDoubt()
 	h.touch()
 }
 
@@ -175,6 +204,7 @@ func (h *Handle) finish(last job.Progress, err error) {
 	s := &h.status
 	if last.State != "" || last.Bytes > 0 {
 		last.Rate = s.Progress.Rate
+		s.Doubt, last.Doubt = last.Doubt, nil
 		s.Progress = last
 	}
 	s.Ended, s.Updated, s.Phase = &now, now, Succeeded

@@ -93,6 +93,11 @@ func testWork(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter)
 		<-ctx.Done()
 		mark(j, "cancelled: "+context.Cause(ctx).Error())
 		return ctx.Err()
+	case "doubt":
+		r.Report(job.Progress{State: "deciding", Doubt: &job.Doubt{Since: time.Now(), Destination: "beta", Answer: "READY"}})
+		<-ctx.Done()
+		r.Report(job.Progress{State: "rolled back"})
+		return ctx.Err()
 	case "deaf":
 		r.Report(job.Progress{State: "waiting"})
 		select {}
@@ -321,6 +326,34 @@ func TestDoubt(t *testing.T) {
 	}
 	h.Doubt(nil)
 	if st, err = m.Store().Read(h.ID()); err != nil || !st.Over() || st.Doubt != nil {
+		t.Errorf("out of doubt: %+v, %v", st, err)
+	}
+}
+
+// TestDoubtUnderWay: what the engine doubts is in the status while it asks, and not any
+// more when it knows.
+func TestDoubtUnderWay(t *testing.T) {
+	m := testManager(t, testEngine(t))
+	h, err := m.Submit(t.Context(), testJob("doubt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan struct{})
+	h.OnDoubt(func() { close(told) })
+	<-told
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		st, err := m.Store().Read(h.ID())
+		if err == nil && st.Phase == Active && !st.Over() && st.Doubt != nil && st.Doubt.Answer == "READY" && st.Progress.Doubt == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("in doubt: %+v, %v", st, err)
+		}
+	}
+	h.OnDoubt(func() { t.Log("told again, of what is so already") })
+	h.Cancel()
+	_ = h.Wait(t.Context())
+	if st, err := m.Store().Read(h.ID()); err != nil || !st.Over() || st.Doubt != nil {
 		t.Errorf("out of doubt: %+v, %v", st, err)
 	}
 }

@@ -45,7 +45,8 @@ type Status struct {
 	Progress job.Progress `json:"progress"`
 	// Failure is the whole error of a request that failed or was cancelled.
 	Failure *job.Failure `json:"failure,omitempty"`
-	// Doubt: the container stays frozen, although the engine has ended. nil otherwise.
+	// Doubt: the container stays frozen, since the answer to COMMIT is overdue, or
+	// although the engine has ended. nil otherwise.
 	Doubt *Doubt `json:"doubt,omitempty"`
 
 	Created time.Time  `json:"created"`
@@ -61,17 +62,8 @@ type Status struct {
 // Over reports whether nothing follows that a person may wait for.
 func (s *Status) Over() bool { return s.Phase.Final() && s.Doubt == nil }
 
-// Doubt is why the source of a move stays frozen behind its engine's end: nobody
-// knows what became of the copy, or the copy needs what only this container has.
-type Doubt struct {
-	Since time.Time `json:"since"`
-	// Destination is the host that is asked; Answer is what it said last, or why it
-	// says nothing.
-	Destination string `json:"destination"`
-	Answer      string `json:"answer"`
-	// Needed: the copy runs, and may lack what was left behind at the switch.
-	Needed bool `json:"needed,omitempty"`
-}
+// Doubt is why the source of a move stays frozen.
+type Doubt = job.Doubt
 
 // Process names a process so that a later one with its pid is not taken for it.
 type Process struct {

@@ -64,13 +64,24 @@ func (m *Migrator) move(ctx context.Context, r shim.CheckpointRequest) error {
 	if err != nil {
 		return err
 	}
+	if r.InDoubt != nil {
+		h.OnDoubt(r.InDoubt)
+	}
 	err = h.Wait(context.WithoutCancel(ctx))
 	putBack()
 	if err == nil {
 		return nil
 	}
-	s := source{r: r, to: to, engine: m.engine(), dir: m.journal(), request: h.ID(), doubt: h.Doubt, cause: err}
-	return s.settle()
+	s := source{r: r, to: to, engine: m.engine(), dir: m.journal(), request: h.ID(), doubt: h.Doubt, since: time.Now(), cause: err}
+	d := h.Status().Doubt // the engine's, which could not resolve it
+	if d != nil {
+		s.since = d.Since
+	}
+	err = s.settle()
+	if d != nil {
+		h.Doubt(nil)
+	}
+	return err
 }
 
 func (m *Migrator) journal() string {
@@ -92,6 +103,8 @@ type source struct {
 	request string
 	// doubt tells others that the container stays frozen, see request.Handle.
 	doubt func(*request.Doubt)
+	// since when it is in doubt what became of the copy.
+	since time.Time
 	cause error
 	state journal.State
 }
@@ -146,9 +159,13 @@ func (s *source) keepLeft() error {
 
 // teller is for a container that stays frozen now; needed: the copy runs.
 func (s *source) teller(needed bool) *teller {
+	since := s.since
+	if needed {
+		since = time.Now()
+	}
 	return &teller{
 		tell: s.doubt, inDoubt: s.r.InDoubt,
-		doubt: request.Doubt{Since: time.Now(), Destination: s.to.Host, Needed: needed},
+		doubt: request.Doubt{Since: since, Destination: s.to.Host, Needed: needed},
 	}
 }
 

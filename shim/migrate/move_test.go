@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/io-mig/mig/layers/control/handover"
+	"github.com/io-mig/mig/layers/request"
 	"github.com/io-mig/mig/layers/request/journal"
 	"github.com/io-mig/mig/spec/wire"
 )
@@ -209,8 +210,8 @@ func (w *world) journalOf(token wire.Token) string {
 }
 
 // awaitDoubt waits until the status of a source's request says what the destination
-// has answered, or, with nothing, that nothing is in doubt.
-func (w *world) awaitDoubt(token wire.Token, answer string) {
+// has answered, which it returns, or, with nothing, that nothing is in doubt.
+func (w *world) awaitDoubt(token wire.Token, answer string) *request.Status {
 	w.t.Helper()
 	m, err := w.src.manager(w.namespace())
 	w.must(err)
@@ -218,13 +219,14 @@ func (w *world) awaitDoubt(token wire.Token, answer string) {
 		all, err := m.Store().List()
 		w.must(err)
 		said := ""
+		var in *request.Status
 		for _, st := range all {
 			if st.Token == token.String() && st.Doubt != nil {
-				said = st.Doubt.Answer
+				said, in = st.Doubt.Answer, st
 			}
 		}
 		if said == answer {
-			return
+			return in
 		}
 		if time.Now().After(end) {
 			w.t.Fatalf("in doubt, %q was answered; want %q", said, answer)

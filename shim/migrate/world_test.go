@@ -50,6 +50,7 @@ type world struct {
 	there    string // the destination's
 	stranger string // that of a third host of the same authority
 	src, dst *Migrator
+	inDoubt  func() // of moves from here on
 }
 
 var ticker struct {
@@ -267,7 +268,7 @@ func (w *world) move(ctx context.Context, k *copy, m address.Move) chan error {
 	done := make(chan error, 1)
 	go func() {
 		done <- w.src.Checkpoint(ctx, shim.CheckpointRequest{
-			ID: k.name, Namespace: w.namespace(), Bundle: w.bundle, Container: k.c, Spec: k.spec, Image: m.String(), Exit: true,
+			ID: k.name, Namespace: w.namespace(), Bundle: w.bundle, Container: k.c, Spec: k.spec, Image: m.String(), Exit: true, InDoubt: w.inDoubt,
 		})
 	}()
 	return done

@@ -23,6 +23,8 @@ const (
 	patience = 15 * time.Second
 	// askEvery is the pause between two questions.
 	askEvery = 100 * time.Millisecond
+	// overdue is what is told of the destination's answer before it is asked again.
+	overdue = "it has not answered COMMIT"
 	// lastWord bounds the sending of a message that need not arrive.
 	lastWord = time.Second
 )
@@ -35,9 +37,15 @@ type Source struct {
 	ask     func(context.Context) (handover.Message, error)
 	cancel  context.CancelCauseFunc
 	in      inbox
+	// Doubts, if it is set, is told when the answer to COMMIT is overdue, of each answer
+	// to the questions that follow, and with nothing when the outcome is known. Set it
+	// before Switch.
+	Doubts func(answer string)
 
 	standing chan struct{} // closed when the destination is prepared
 	once     sync.Once
+
+	asked bool // the answer to COMMIT is overdue
 
 	mu    sync.Mutex
 	state handover.Source // guarded by mu
@@ -176,8 +184,10 @@ func (s *Source) decided(ctx context.Context) (control.Verdict, error) {
 	for {
 		switch s.entry() {
 		case handover.EntryMoved:
+			s.doubt("")
 			return control.VerdictCommit, nil
 		case handover.EntryKept:
+			s.doubt("")
 			return control.VerdictAbort, s.gaveUp()
 		}
 		got, err := s.answer(ctx)
@@ -187,6 +197,7 @@ func (s *Source) decided(ctx context.Context) (control.Verdict, error) {
 		if ctx.Err() != nil || got.message == handover.Lost {
 			if got.message == handover.Lost {
 				last = errors.New("the destination's engine died while it let the copy go: the copy may have run, and is gone (mig abort --force lets this container go on)")
+				s.doubt(handover.Lost.String())
 			}
 			return control.VerdictDoubt, errors.Join(errors.New("COMMIT was sent and not answered"), last)
 		}
@@ -219,8 +230,17 @@ func (s *Source) answer(ctx context.Context) (said, error) {
 	case <-ctx.Done():
 		return said{}, nil
 	}
+	if !s.asked {
+		s.asked = true
+		s.doubt(overdue)
+	}
 	m, err := s.ask(ctx)
-	if err == nil && m != handover.Ready {
+	switch {
+	case err != nil:
+		s.doubt(err.Error())
+	case m == handover.Ready:
+		s.doubt(m.String())
+	default:
 		return said{message: m, reason: "its engine has ended, see the log of its host"}, nil
 	}
 	select {
@@ -230,6 +250,12 @@ func (s *Source) answer(ctx context.Context) (said, error) {
 	case <-time.After(askEvery):
 	}
 	return said{}, err
+}
+
+func (s *Source) doubt(answer string) {
+	if s.Doubts != nil {
+		s.Doubts(answer)
+	}
 }
 
 func (s *Source) entry() handover.Entry {

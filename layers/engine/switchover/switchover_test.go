@@ -97,6 +97,7 @@ func TestSource(t *testing.T) {
 		verdict control.Verdict
 		trace   string
 		text    string
+		doubts  []string // nil: the outcome was never in doubt
 	}{
 		"as it should be": {said: []string{"READY", "RUNNING"}, verdict: control.VerdictCommit,
 			trace: "journal COMMITTED, send COMMIT, journal MOVED"},
@@ -108,16 +109,17 @@ func TestSource(t *testing.T) {
 		"cut before READY": {cut: true, verdict: control.VerdictAbort, trace: "journal KEPT, send ABORT", text: "cut"},
 		"cancelled":        {cancel: true, verdict: control.VerdictAbort, trace: "journal KEPT, send ABORT", text: "canceled"},
 		"cut after COMMIT, it runs": {said: []string{"READY"}, cut: true, answers: []handover.Message{0, handover.Ready, handover.Running},
-			verdict: control.VerdictCommit, trace: "journal COMMITTED, send COMMIT, ask, journal MOVED"},
+			verdict: control.VerdictCommit, trace: "journal COMMITTED, send COMMIT, ask, journal MOVED",
+			doubts: []string{overdue, "nobody is there", "READY", ""}},
 		"cut after COMMIT, it never will": {said: []string{"READY"}, cut: true, answers: []handover.Message{handover.Aborted},
-			verdict: control.VerdictAbort, trace: "journal COMMITTED, send COMMIT, ask, journal KEPT"},
+			verdict: control.VerdictAbort, trace: "journal COMMITTED, send COMMIT, ask, journal KEPT", doubts: []string{overdue, ""}},
 		"COMMIT cannot be sent, it runs all the same": {said: []string{"READY"}, link: true, cut: true, answers: []handover.Message{handover.Running},
-			verdict: control.VerdictCommit, trace: "journal COMMITTED, send COMMIT, ask, journal MOVED"},
+			verdict: control.VerdictCommit, trace: "journal COMMITTED, send COMMIT, ask, journal MOVED", doubts: []string{overdue, ""}},
 		"silence after COMMIT": {said: []string{"READY"}, answers: []handover.Message{handover.Running},
-			verdict: control.VerdictCommit, trace: "journal COMMITTED, send COMMIT, ask, journal MOVED"},
-		"lost": {said: []string{"READY", "LOST"}, verdict: control.VerdictDoubt, trace: "journal COMMITTED, send COMMIT", text: "abort --force"},
+			verdict: control.VerdictCommit, trace: "journal COMMITTED, send COMMIT, ask, journal MOVED", doubts: []string{overdue, ""}},
+		"lost": {said: []string{"READY", "LOST"}, verdict: control.VerdictDoubt, trace: "journal COMMITTED, send COMMIT", text: "abort --force", doubts: []string{"LOST"}},
 		"nobody answers": {said: []string{"READY"}, cut: true, answers: []handover.Message{0},
-			verdict: control.VerdictDoubt, trace: "journal COMMITTED, send COMMIT, ask", text: "nobody is there"},
+			verdict: control.VerdictDoubt, trace: "journal COMMITTED, send COMMIT, ask", text: "nobody is there", doubts: []string{overdue, "nobody is there"}},
 		"COMMITTED cannot be written": {said: []string{"READY"}, journal: handover.EntryCommitted, verdict: control.VerdictAbort,
 			trace: "journal KEPT, send ABORT", text: "no space"},
 	} {
@@ -129,6 +131,12 @@ func TestSource(t *testing.T) {
 				defer cancel(nil)
 				// The destination's refusal ends the context, too, in real life.
 				s := NewSource(w, w, w.ask, func(error) {})
+				var doubts []string
+				s.Doubts = func(answer string) {
+					if len(doubts) > 0 || answer != "" { // known without a doubt is no news
+						doubts = append(doubts, answer)
+					}
+				}
 				w.say(test.said...)
 				time.AfterFunc(time.Second, func() {
 					if test.cut {
@@ -145,6 +153,9 @@ func TestSource(t *testing.T) {
 				}
 				if test.text != "" && (err == nil || !strings.Contains(err.Error(), test.text)) {
 					t.Errorf("error %v", err)
+				}
+				if doubts = slices.Compact(doubts); !slices.Equal(doubts, test.doubts) {
+					t.Errorf("in doubt: %q", doubts)
 				}
 				if d := time.Since(begun); d > patience+silence {
 					t.Errorf("it took %s", d)

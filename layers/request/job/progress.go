@@ -34,6 +34,20 @@ type Progress struct {
 	Steps []Step `json:"steps,omitempty"`
 	// Warnings of the pre-flight and of later steps.
 	Warnings []string `json:"warnings,omitempty"`
+	// Doubt: COMMIT was sent and the answer is overdue. nil otherwise.
+	Doubt *Doubt `json:"doubt,omitempty"`
+}
+
+// Doubt is why the source of a move stays frozen: nobody knows what became of the
+// copy, or the copy needs what only this container has.
+type Doubt struct {
+	Since time.Time `json:"since"`
+	// Destination is the host that is asked; Answer is what it said last, or why it
+	// says nothing.
+	Destination string `json:"destination"`
+	Answer      string `json:"answer"`
+	// Needed: the copy runs, and may lack what was left behind at the switch.
+	Needed bool `json:"needed,omitempty"`
 }
 
 // Bounded returns a progress whose warnings fit into a message.
