@@ -53,6 +53,7 @@ var rules = []rule{
 	{dir: "layers/kernel", allow: []string{"layers/kernel/target", "spec/..."}, deny: []string{containerd, containerAPI, libcontainer}},
 	// Between control and the subsystems.
 	{dir: "layers/kernel/onthread", allow: []string{"layers/kernel", "layers/kernel/tracer", "layers/control", "spec/..."}, deny: []string{containerd, containerAPI, libcontainer}},
+	{dir: "layers/kernel/container", allow: []string{"layers/kernel/target", "layers/kernel/tracer", "layers/kernel/procfs", "layers/control", "spec/..."}, deny: []string{containerd, containerAPI, libcontainer}},
 	{dir: "layers/kernel/...", allow: []string{"layers/kernel/target", "layers/kernel/tracer/...", "layers/kernel/procfs/...", "layers/kernel/tcprepair", "layers/kernel/netdrop", "layers/kernel/netns", "layers/kernel/packet", "layers/kernel/filetree", "layers/kernel/kerneltest", "spec/..."},
 		deny: []string{containerd, containerAPI, libcontainer}},
 	{dir: "layers/medium", allow: []string{"layers/control", "spec/..."}, deny: []string{containerd, containerAPI, libcontainer}},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/engine/switchover"
+	"github.com/io-mig/mig/layers/kernel/container"
 	"github.com/io-mig/mig/layers/kernel/onthread"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/medium"
@@ -62,7 +63,7 @@ func checkpointOnce(ctx context.Context, j *job.Job, r job.Reporter) error {
 	}
 	defer src.Learn()()
 	// Whatever cannot be carried is named before the image is begun.
-	instances, times := onthread.Wrap(subsystems.Instances(target.Env{Source: src, Workers: workers(), Options: j.Options}), source{src}.traced)
+	instances, times := onthread.Wrap(subsystems.Instances(target.Env{Source: src, Workers: workers(), Options: j.Options}), container.Source{Source: src}.Traced)
 	m, err := openMedium(ctx, j.Image, medium.Write)
 	if err != nil {
 		return err
@@ -76,7 +77,7 @@ func checkpointOnce(ctx context.Context, j *job.Job, r job.Reporter) error {
 	}
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
 	tune := tuning(j, p)
-	tune.Reside = source{src}.reside
+	tune.Reside = container.Source{Source: src}.Reside
 	if brief {
 		tune.Observer = hurrying(tune.Observer, control.StateHolding, control.StateFlushing)
 	}
@@ -85,7 +86,7 @@ func checkpointOnce(ctx context.Context, j *job.Job, r job.Reporter) error {
 	}
 	quiesce, wake := application(j, r)
 	x := control.NewExport(control.ExportOptions{
-		Tuning: tune, Container: source{src}, Subsystems: instances, Medium: m,
+		Tuning: tune, Container: container.Source{Source: src}, Subsystems: instances, Medium: m,
 		Strategy: strategy, Leave: j.Leave, Quiesce: quiesce, Wake: wake,
 	})
 	stop := p.watch(x.Status)

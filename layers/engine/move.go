@@ -13,6 +13,7 @@ import (
 	"github.com/io-mig/mig/layers/control/handover"
 	"github.com/io-mig/mig/layers/engine/switchover"
 	"github.com/io-mig/mig/layers/kernel"
+	"github.com/io-mig/mig/layers/kernel/container"
 	"github.com/io-mig/mig/layers/kernel/onthread"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/medium"
@@ -47,7 +48,7 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 	defer cancel(nil)
 	peer := &peer{}
 	plain := subsystems.Instances(target.Env{Source: src, Workers: workers(), Options: j.Options, Peer: peer})
-	instances, times := onthread.Wrap(plain, source{src}.traced)
+	instances, times := onthread.Wrap(plain, container.Source{Source: src}.Traced)
 	slow, err := newSlowdown(j, m.AutoConverge)
 	if err != nil {
 		return err
@@ -87,10 +88,10 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 		tune.Observer = hurrying(tune.Observer, control.StateHolding, control.StateDecided)
 	}
 	tune.Observer = whenWhole(tune.Observer, control.StateCleaning, log)
-	tune.Reside = source{src}.reside
+	tune.Reside = container.Source{Source: src}.Reside
 	quiesce, wake := application(j, r)
 	x = control.NewExport(control.ExportOptions{
-		Tuning: tune, Container: source{src}, Subsystems: instances, Medium: md,
+		Tuning: tune, Container: container.Source{Source: src}, Subsystems: instances, Medium: md,
 		Strategy: strategy, Prepare: sw.Prepare, Quiesce: quiesce, Wake: wake, Slow: slow.to,
 		Switch: func(ctx context.Context) (control.Verdict, error) {
 			log.state.Left = x.LeavesBehind()
@@ -169,14 +170,14 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	}
 	plain := subsystems.Instances(env)
 	peer.bind(in, in.puller, plain)
-	instances, times := onthread.Wrap(plain, frame{fr}.traced)
+	instances, times := onthread.Wrap(plain, container.Frame{Frame: fr}.Traced)
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
 	tune := moveTuning(j, p, "destination", sw.Failing)
 	tune.Moved = in.Moved
 	tune.Observer = whenWhole(hurrying(tune.Observer, control.StateBuilding, control.StateRunning), control.StateDone, log)
-	tune.Reside = frame{fr}.reside
+	tune.Reside = container.Frame{Frame: fr}.Reside
 	x = control.NewImport(control.ImportOptions{
-		Tuning: tune, Container: frame{fr}, Medium: in,
+		Tuning: tune, Container: container.Frame{Frame: fr}, Medium: in,
 		Subsystems: instances,
 		Manifest:   func(context.Context) ([]string, error) { return manifest.Names(), nil },
 		Prepared: func(ctx context.Context) error {

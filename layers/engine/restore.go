@@ -14,6 +14,7 @@ import (
 
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/engine/names"
+	"github.com/io-mig/mig/layers/kernel/container"
 	"github.com/io-mig/mig/layers/kernel/onthread"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/medium"
@@ -43,10 +44,10 @@ func restore(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	if err != nil {
 		return errors.Join(err, m.Close())
 	}
-	instances, times := onthread.Wrap(subsystems.Instances(target.Env{Frame: fr, Workers: workers(), Options: j.Options}), frame{fr}.traced)
+	instances, times := onthread.Wrap(subsystems.Instances(target.Env{Frame: fr, Workers: workers(), Options: j.Options}), container.Frame{Frame: fr}.Traced)
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
 	x := control.NewImport(control.ImportOptions{
-		Tuning: tuning(j, p), Container: frame{fr}, Medium: m,
+		Tuning: tuning(j, p), Container: container.Frame{Frame: fr}, Medium: m,
 		Subsystems: instances,
 		Manifest:   func(context.Context) ([]string, error) { return manifest.Names(), nil },
 	})

@@ -15,10 +15,9 @@ import (
 
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/kernel"
+	"github.com/io-mig/mig/layers/kernel/container"
 	"github.com/io-mig/mig/layers/kernel/onthread"
-	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
-	"github.com/io-mig/mig/layers/kernel/tracer"
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/layers/medium/pipe"
 	"github.com/io-mig/mig/spec/record"
@@ -150,13 +149,13 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 		}
 	}
 	copies := instances(target.Env{Frame: frame, Workers: 2, Peer: link}, constructors)
-	onSource, _ := onthread.Wrap(sources, origin{src}.traced)
-	onDestination, _ := onthread.Wrap(copies, destination{frame}.traced)
+	onSource, _ := onthread.Wrap(sources, container.Source{Source: src}.Traced)
+	onDestination, _ := onthread.Wrap(copies, container.Frame{Frame: frame}.Traced)
 	imported := make(chan error, 1)
 	go func() {
 		var err error
 		m.Destination, err = control.Import(ctx, control.ImportOptions{
-			Tuning: control.Tuning{Workers: 2, Observer: m.observe, Called: m.called(control.SideImport), Reside: destination{frame}.reside}, Container: destination{frame}, Medium: r,
+			Tuning: control.Tuning{Workers: 2, Observer: m.observe, Called: m.called(control.SideImport), Reside: container.Frame{Frame: frame}.Reside}, Container: container.Frame{Frame: frame}, Medium: r,
 			Subsystems: onDestination,
 			Prepared: func(ctx context.Context) error {
 				defer isPrepared()
@@ -176,7 +175,7 @@ func (c *Container) Move(s control.Strategy, constructors ...Constructor) (*Cont
 		imported <- err
 	}()
 	out := control.NewExport(control.ExportOptions{
-		Tuning: control.Tuning{Workers: 2, Observer: m.observe, Called: m.called(control.SideExport), Reside: origin{src}.reside}, Container: origin{src}, Medium: w, Strategy: s,
+		Tuning: control.Tuning{Workers: 2, Observer: m.observe, Called: m.called(control.SideExport), Reside: container.Source{Source: src}.Reside}, Container: container.Source{Source: src}, Medium: w, Strategy: s,
 		Subsystems: onSource,
 		Prepare: func(ctx context.Context) error {
 			select {
@@ -252,79 +251,3 @@ func (l link) Pull(ctx context.Context, want record.Pull) (*record.Record, func(
 	}
 	return r, done, r.Seal()
 }
-
-// origin is a target.Source as control sees it.
-type origin struct{ *target.Source }
-
-func (o origin) Process(id record.ProcessID) control.Constructor {
-	p := o.Source.Process(id)
-	if p == nil {
-		return nobody(id)
-	}
-	return mayEnd{p}
-}
-
-func (o origin) traced(id record.ProcessID) *tracer.Process {
-	if p := o.Source.Process(id); p != nil {
-		return p.Traced
-	}
-	return nil
-}
-
-// reside is control.Tuning.Reside, as in the engine.
-func (o origin) reside(ids []record.ProcessID) func(func() error) error {
-	if len(ids) != 1 {
-		return nil
-	}
-	if p := o.traced(ids[0]); p != nil {
-		return p.Do
-	}
-	return nil
-}
-
-// destination is a target.Frame as control sees it.
-type destination struct{ *target.Frame }
-
-func (d destination) Process(id record.ProcessID) control.Constructor {
-	t := d.Task(id)
-	if t == nil {
-		return nobody(id)
-	}
-	return t
-}
-
-func (d destination) traced(id record.ProcessID) *tracer.Process {
-	if t := d.Task(id); t != nil {
-		return t.Traced
-	}
-	return nil
-}
-
-// reside is control.Tuning.Reside, as in the engine.
-func (d destination) reside(ids []record.ProcessID) func(func() error) error {
-	for _, id := range ids {
-		if p := d.traced(id); p != nil {
-			return p.Do
-		}
-	}
-	return nil
-}
-
-// mayEnd tells control when a process ended by itself.
-type mayEnd struct{ control.Constructor }
-
-func (m mayEnd) Setup(ctx context.Context) error {
-	err := m.Constructor.Setup(ctx)
-	if err != nil && (errors.Is(err, tracer.ErrExited) || procfs.IsGone(err)) {
-		return fmt.Errorf("%w: %w", control.ErrGone, err)
-	}
-	return err
-}
-
-// nobody is a process that was never listed.
-type nobody record.ProcessID
-
-func (n nobody) err() error                    { return fmt.Errorf("process %d is not one of the container's", n) }
-func (n nobody) Setup(context.Context) error   { return n.err() }
-func (n nobody) Restart(context.Context) error { return n.err() }
-func (n nobody) Cleanup(context.Context) error { return n.err() }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package engine
+// Package container is what control acts on: a container that is saved, or a frame
+// that becomes one, with the constructor sets of their processes.
+package container
 
 import (
 	"context"
@@ -14,11 +16,11 @@ import (
 	"github.com/io-mig/mig/spec/record"
 )
 
-// source is a target.Source as control sees it.
-type source struct{ *target.Source }
+// Source is a target.Source as control sees it.
+type Source struct{ *target.Source }
 
 // Process is the constructor set of one process.
-func (s source) Process(id record.ProcessID) control.Constructor {
+func (s Source) Process(id record.ProcessID) control.Constructor {
 	p := s.Source.Process(id)
 	if p == nil {
 		return none(id)
@@ -26,30 +28,30 @@ func (s source) Process(id record.ProcessID) control.Constructor {
 	return mayEnd{p}
 }
 
-// traced finds the tracee of a process.
-func (s source) traced(id record.ProcessID) *tracer.Process {
+// Traced finds the tracee of a process.
+func (s Source) Traced(id record.ProcessID) *tracer.Process {
 	if p := s.Source.Process(id); p != nil {
 		return p.Traced
 	}
 	return nil
 }
 
-// reside is control.Tuning.Reside: each process has a tracer of its own.
-func (s source) reside(ids []record.ProcessID) func(func() error) error {
+// Reside is control.Tuning.Reside: each process has a tracer of its own.
+func (s Source) Reside(ids []record.ProcessID) func(func() error) error {
 	if len(ids) != 1 {
 		return nil
 	}
-	if p := s.traced(ids[0]); p != nil {
+	if p := s.Traced(ids[0]); p != nil {
 		return p.Do
 	}
 	return nil
 }
 
-// frame is a target.Frame as control sees it.
-type frame struct{ *target.Frame }
+// Frame is a target.Frame as control sees it.
+type Frame struct{ *target.Frame }
 
 // Process is the constructor set of one process.
-func (f frame) Process(id record.ProcessID) control.Constructor {
+func (f Frame) Process(id record.ProcessID) control.Constructor {
 	t := f.Task(id)
 	if t == nil {
 		return none(id)
@@ -57,18 +59,18 @@ func (f frame) Process(id record.ProcessID) control.Constructor {
 	return t
 }
 
-// traced finds the tracee of a process.
-func (f frame) traced(id record.ProcessID) *tracer.Process {
+// Traced finds the tracee of a process.
+func (f Frame) Traced(id record.ProcessID) *tracer.Process {
 	if t := f.Task(id); t != nil {
 		return t.Traced
 	}
 	return nil
 }
 
-// reside is control.Tuning.Reside: one thread traces all processes.
-func (f frame) reside(ids []record.ProcessID) func(func() error) error {
+// Reside is control.Tuning.Reside: one thread traces all processes.
+func (f Frame) Reside(ids []record.ProcessID) func(func() error) error {
 	for _, id := range ids {
-		if p := f.traced(id); p != nil {
+		if p := f.Traced(id); p != nil {
 			return p.Do
 		}
 	}
