@@ -43,24 +43,34 @@ func readRuns(pid int, mem *os.File, gently bool, runs []run, dst []byte) error 
 // whether it may be read.
 func readGently(pid int, mem, pages *os.File, runs []run, dst []byte) error {
 	var fast vectors
-	for _, part := range runs {
-		err := eachKind(pages, part, func(r run, shared bool) error {
-			b := dst[:r.bytes()]
-			dst = dst[r.bytes():]
-			if shared {
-				return readSlow(mem, []run{r}, b)
+	each := func(r run, shared bool) error {
+		b := dst[:r.bytes()]
+		dst = dst[r.bytes():]
+		if shared {
+			return readSlow(mem, []run{r}, b)
+		}
+		if len(fast.runs) == maxVectors {
+			if err := fast.read(pid, mem); err != nil {
+				return err
 			}
-			if len(fast.runs) == maxVectors {
-				if err := fast.read(pid, mem); err != nil {
-					return err
-				}
-			}
-			fast.add(r, b)
-			return nil
-		})
+		}
+		fast.add(r, b)
+		return nil
+	}
+	err := eachSpan(runs, func(span run, parts []run) error {
+		list, err := entries(pages, span)
 		if err != nil {
 			return err
 		}
+		for _, r := range parts {
+			if err := eachKind(list[(r.start-span.start)/pageSize:], r, each); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	return fast.read(pid, mem)
 }
@@ -101,22 +111,20 @@ func (v *vectors) read(pid int, mem *os.File) error {
 	return nil
 }
 
-// eachKind splits a run into pieces whose pages are all shared with other
-// processes, or all not.
-func eachKind(pages *os.File, r run, fn func(r run, shared bool) error) error {
-	list, err := entries(pages, r)
-	if err != nil {
-		return err
-	}
+// eachKind splits a run, whose entries list begins with, into pieces whose pages are
+// all shared with other processes, or all not.
+func eachKind(list []uint64, r run, fn func(r run, shared bool) error) error {
 	shared := func(e uint64) bool { return e&entryPresent != 0 && e&(entryFile|entryExclusive) == 0 }
-	for i := 0; i < len(list); {
-		from, kind := i, shared(list[i])
-		for i < len(list) && shared(list[i]) == kind {
+	for n := int(r.bytes() / pageSize); n > 0; {
+		i, kind := 1, shared(list[0])
+		for i < n && shared(list[i]) == kind {
 			i++
 		}
-		if err := fn(run{r.start + uint64(from)*pageSize, r.start + uint64(i)*pageSize}, kind); err != nil {
+		part := run{r.start, r.start + uint64(i)*pageSize}
+		if err := fn(part, kind); err != nil {
 			return err
 		}
+		list, r.start, n = list[i:], part.end, n-i
 	}
 	return nil
 }

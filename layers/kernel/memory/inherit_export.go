@@ -5,10 +5,6 @@ package memory
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
-	"errors"
-	"fmt"
-	"io"
 	"os"
 	"slices"
 	"sort"
@@ -106,10 +102,8 @@ func (s *Subsystem) inherit(ctx context.Context, p *target.Process, chunks []chu
 	}
 	defer mine.Close()
 	c := comparison{mine: mine, donors: list, inherited: make([][]*state.Range, len(list))}
-	for _, r := range runsOf(chunks) {
-		if err := c.run(r); err != nil {
-			return nil, err
-		}
+	if err := eachSpan(runsOf(chunks), c.part); err != nil {
+		return nil, err
 	}
 	c.own.close()
 	fullFirst(c.own.chunks)
@@ -151,46 +145,37 @@ type comparison struct {
 	inherited [][]*state.Range
 }
 
-// run sorts the pages of one run.
-func (c *comparison) run(r run) error {
-	for r.start < r.end {
-		part := run{r.start, min(r.end, r.start+entriesAtOnce*pageSize)}
-		if err := c.part(part); err != nil {
-			return err
-		}
-		r.start = part.end
-	}
-	return nil
-}
-
-func (c *comparison) part(r run) error {
+// part sorts the pages of runs that are all in one span.
+func (c *comparison) part(span run, parts []run) error {
 	// Entries of donors are read before and behind the process's own: a page that
 	// the kernel moves meanwhile is taken for another one, never another one for it.
-	before, err := c.all(r)
+	before, err := c.all(span)
 	if err != nil {
 		return err
 	}
-	mine, err := entries(c.mine, r)
+	mine, err := entries(c.mine, span)
 	if err != nil {
 		return err
 	}
-	behind, err := c.all(r)
+	behind, err := c.all(span)
 	if err != nil {
 		return err
 	}
-	for i, e := range mine {
-		start := r.start + uint64(i)*pageSize
-		from := -1
-		for d := range c.donors {
-			if from < 0 && sharedPage(e, before[d][i]) && sharedPage(e, behind[d][i]) && c.donors[d].carries(start) {
-				from = d
+	for _, r := range parts {
+		for start := r.start; start < r.end; start += pageSize {
+			i := (start - span.start) / pageSize
+			from := -1
+			for d := range c.donors {
+				if from < 0 && sharedPage(mine[i], before[d][i]) && sharedPage(mine[i], behind[d][i]) && c.donors[d].carries(start) {
+					from = d
+				}
 			}
+			if from < 0 {
+				c.own.add(start, start+pageSize)
+				continue
+			}
+			c.note(from, start)
 		}
-		if from < 0 {
-			c.own.add(start, start+pageSize)
-			continue
-		}
-		c.note(from, start)
 	}
 	return nil
 }
@@ -205,7 +190,7 @@ func (c *comparison) note(from int, start uint64) {
 	c.inherited[from] = append(list, &state.Range{Start: start, Length: pageSize})
 }
 
-// all reads the donors' entries of a run.
+// all reads the donors' entries of a span.
 func (c *comparison) all(r run) ([][]uint64, error) {
 	out := make([][]uint64, len(c.donors))
 	for i, d := range c.donors {
@@ -213,21 +198,6 @@ func (c *comparison) all(r run) ([][]uint64, error) {
 		if out[i], err = entries(d.pages, r); err != nil {
 			return nil, err
 		}
-	}
-	return out, nil
-}
-
-// entries reads the entries of a run of pages.
-func entries(pages *os.File, r run) ([]uint64, error) {
-	b := make([]byte, r.bytes()/pageSize*8)
-	n, err := pages.ReadAt(b, int64(r.start/pageSize*8))
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read the page map at %#x: %w", r.start, err)
-	}
-	clear(b[n:]) // behind the address space of a donor
-	out := make([]uint64, len(b)/8)
-	for i := range out {
-		out[i] = binary.LittleEndian.Uint64(b[8*i:])
 	}
 	return out, nil
 }
