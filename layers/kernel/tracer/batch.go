@@ -168,6 +168,13 @@ func (p *Process) runEach(batches []Batch) error {
 // runSome runs the next calls of some batches at the same time, and returns
 // when all of them have ended.
 func (p *Process) runSome(work []cursor) error {
+	if !p.frame {
+		threads := make([]*Thread, len(work))
+		for i := range work {
+			threads[i] = work[i].Thread
+		}
+		p.loadRseqs(threads)
+	}
 	var out gather
 	for i := range work { // before any runs: the area grows by a call of its own thread
 		if err := p.makeRoom(&work[i], &out); err != nil {

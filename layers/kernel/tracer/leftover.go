@@ -56,8 +56,9 @@ func (p *Process) findLeftovers() error {
 		}
 		p.leftovers = append(p.leftovers, l)
 	}
-	for _, th := range p.threads {
-		if p.inInjection(th) {
+	tops := p.stackTops()
+	for i, th := range p.threads {
+		if p.injected(th, tops[i]) {
 			if th.Stopped != 0 {
 				if err := p.carryOut(th); err != nil {
 					return err
@@ -78,16 +79,47 @@ func isLeftover(addr uint64, head []byte) bool {
 	return addr%holeStep == holeMark && bytes.Equal(head, make([]byte, len(head)))
 }
 
-// inInjection says whether a thread stopped in injected code: in a leftover
-// scratch page, or between two gadgets with one of our frames on its stack.
+// stackTops are those of all threads, read together, with zeroes for what cannot be
+// read.
+func (p *Process) stackTops() [][]byte {
+	all := make([]byte, len(p.threads)*stackTop)
+	var in gather
+	for i, th := range p.threads {
+		in.add(th.regs.Rsp-8, all[i*stackTop:][:stackTop])
+	}
+	if p.readAll(&in) != nil { // the kernel stops at the first that it cannot read
+		for i, th := range p.threads {
+			if p.Read(th.regs.Rsp-8, in.local[i]) != nil {
+				clear(in.local[i])
+			}
+		}
+	}
+	return in.local
+}
+
+// stackTop is how much of a stack shows a frame of ours, from the word below the
+// stack pointer on, in bytes.
+const stackTop = frameMagicAt + len(frameMagic) + 8
+
+// inInjection is injected, for one thread.
 func (p *Process) inInjection(th *Thread) bool {
+	top := make([]byte, stackTop)
+	if p.Read(th.regs.Rsp-8, top) != nil {
+		clear(top)
+	}
+	return p.injected(th, top)
+}
+
+// injected says whether a thread stopped in injected code: in a leftover
+// scratch page, or between two gadgets with one of our frames on its stack, whose
+// top is given.
+func (p *Process) injected(th *Thread, top []byte) bool {
 	for _, l := range p.leftovers {
 		if th.regs.Rip >= l.code.Start && th.regs.Rip < l.code.End {
 			return true
 		}
 	}
-	frame := make([]byte, frameMagicAt+len(frameMagic)+8)
-	if p.Read(th.regs.Rsp-8, frame) != nil || !isSigframe(frame) && !isSigframe(frame[8:]) {
+	if !isSigframe(top) && !isSigframe(top[8:]) {
 		return false
 	}
 	code := make([]byte, 2*gadgetMaxLen)

@@ -89,10 +89,12 @@ func ptraceSetMask(tid int, m uint64) error {
 	return ptracePtr(ptraceSetSigmask, tid, 8, unsafe.Pointer(&m))
 }
 
-// ptraceGetXState reads the XSAVE area; a buffer larger than the area is
-// fine, a smaller one would be EFAULT on some kernels.
-func ptraceGetXState(tid int) ([]byte, error) {
-	b := make([]byte, 16<<10)
+// xstateRoom is more than any XSAVE area takes, in bytes.
+const xstateRoom = 16 << 10
+
+// ptraceGetXState reads the XSAVE area and returns the part of b that it fills; a
+// buffer larger than the area is fine, a smaller one would be EFAULT on some kernels.
+func ptraceGetXState(tid int, b []byte) ([]byte, error) {
 	v := unix.Iovec{Base: &b[0], Len: uint64(len(b))}
 	err := ptracePtr(unix.PTRACE_GETREGSET, tid, regsetXState, unsafe.Pointer(&v))
 	runtime.KeepAlive(b)

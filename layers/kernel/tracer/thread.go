@@ -67,10 +67,11 @@ func (th *Thread) loadXState() error {
 	if th.xstate != nil {
 		return nil
 	}
-	x, err := ptraceGetXState(th.Tid)
+	x, err := ptraceGetXState(th.Tid, th.p.Tracer.xstate[:])
 	if err != nil {
 		return err
 	}
+	x = slices.Clone(x)
 	bv, err := amd64.CheckXSave(x)
 	if err != nil {
 		return err
@@ -100,7 +101,9 @@ func (th *Thread) SetXState(x []byte) error {
 		if err := ptraceSetXState(th.Tid, x); err != nil {
 			return err
 		}
-		th.xstate, th.prepared = slices.Clone(x), false
+		if th.xstate, th.prepared = nil, false; !th.p.frame { // a frame needs no way back
+			th.xstate = slices.Clone(x)
+		}
 		return nil
 	})
 }
@@ -126,7 +129,13 @@ func (th *Thread) SetSignalMask(m uint64) error {
 
 // Rseq returns the thread's restartable-sequences registration.
 func (th *Thread) Rseq() (r Rseq, err error) {
-	err = th.do("rseq", func() (err error) { r, err = ptraceRseq(th.Tid); return err })
+	err = th.do("rseq", func() (err error) {
+		if r = th.rseq; !th.p.frame && r.Addr != 0 {
+			return nil // it was read, and injections do not change it
+		}
+		r, err = ptraceRseq(th.Tid)
+		return err
+	})
 	return r, err
 }
 
@@ -227,33 +236,76 @@ func (th *Thread) loadRseq() error {
 	if th.rseqCS != nil {
 		return nil
 	}
+	registered, err := th.findRseq()
+	if err != nil || !registered {
+		return err
+	}
+	ptr := make([]byte, 8)
+	if err := th.p.Read(th.rseq.Addr+rseqCSField, ptr); err != nil {
+		return err
+	}
+	th.loadSection(leUint64(ptr))
+	return nil
+}
+
+// findRseq reads the thread's registration, and reports whether there is one, whose
+// section is to be read.
+func (th *Thread) findRseq() (bool, error) {
 	th.rseqCS = []byte{}
 	rs, err := ptraceRseq(th.Tid)
 	if errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL) {
-		return nil // a kernel before 5.13, or without rseq
+		return false, nil // a kernel before 5.13, or without rseq
 	}
 	if err != nil || rs.Addr == 0 {
-		return err
+		return false, err
 	}
 	th.rseq = rs
-	ptr := make([]byte, 8)
-	if err := th.p.Read(rs.Addr+rseqCSField, ptr); err != nil {
-		return err
-	}
-	if leUint64(ptr) == 0 {
-		return nil
+	return true, nil
+}
+
+// loadSection reads the struct rseq_cs at an address that the thread has told, 0 if
+// it is in none.
+func (th *Thread) loadSection(at uint64) {
+	if at == 0 {
+		return
 	}
 	cs := make([]byte, rseqCSSize)
-	if th.p.Read(leUint64(ptr), cs) == nil { // a bad pointer is the program's affair
+	if th.p.Read(at, cs) == nil { // a bad pointer is the program's affair
 		th.rseqCS = cs
 	}
-	return nil
+}
+
+// loadRseqs is loadRseq of several threads, their pointers read together. What fails
+// is left to loadRseq, which says why.
+func (p *Process) loadRseqs(threads []*Thread) {
+	var in gather
+	var list []*Thread
+	words := make([]byte, 8*len(threads))
+	for _, th := range threads {
+		if th.rseqCS != nil || th.gone || th.p != p {
+			continue
+		}
+		if registered, err := th.findRseq(); err != nil {
+			th.rseqCS = nil
+		} else if registered {
+			in.add(th.rseq.Addr+rseqCSField, words[8*len(list):][:8])
+			list = append(list, th)
+		}
+	}
+	failed := p.readAll(&in) != nil
+	for i, th := range list {
+		if failed {
+			th.rseqCS = nil
+			continue
+		}
+		th.loadSection(leUint64(in.local[i]))
+	}
 }
 
 // handler says what handler, if any, will run before the thread goes on.
 // Only with ask may it make remote calls to learn about SA_RESTART.
 func (th *Thread) handler(ask bool) (PendingHandler, error) {
-	if !th.regs.InSyscall() || int64(th.regs.Rax) >= 0 {
+	if !th.regs.InSyscall() || int64(th.regs.Rax) >= 0 || th.p.caught == 0 {
 		return NoHandler, nil
 	}
 	mask := th.mask

@@ -25,6 +25,9 @@ type Tracer struct {
 	late       []lateThread // likewise: threads to detach when they stop
 	robust     robustList   // likewise
 	slow       slowness     // likewise
+	// xstate is where a thread's XSAVE area is read to, likewise: it is larger than any
+	// area, and ten thousand of them would be for the collector to take away.
+	xstate [xstateRoom]byte
 }
 
 type task struct {
@@ -34,6 +37,7 @@ type task struct {
 
 // New starts a tracer. Close ends it.
 func New() *Tracer {
+	quietStops()
 	t := &Tracer{tasks: make(chan task), done: make(chan struct{}), procs: map[*Process]struct{}{}}
 	ready := make(chan struct{})
 	go onSpareThread(func() {
