@@ -15,6 +15,8 @@
 //	                     stops itself; SIGCONT lets it go on
 //	PROGRAM.stop.ID.PID  that file, when the engine PID stops
 //
+//	PROGRAM.costs/       a directory for what each engine has cost (measure)
+//
 // It is never installed.
 package main
 
@@ -38,15 +40,23 @@ const patience = 10 * time.Second
 
 func main() {
 	self, err := os.Executable()
+	done := func() error { return nil }
 	if err == nil && len(os.Args) == 1 { // not one that only asks
 		err = publish(self+".supervisor", strconv.Itoa(os.Getppid()))
 		switchover.Point = func(step string) { point(self, step) }
+		if err == nil {
+			done, err = measure(self)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mig engine for tests:", err)
 		os.Exit(1)
 	}
-	os.Exit(engine.Main(os.Args[1:]))
+	status := engine.Main(os.Args[1:])
+	if err := done(); err != nil {
+		fmt.Fprintln(os.Stderr, "mig engine for tests:", err)
+	}
+	os.Exit(status)
 }
 
 // publish makes a file that is seen whole or not at all.
