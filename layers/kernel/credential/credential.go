@@ -66,6 +66,7 @@ var ErrBeyondSpec = errors.New("the image asks for more than the spec of this re
 type Subsystem struct {
 	env     target.Env
 	threads atomic.Uint64
+	ahead   ahead
 
 	mu   sync.Mutex
 	kept map[record.ProcessID]*saved
@@ -85,7 +86,11 @@ type saved struct {
 // New makes the subsystem for one event.
 func New(env target.Env) *Subsystem {
 	env.WillAsk(aboutCredentials, aboutDumps)
-	return &Subsystem{env: env, kept: map[record.ProcessID]*saved{}}
+	s := &Subsystem{env: env, kept: map[record.ProcessID]*saved{}}
+	if env.Source != nil {
+		env.Source.OnHeld(func(processes []*target.Process) { s.ahead.begin(processes, env.Source.SeccompFilters) })
+	}
+	return s
 }
 
 // Name of the subsystem.

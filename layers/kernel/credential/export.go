@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/kernel/tracer"
 	"github.com/io-mig/mig/spec/record"
@@ -157,7 +158,18 @@ func (s *Subsystem) describeThreads(p *target.Process) ([]*state.ThreadCredentia
 		out[i] = decodeAnswers(a.Memory, a.Calls)
 		out[i].Tid = int32(a.Thread.NSTid)
 	}
-	err = s.env.Each(len(answers), func(i int) error { return s.fromStatus(p, answers[i].Thread.Tid, out[i]) })
+	known, err := s.ahead.of(p)
+	if err != nil {
+		return nil, err
+	}
+	err = s.env.Each(len(answers), func(i int) error {
+		tid := answers[i].Thread.Tid
+		if found, ok := known[tid]; ok {
+			found.fill(out[i])
+			return nil
+		}
+		return s.fromStatus(p, tid, out[i])
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -175,19 +187,28 @@ func decodeAnswers(b []byte, calls []tracer.Call) *state.ThreadCredential {
 	}
 }
 
-// fromStatus adds what is the same in every namespace.
+// fromStatus adds what nobody but the kernel shows of a thread: the two sets that no
+// call returns at once, and seccomp.
 func (s *Subsystem) fromStatus(p *target.Process, tid int, m *state.ThreadCredential) error {
-	st, err := p.Proc.Thread(tid).Status()
+	found, err := showThread(taskOf(p, tid), s.env.Source.SeccompFilters)
 	if err != nil {
 		return err
 	}
-	if what, why := seccompRefusal(&st, s.env.Source.SeccompFilters); what != "" {
-		return fmt.Errorf("thread %d: %s: %s", tid, what, why)
-	}
-	m.Bounding, m.Ambient, m.NoNewPrivileges = st.Cap.Bounding, st.Cap.Ambient, st.NoNewPrivs
-	m.SeccompMode = uint32(st.Seccomp)
-	m.SeccompFilters = uint32(max(st.SeccompFilters, 0))
+	found.fill(m)
 	return nil
+}
+
+// taskOf is a thread's place in /proc. That of the task by which the process is looked
+// at shows the same as its thread's, and others have read it.
+func taskOf(p *target.Process, tid int) procfs.Task {
+	if tid == p.Pid {
+		return p.Proc
+	}
+	return p.Proc.Thread(tid)
+}
+
+func refusedThread(tid int, what, why string) error {
+	return fmt.Errorf("thread %d: %s: %s", tid, what, why)
 }
 
 // groups reads the groups of those threads that have any.

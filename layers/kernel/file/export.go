@@ -65,7 +65,7 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 // exportTable pushes the table, what belongs to the process beside it, and the
 // descriptions that nobody has seen before.
 func (s *Subsystem) exportTable(ctx context.Context, p *target.Process, out record.Sink) (*export, uint64, error) {
-	threads, err := separate(p.Pid, p.Proc)
+	threads, err := separate(s.env, p.Pid, p.Proc)
 	if err != nil {
 		return nil, 0, err
 	}

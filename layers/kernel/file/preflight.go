@@ -37,7 +37,7 @@ func (s *Subsystem) inspect(proc procfs.Task) ([]record.Finding, error) {
 		}
 		return err
 	}
-	threads, err := separate(pid, proc)
+	threads, err := separate(s.env, pid, proc)
 	if note(-1, err) != nil {
 		return nil, err
 	}

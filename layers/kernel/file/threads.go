@@ -20,8 +20,16 @@ import (
 // separate lists the threads that have working directories of their own. What
 // cannot be made again is refused: descriptor tables, and directories that some
 // threads share and others do not.
-func separate(pid int, proc procfs.Task) ([]int, error) {
+func separate(env target.Env, pid int, proc procfs.Task) ([]int, error) {
 	tids, err := proc.Threads()
+	if err != nil {
+		return nil, err
+	}
+	together := make([]bool, len(tids))
+	err = env.Each(len(tids), func(i int) (err error) {
+		together[i], err = sharesAll(pid, tids[i])
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -30,8 +38,8 @@ func separate(pid int, proc procfs.Task) ([]int, error) {
 	if _, err := directories.Add(pid); err != nil {
 		return nil, err
 	}
-	for _, tid := range tids {
-		if tid == pid {
+	for i, tid := range tids {
+		if together[i] {
 			continue
 		}
 		own, err := separated(directories, proc.Thread(tid), pid)
@@ -48,17 +56,31 @@ func separate(pid int, proc procfs.Task) ([]int, error) {
 	return out, nil
 }
 
+// sharesAll: a thread has what threads share in common with the leader, as nearly all
+// have of what may be thousands. One that is not there any more has not.
+func sharesAll(pid, tid int) (bool, error) {
+	if tid == pid {
+		return true, nil
+	}
+	for _, r := range []target.Resource{target.ResourceFiles, target.ResourceFS} {
+		same, err := target.SharesWith(pid, tid, r)
+		if procfs.IsGone(err) {
+			return false, nil
+		}
+		if err != nil || !same {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// separated: a thread that does not share all has directories of its own.
 func separated(directories *target.Sharers, proc procfs.Task, pid int) (bool, error) {
 	tid := proc.Tid()
 	what := fmt.Sprintf("thread %d", tid)
 	same, err := target.SharesWith(pid, tid, target.ResourceFiles)
 	if err != nil {
 		return false, err
-	}
-	if same { // nearly all of what may be thousands: the rest is slow
-		if together, err := target.SharesWith(pid, tid, target.ResourceFS); err != nil || together {
-			return false, err
-		}
 	}
 	if st, err := proc.Status(); err != nil || !st.HasMM {
 		return false, err // it is ending, and has no files any more

@@ -3,6 +3,7 @@
 package task
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -197,19 +198,19 @@ func fromOutside(tid int, m *state.ThreadSettings) error {
 	if err != nil {
 		return err
 	}
-	m.Affinity = trim(cpus)
+	m.Affinity = cpus
 	m.IoPriority, err = ioPriority(tid)
 	return err
 }
 
-// affinity of a thread, as the bytes of its mask.
+// affinity of a thread, as the bytes of its mask without the zeroes at its end.
 func affinity(tid int) ([]byte, error) {
-	b := make([]byte, cpuBytes)
+	var b [cpuBytes]byte
 	n, _, e := unix.Syscall(unix.SYS_SCHED_GETAFFINITY, uintptr(tid), uintptr(len(b)), uintptr(unsafe.Pointer(&b[0])))
 	if e != 0 {
 		return nil, fmt.Errorf("sched_getaffinity: %w", e)
 	}
-	return b[:n], nil
+	return bytes.Clone(trim(b[:n])), nil
 }
 
 // ioprioWhoProcess is IOPRIO_WHO_PROCESS of include/uapi/linux/ioprio.h.

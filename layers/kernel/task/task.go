@@ -89,7 +89,7 @@ type saved struct {
 
 // New makes the subsystem for one event.
 func New(env target.Env) *Subsystem {
-	env.WillAsk(aboutThread, aboutSettings, aboutProcess, aboutProcessSettings)
+	env.WillAsk(aboutThread, aboutSettings, aboutProcess, aboutProcessSettings, aboutChildren)
 	return &Subsystem{env: env, kept: map[record.ProcessID]*saved{}}
 }
 

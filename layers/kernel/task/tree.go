@@ -4,6 +4,7 @@ package task
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -162,9 +163,31 @@ func last(list []int) int32 {
 	return int32(list[len(list)-1])
 }
 
+// aboutChildren is whether the process has any, which the leader is told at once:
+// /proc shows those of each thread by itself. It takes the status of none.
+var aboutChildren = &target.Question{
+	Process: true,
+	Calls: func(uint64) []tracer.Call {
+		const all, options = 0, unix.WEXITED | unix.WNOHANG | unix.WNOWAIT | unix.WALL
+		return []tracer.Call{tracer.Syscall(unix.SYS_WAITID, all, 0, 0, options, 0)}
+	},
+}
+
+// childless: no thread of the process has a child, dead or alive.
+func childless(p *target.Process) (bool, error) {
+	a, err := p.Ask(aboutChildren)
+	if err != nil || len(a) == 0 {
+		return false, err
+	}
+	return errors.Is(a[0].Calls[0].Errno(), unix.ECHILD), nil
+}
+
 // zombies are the children of a stopped process that have ended. Any other
 // child that is not held is outside of the container's cgroup.
 func zombies(p *target.Process, inside map[int]int) ([]*state.Node, error) {
+	if none, err := childless(p); err != nil || none {
+		return nil, err
+	}
 	var out []*state.Node
 	for _, th := range p.Traced.Threads() {
 		children, err := p.Proc.Thread(th.Tid).Children()
