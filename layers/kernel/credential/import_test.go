@@ -229,7 +229,7 @@ func FuzzReceive(f *testing.F) {
 		k := s.kept[1]
 		b := newBounds(target.Allowed{UID: 5, GID: 5, Bounding: 2})
 		for _, m := range k.threads {
-			changes(m, &procfs.Status{}, 4096, true)
+			changes(m, &beginning{Status: &procfs.Status{}, secureBits: int64(m.SecureBits)}, 4096, true)
 			if n := len(appendBlock(nil, m, 0)); n < setGroups+4*len(m.Group) {
 				t.Fatalf("%d bytes for %d groups", n, len(m.Group))
 			}

@@ -34,6 +34,10 @@ func settle(t *target.Task, k *saved) error {
 	if err != nil {
 		return err
 	}
+	begun, err := begin(t, &now, len(k.threads))
+	if err != nil {
+		return err
+	}
 	var b []byte
 	offsets := make([]int, len(k.threads))
 	for i, m := range k.threads {
@@ -55,9 +59,11 @@ func settle(t *target.Task, k *saved) error {
 		if err != nil {
 			return err
 		}
-		t.Later(th, own, tracer.Check)
+		if len(own) > 0 {
+			t.Later(th, own, tracer.Check)
+		}
 		nnp := m.NoNewPrivileges || t.Allowed().NoNewPrivileges
-		t.Later(th, changes(m, &now, at+uint64(offsets[i]), nnp), checkChanges)
+		t.Later(th, changes(m, begun, at+uint64(offsets[i]), nnp), checkChanges)
 		t.Later(th, []tracer.Call{tracer.Prctl(unix.PR_GET_SECUREBITS)}, func(calls []tracer.Call) error {
 			return sameSecureBits(m, calls[0].Ret)
 		})
@@ -65,7 +71,7 @@ func settle(t *target.Task, k *saved) error {
 	if th := t.Doomed(); th != nil { // nobody can tell what it had of its own
 		m := proto.CloneOf(k.threads[0])
 		m.SeccompMode = 0
-		t.Later(th, changes(m, &now, at+uint64(offsets[0]), m.NoNewPrivileges || t.Allowed().NoNewPrivileges), checkChanges)
+		t.Later(th, changes(m, begun, at+uint64(offsets[0]), m.NoNewPrivileges || t.Allowed().NoNewPrivileges), checkChanges)
 	}
 	// A change of ids takes it away: it comes behind the last one.
 	alone := len(k.threads) == 1 && t.Doomed() == nil
@@ -144,7 +150,13 @@ func appendBlock(b []byte, m *state.ThreadCredential, permitted uint64) []byte {
 //	ambient set       its members permitted and inheritable, not forbidden by secure bits
 //	secure bits       CAP_SETPCAP
 //	all sets          at last without what the frame had beyond the spec
-func changes(m *state.ThreadCredential, now *procfs.Status, at uint64, nnp bool) []tracer.Call {
+//
+// Of a thread that has all the rest already only its sets are changed.
+func changes(m *state.ThreadCredential, now *beginning, at uint64, nnp bool) []tracer.Call {
+	last := tracer.Syscall(unix.SYS_CAPSET, at+setHeader, at+setLast)
+	if now.alike(m) {
+		return append([]tracer.Call{last}, ends(m, nnp)...)
+	}
 	calls := []tracer.Call{tracer.Syscall(unix.SYS_CAPSET, at+setHeader, at+setFirst)}
 	calls = append(calls, drops(now.Cap.Bounding&^m.Bounding)...)
 	u, g := m.Uid, m.Gid
@@ -162,9 +174,12 @@ func changes(m *state.ThreadCredential, now *procfs.Status, at uint64, nnp bool)
 			calls = append(calls, tracer.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, n, 0, 0))
 		}
 	}
-	calls = append(calls,
-		tracer.Prctl(unix.PR_SET_SECUREBITS, uint64(m.SecureBits)),
-		tracer.Syscall(unix.SYS_CAPSET, at+setHeader, at+setLast))
+	calls = append(calls, tracer.Prctl(unix.PR_SET_SECUREBITS, uint64(m.SecureBits)), last)
+	return append(calls, ends(m, nnp)...)
+}
+
+// ends are what may not come before anything else.
+func ends(m *state.ThreadCredential, nnp bool) (calls []tracer.Call) {
 	if nnp {
 		calls = append(calls, tracer.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 	}
