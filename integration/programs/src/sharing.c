@@ -308,7 +308,7 @@ static int maps(void *unused)
 	_exit(0);
 }
 
-PROGRAM(share_rooms, ANYONE, "mappings and the heap of two processes in one memory")
+static void have_rooms(void)
 {
 	rooms.board = board_new();
 	pid_t pid = make(maps, CLONE_VM | CLONE_SIGHAND, NULL);
@@ -323,6 +323,9 @@ PROGRAM(share_rooms, ANYONE, "mappings and the heap of two processes in one memo
 	unsigned char in;
 	CHECK(mincore(rooms.hers, 4096, &in) == -1 && errno == ENOMEM);
 }
+
+PROGRAM(share_rooms, ANYONE, "mappings and the heap of two processes in one memory") { have_rooms(); }
+PROGRAM(share_paused, CHANGES_FILES, "the same in a container that is paused when it is saved first") { have_rooms(); }
 
 static volatile int handled[2];
 static void counts(int signal, siginfo_t *info, void *context)
