@@ -92,7 +92,7 @@ REFUSED(refused_fanotify_outside, ALL_CAPS | ROOT, "is not found by any name in 
 	CHECK(read(fd, &e, sizeof e) == -1 && errno == EAGAIN);
 }
 
-/* Processes that share what a fork does not, in ways that no copy of theirs can. */
+/* Processes and threads that share what a fork or a clone does not, in ways that no copy of theirs can. */
 static int told[2];
 
 static int waits_in_pipe(void *unused)
@@ -102,27 +102,6 @@ static int waits_in_pipe(void *unused)
 		;
 	_exit(unused != NULL);
 }
-
-static void grandchild_shares(int flag)
-{
-	CHECK(pipe(told) == 0);
-	static char stack[64 << 10] __attribute__((aligned(16)));
-	struct board *b = board_new();
-	pid_t child = SYS(syscall(SYS_clone, flag | SIGCHLD, 0, 0, 0, 0));
-	if (child == 0) {
-		pid_t grandchild = SYS(clone(waits_in_pipe, stack + sizeof stack, flag | SIGCHLD, NULL));
-		CHECK(unshare(flag) == 0);
-		board_post(b, 0);
-		_exit(child_exits(grandchild));
-	}
-	board_await(b, 0, 1);
-	ready();
-	CHECK(write(told[1], "e", 1) == 1);
-	CHECK(child_exits(child) == 0);
-}
-
-REFUSED(refused_shared_directories, ANYONE, "it shares its working directory with process", "a grandchild with its grandparent's directories") { grandchild_shares(CLONE_FS); }
-REFUSED(refused_shared_descriptors, ANYONE, "it shares its descriptor table with process", "a grandchild with its grandparent's descriptors") { grandchild_shares(CLONE_FILES); }
 
 REFUSED(refused_vfork, ANYONE, "waits in vfork(2)", "a thread's vfork child that neither executes a program nor ends")
 {

@@ -380,3 +380,61 @@ PROGRAM(share_filtered, ANYONE, "two processes in one memory under a seccomp fil
 	board_post(t.board, 1);
 	CHECK(child_exits(pid) == 9 && words[0] == 100);
 }
+
+/* A grandchild has something in common with its grandparent that its parent has given up. */
+static void skips(int flags)
+{
+	static struct task t;
+	static volatile int word;
+	struct board *b = board_new();
+	volatile pid_t *pid = SYS(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+	begins(&word);
+	pid_t between = SYS(syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0));
+	if (between == 0) {
+		t = (struct task){b, 1, flags, getpid(), 0, &word};
+		*pid = make(child, flags, &t);
+		CHECK(unshare(flags) == 0);
+		board_await(b, 1, 1);
+		char cwd[64];
+		CHECK(getcwd(cwd, sizeof cwd) && strcmp(cwd, "/") == 0 && fcntl(200, F_GETFD) == -1);
+		_exit(child_exits(*pid));
+	}
+	board_await(b, 0, 1);
+	ready();
+	have(getpid(), *pid, flags);
+	have(between, *pid, 0);
+	have(getpid(), between, 0);
+	changes(&word);
+	board_post(b, 1);
+	CHECK(child_exits(between) == 41);
+}
+
+PROGRAM(share_skips_directories, ANYONE, "a grandchild with its grandparent's directories") { skips(CLONE_FS); }
+PROGRAM(share_skips_descriptors, ANYONE, "a grandchild with its grandparent's descriptors") { skips(CLONE_FILES); }
+PROGRAM(share_skips_both, ANYONE, "a grandchild with its grandparent's directories and descriptors") { skips(CLONE_FS | CLONE_FILES); }
+
+REFUSED(share_of_two, ANYONE, "and all of that with none of them", "a child with one's directories and another's descriptors")
+{
+	static struct task t;
+	static volatile int word;
+	struct board *b = board_new();
+	volatile pid_t *pid = SYS(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+	begins(&word);
+	enum { BOTH = CLONE_FS | CLONE_FILES };
+	pid_t between = SYS(syscall(SYS_clone, BOTH | SIGCHLD, 0, 0, 0, 0));
+	if (between == 0) {
+		t = (struct task){b, 1, CLONE_FS, getpid(), 0, &word};
+		*pid = make(child, BOTH, &t);
+		CHECK(unshare(CLONE_FS) == 0);
+		board_await(b, 1, 1);
+		_exit(child_exits(*pid));
+	}
+	board_await(b, 0, 1);
+	CHECK(unshare(CLONE_FILES) == 0);
+	ready();
+	have(getpid(), *pid, CLONE_FS);
+	have(between, *pid, CLONE_FILES);
+	changes(&word);
+	board_post(b, 1);
+	CHECK(child_exits(between) == 41);
+}

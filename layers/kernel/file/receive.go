@@ -136,13 +136,13 @@ func (s *Subsystem) tableOf(id record.ProcessID) *table {
 // receiveTable tells the plan of the descriptor table what is wanted.
 func (s *Subsystem) receiveTable(r *record.Record) error {
 	// One that has its memory in common with another has no records of memory, with
-	// which it would have been made.
-	task, err := s.env.Frame.Need(r.Process)
-	if err != nil {
+	// which it would have been made; and which table it has is settled with its children.
+	if err := s.env.Frame.NeedAll(); err != nil {
 		return err
 	}
-	if task == nil || task.Traced == nil {
-		return fmt.Errorf("process %d: %w", r.Process, target.ErrNotStopped)
+	task, err := s.env.Frame.Stopped(r.Process)
+	if err != nil {
+		return err
 	}
 	msg, err := decodeTable(r)
 	if err != nil {

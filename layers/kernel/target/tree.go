@@ -87,7 +87,29 @@ func (t *Task) Fork(b Birth) (*Task, error) {
 	if b.Table {
 		return child, nil
 	}
-	return child, child.closeKept(t)
+	return child, child.closeKept(t.Table)
+}
+
+// Part gives the task directories and a descriptor table of its own, which it has in
+// common with others: copies of those as they are now.
+func (t *Task) Part(c Common) error {
+	var flags uint64
+	if c.Directories {
+		flags |= unix.CLONE_FS
+	}
+	if c.Table {
+		flags |= unix.CLONE_FILES
+	}
+	if err := t.Run([]tracer.Call{tracer.Syscall(unix.SYS_UNSHARE, flags)}); err != nil {
+		return fmt.Errorf("give process %d its own %s: %w", t.Traced.NSPid, c, err)
+	}
+	t.SharesDirectories = t.SharesDirectories && !c.Directories
+	if !c.Table {
+		return nil
+	}
+	was := t.Table
+	t.Table, t.SharesTable = newTable(sortedKeys(was.used)), false
+	return t.closeKept(was)
 }
 
 // freeTries bounds how many numbers ForkFree tries.
@@ -143,11 +165,11 @@ func (f *Frame) HostPid(pid int) (int, error) {
 // firstFree is behind the ids that nearly every container has.
 const firstFree = 300
 
-// closeKept closes what the engine keeps open in the maker for a while: nobody
-// would in the copy.
-func (t *Task) closeKept(maker *Task) error {
+// closeKept closes what the engine keeps open for a while in the table of which this
+// one is a copy: nobody would in the copy.
+func (t *Task) closeKept(original *Table) error {
 	p := t.Plan()
-	for _, fd := range sortedKeys(maker.Table.kept) {
+	for _, fd := range sortedKeys(original.kept) {
 		p.Close(fd)
 	}
 	return p.Run()
@@ -184,6 +206,9 @@ func (f *Frame) Need(id record.ProcessID) (*Task, error) {
 	}
 	return f.Task(id), nil
 }
+
+// NeedAll has all processes made that do not exist yet.
+func (f *Frame) NeedAll() error { return f.grow(allProcesses) }
 
 // grow makes processes, one after another.
 func (f *Frame) grow(id record.ProcessID) error {

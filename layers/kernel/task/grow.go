@@ -166,6 +166,8 @@ func (g *grower) do(s step) error {
 			return err
 		}
 		return g.tasks[s.by].Bury(s.pid)
+	case stepPart:
+		return t.Part(s.common)
 	case stepZombie:
 		return g.end(t, g.nodes[s.pid], s.by)
 	}

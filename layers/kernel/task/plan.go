@@ -47,6 +47,8 @@ const (
 	stepEnd
 	// stepZombie: pid ends for good, with its status.
 	stepZombie
+	// stepPart: pid has directories or a descriptor table of its own from now on.
+	stepPart
 )
 
 // step is one event of the history. Ids are those in the pid namespace.
@@ -59,7 +61,7 @@ type step struct {
 	group   int
 	// terminal is its index in the image.
 	terminal int
-	// common is what a fork leaves in common.
+	// common is what a fork leaves in common, or what stepPart makes its own again.
 	common target.Common
 }
 
@@ -81,6 +83,8 @@ type member struct {
 	// nobody. common is what.
 	partner *member
 	common  target.Common
+	// lent is what it has in common with its maker until it has made its children.
+	lent target.Common
 }
 
 const anySession = -1
@@ -264,6 +268,9 @@ func (p *planner) grow(m *member) error {
 				return err
 			}
 		}
+	}
+	if m.lent.Any() {
+		p.do(step{kind: stepPart, pid: m.pid, common: m.lent})
 	}
 	return nil
 }

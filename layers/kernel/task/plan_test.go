@@ -161,6 +161,12 @@ func (w *world) do(s step) error {
 		return w.wait(s.by, s.pid)
 	case stepZombie:
 		w.exit(s.pid)
+	case stepPart:
+		for i, has := range []bool{s.common.Memory, s.common.Handlers, s.common.Directories, s.common.Table} {
+			if has {
+				w.part(s.pid, i)
+			}
+		}
 	}
 	return nil
 }

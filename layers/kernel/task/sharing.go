@@ -5,6 +5,7 @@ package task
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -97,7 +98,33 @@ func (p *planner) share(list []*state.SharedParts) error {
 		}
 		m.partner, m.common = with, common
 	}
+	for _, m := range p.members {
+		p.lend(m)
+	}
 	return nil
+}
+
+// lend is for a process that has directories or the descriptor table in common with
+// its grandparent: its parent has it, too, until it has made that process, and gives
+// it up then (unshare(2)).
+func (p *planner) lend(m *member) {
+	between := m.parent
+	if !m.byOther() || m.common.Memory || m.common.Handlers || between.kept || between.parent != m.partner {
+		return
+	}
+	if between.partner != nil && between.partner != m.partner {
+		return
+	}
+	lack := target.Common{Directories: m.common.Directories && !between.common.Directories, Table: m.common.Table && !between.common.Table}
+	if slices.ContainsFunc(p.members, func(o *member) bool {
+		return o.partner == between && (o.common.Directories && lack.Directories || o.common.Table && lack.Table)
+	}) {
+		return // it has what is its own in common with others
+	}
+	between.partner, m.partner = m.partner, between
+	for _, c := range []*target.Common{&between.common, &between.lent} {
+		c.Directories, c.Table = c.Directories || lack.Directories, c.Table || lack.Table
+	}
 }
 
 // byOther: it is made by another process than its parent.

@@ -36,6 +36,8 @@ func (w *world) share(r *rand.Rand, n int) {
 				w.part(pid, 1)
 				w.part(pid, 3)
 			}
+		case 4: // unshare(2)
+			w.part(pid, 2+r.IntN(2))
 		default:
 			w.live(r, 1)
 		}
