@@ -21,6 +21,19 @@ func (x *Exporter) shared(st record.Stage) record.Step {
 	return record.Step{Stage: st, Leave: x.leave && st == record.StageResidual}
 }
 
+// behind reports whether a subsystem has its turn behind one of them.
+func (x *Exporter) behind(begun asides, sub Subsystem) bool {
+	for _, other := range x.opts.Subsystems {
+		if other == sub {
+			return false
+		}
+		if begun.has(other) {
+			return true
+		}
+	}
+	return false
+}
+
 // beginAside begins the residual steps of those that may run beside others. Only
 // a move of which early rounds were made has them: a file is written in its
 // order. A failure ends the stage.
@@ -37,7 +50,7 @@ func (x *Exporter) beginAside(ctx context.Context, fail context.CancelCauseFunc,
 		all[sub] = a
 		go func() {
 			defer close(a.done)
-			if a.err = x.steps(ctx, sub, x.shared(st), x.exporter(sub, x.opts.Medium)); a.err != nil {
+			if a.err = x.steps(ctx, sub, x.shared(st), x.exporter(sub, x.opts.Medium.PushData)); a.err != nil {
 				fail(a.err)
 			}
 		}()
@@ -48,28 +61,16 @@ func (x *Exporter) beginAside(ctx context.Context, fail context.CancelCauseFunc,
 // has reports whether a subsystem's step was begun.
 func (a asides) has(sub Subsystem) bool { return a[sub] != nil }
 
-// parts cuts the subsystems where those begin whose steps were begun.
-func (a asides) parts(subsystems []Subsystem) (parts [][]Subsystem) {
-	from := 0
-	for i, sub := range subsystems {
-		if i > from && a.has(sub) && !a.has(subsystems[i-1]) {
-			parts, from = append(parts, subsystems[from:i]), i
+// over reports whether all of them have ended.
+func (a asides) over() bool {
+	for _, begun := range a {
+		select {
+		case <-begun.done:
+		default:
+			return false
 		}
 	}
-	return append(parts, subsystems[from:])
-}
-
-// join waits for the steps that were begun of some subsystems.
-func (a asides) join(subsystems []Subsystem) error {
-	for _, sub := range subsystems {
-		if begun := a[sub]; begun != nil {
-			<-begun.done
-			if begun.err != nil {
-				return begun.err
-			}
-		}
-	}
-	return nil
+	return true
 }
 
 // wait returns when none of them is at work any more.

@@ -4,16 +4,14 @@ package control
 
 import (
 	"context"
-	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
 // TestAside: behind early rounds of a move, the shared step that may run beside
-// others does, and is done before its successors begin; anywhere else everyone
-// has its turn.
+// others does, and its records come before those of its successors; anywhere else
+// everyone has its turn.
 func TestAside(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -21,12 +19,15 @@ func TestAside(t *testing.T) {
 		moves   bool
 		workers int
 		beside  bool
+		memory  time.Duration // its step
 	}{
-		{"a move with rounds", 2, true, 2, true},
-		{"a move without rounds", 0, true, 2, false},
-		{"post-copy", -1, true, 2, true},
-		{"an image", 2, false, 2, false},
-		{"one worker", 2, true, 1, false},
+		{"a move with rounds", 2, true, 2, true, 0},
+		{"a move with rounds, memory is done first", 2, true, 2, true, 5 * time.Millisecond},
+		{"a move with rounds, memory is done last", 2, true, 2, true, 15 * time.Millisecond},
+		{"a move without rounds", 0, true, 2, false, 0},
+		{"post-copy", -1, true, 2, true, 5 * time.Millisecond},
+		{"an image", 2, false, 2, false, 5 * time.Millisecond},
+		{"one worker", 2, true, 1, false, 5 * time.Millisecond},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(1)
@@ -48,20 +49,26 @@ func TestAside(t *testing.T) {
 			w.hurts = []*hurt{
 				{kind: "delay", name: "task/1 residual 0", d: 20 * time.Millisecond, at: -1},
 				{kind: "delay", name: "rootfs/0 residual 0", d: 30 * time.Millisecond, at: -1},
+				{kind: "delay", name: "memory/1 residual 0", d: c.memory, at: -1},
 			}
 			begun := time.Now()
 			if _, err := Export(context.Background(), o); err != nil {
 				t.Fatalf("%s: %v", c.name, err)
 			}
 			took := time.Since(begun)
-			if want := map[bool]time.Duration{true: 30 * time.Millisecond, false: 50 * time.Millisecond}[c.beside]; took != want {
+			want := 50*time.Millisecond + c.memory
+			if c.beside {
+				want = max(30*time.Millisecond, 20*time.Millisecond+c.memory)
+			}
+			if took != want {
 				t.Errorf("%s: took %s, want %s", c.name, took, want)
 			}
-			at := func(name string) int {
-				return slices.IndexFunc(w.trace, func(s string) bool { return strings.HasPrefix(strings.TrimSpace(s), name) })
+			last := map[string]int{} // where the last record of each is
+			for i, r := range w.pushed {
+				last[r.Subsystem] = i + 1
 			}
-			if at("push rootfs") > at("memory/1 residual 0") {
-				t.Errorf("%s: memory began before rootfs was done: %q", c.name, w.trace)
+			if last["rootfs"] == 0 || last["rootfs"] > last["memory"] {
+				t.Errorf("%s: memory came before rootfs: %q", c.name, w.trace)
 			}
 		})
 	}

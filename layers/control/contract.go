@@ -56,9 +56,10 @@ type ConcurrentReceiver interface {
 }
 
 // AsideExporter is a Subsystem whose shared residual step may run beside those of
-// the subsystems before it, once early steps were made: it reads nothing that
-// they do something to, and its records may come among theirs, since the
-// destination has from the early rounds what they need.
+// all others, once early steps were made: it reads nothing that they do something
+// to, nor they what it does. Its records may come among those of the subsystems
+// before it, since the destination has from the early rounds what they need; those
+// of the subsystems behind it come behind its own.
 type AsideExporter interface {
 	Aside() bool
 }

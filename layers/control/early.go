@@ -100,7 +100,7 @@ func (x *Exporter) earlySteps(ctx context.Context, step record.Step) (Round, err
 	begun, sent := time.Now(), x.snapshot().Bytes
 	var remaining counter
 	for _, sub := range x.opts.Subsystems {
-		fn := x.exporter(sub, x.opts.Medium)
+		fn := x.exporter(sub, x.opts.Medium.PushData)
 		one := func(ctx context.Context, id record.ProcessID) error {
 			st := step
 			st.Process = id

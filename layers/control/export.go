@@ -123,23 +123,27 @@ func (x *Exporter) stage(ctx context.Context, st record.Stage) error {
 	defer begun.wait()
 	defer cancel(nil)
 	return x.sheltered(ctx, func(ctx context.Context) error {
-		for _, part := range begun.parts(x.opts.Subsystems) {
-			// Not in the processes' place, which it may need.
-			if err := begun.join(part); err != nil {
-				return err
-			}
-			if err := x.resident(ctx, x.listed, func(ctx context.Context) error { return x.stageOf(ctx, st, part, begun) }); err != nil {
-				return err
-			}
+		held := &heldBack{begun: begun, push: x.opts.Medium.PushData, await: x.tune.Await}
+		err := x.resident(ctx, x.listed, func(ctx context.Context) error { return x.stageOf(ctx, st, begun, held) })
+		if err != nil {
+			return err
 		}
-		return nil
+		if len(begun) == 0 {
+			return nil
+		}
+		// Not in the processes' place, which the steps aside may need.
+		return x.call(ctx, Place{Call: "push what waited"}, held.release)
 	})
 }
 
-// stageOf runs one stage for some subsystems in their order.
-func (x *Exporter) stageOf(ctx context.Context, st record.Stage, subsystems []Subsystem, begun asides) error {
-	for _, sub := range subsystems {
-		fn := x.exporter(sub, x.opts.Medium)
+// stageOf runs one stage for the subsystems in their order.
+func (x *Exporter) stageOf(ctx context.Context, st record.Stage, begun asides, held *heldBack) error {
+	for _, sub := range x.opts.Subsystems {
+		push := x.opts.Medium.PushData
+		if x.behind(begun, sub) {
+			push = held.put
+		}
+		fn := x.exporter(sub, push)
 		step := x.shared(st)
 		if !begun.has(sub) {
 			if err := x.steps(ctx, sub, step, fn); err != nil {

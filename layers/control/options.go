@@ -33,6 +33,9 @@ type Tuning struct {
 	// or one of its own where fn was not run. nil: there is no one such place, and
 	// steps of several processes are made side by side.
 	Reside func(ids []record.ProcessID) (place func(fn func() error) error)
+	// Await returns when done is closed. It is called in the place of Reside, where
+	// whoever closes done may need that place. nil: it just waits.
+	Await func(done <-chan struct{})
 	// Observer is told of every transition. May be nil.
 	Observer Observer
 	// Called is told of every call that leaves the event, when it has returned:
@@ -65,6 +68,9 @@ func (t Tuning) withDefaults() Tuning {
 	}
 	if t.Undo <= 0 {
 		t.Undo = DefaultUndo
+	}
+	if t.Await == nil {
+		t.Await = func(done <-chan struct{}) { <-done }
 	}
 	return t
 }

@@ -69,8 +69,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 // exporter is a subsystem's Checkpoint with a sink that seals its records,
-// holds it to its own name and hands them to the medium.
-func (e *Event) exporter(sub Subsystem, m Medium) stepFunc {
+// holds it to its own name and has them pushed into the medium.
+func (e *Event) exporter(sub Subsystem, push func(context.Context, *record.Record) error) stepFunc {
 	name := sub.Name()
 	sink := record.SinkFunc(func(ctx context.Context, r *record.Record) error {
 		if r.Subsystem != name {
@@ -79,7 +79,7 @@ func (e *Event) exporter(sub Subsystem, m Medium) stepFunc {
 		if err := r.Seal(); err != nil {
 			return &DefectError{What: err.Error()}
 		}
-		if err := m.PushData(ctx, r); err != nil {
+		if err := push(ctx, r); err != nil {
 			return fmt.Errorf("push %s: %w", r.Header, err)
 		}
 		e.passed(len(r.Payload))

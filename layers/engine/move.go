@@ -16,6 +16,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/container"
 	"github.com/io-mig/mig/layers/kernel/onthread"
 	"github.com/io-mig/mig/layers/kernel/target"
+	"github.com/io-mig/mig/layers/kernel/tracer"
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/layers/medium/limit"
 	"github.com/io-mig/mig/layers/request/address"
@@ -89,6 +90,7 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 	}
 	tune.Observer = whenWhole(tune.Observer, control.StateCleaning, log)
 	tune.Reside = container.Source{Source: src}.Reside
+	tune.Await = func(done <-chan struct{}) { tracer.WaitFor(done) }
 	quiesce, wake := application(j, r)
 	x = control.NewExport(control.ExportOptions{
 		Tuning: tune, Container: container.Source{Source: src}, Subsystems: instances, Medium: md,

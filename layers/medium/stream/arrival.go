@@ -60,6 +60,17 @@ func (r *Reader) record(conn net.Conn, index int, t wire.Type, n int) error {
 		return err
 	}
 	a := &arrival{conn: conn, index: index, t: t, n: n - wire.RecordHead, seq: seq, entry: e, read: make(chan struct{})}
+	if err := r.admit(a); err != nil {
+		return err
+	}
+	if a.entry.Length <= smallRecord { // it has come already, most likely: nobody else has to be woken for that
+		a.taken = true
+		r.payload(context.Background(), a)
+		if _, err := r.announce(a); err != nil {
+			return err
+		}
+		return a.err
+	}
 	hurry, err := r.announce(a)
 	if err != nil {
 		return err
@@ -78,16 +89,26 @@ func (r *Reader) record(conn net.Conn, index int, t wire.Type, n int) error {
 	}
 }
 
-// announce gives a record its place in the stream. hurry: nobody comes for
-// records.
-func (r *Reader) announce(a *arrival) (hurry bool, err error) {
+// admit counts a record that there is room for.
+func (r *Reader) admit(a *arrival) error {
 	size := uint64(a.entry.Length + wire.RecordOverhead)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.held+size > wire.Window || a.seq < r.next || r.ready[a.seq] != nil {
-		return false, fmt.Errorf("%w: record %d: %d bytes with %d held of a window of %d, next is %d", wire.ErrProtocol, a.seq, size, r.held, wire.Window, r.next)
+	if r.held+size > wire.Window {
+		return fmt.Errorf("%w: record %d: %d bytes with %d held of a window of %d", wire.ErrProtocol, a.seq, size, r.held, wire.Window)
 	}
 	r.held += size
+	return nil
+}
+
+// announce gives a record its place in the stream. hurry: nobody comes for
+// records.
+func (r *Reader) announce(a *arrival) (hurry bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a.seq < r.next || r.ready[a.seq] != nil {
+		return false, fmt.Errorf("%w: record %d is there already, next is %d", wire.ErrProtocol, a.seq, r.next)
+	}
 	r.ready[a.seq] = a
 	r.broadcast()
 	return r.hurry, nil

@@ -23,13 +23,16 @@ type Writer struct {
 	core
 	pack compressor
 	// free connections; who has received a number may write to that one.
-	free     chan int
-	next     uint64 // sequence number of the next record
-	sent     uint64 // window spent since the start
-	credit   uint64 // window given back since the start
-	acked    uint64 // records that the importer has released
-	answered bool   // some Ack came
-	flushed  bool   // nothing was pushed since the last Flush
+	free chan int
+	// small are frames of small records that nobody has sent yet: see gathered.
+	small    []byte
+	gathered chan struct{} // has room for one
+	next     uint64        // sequence number of the next record
+	sent     uint64        // window spent since the start
+	credit   uint64        // window given back since the start
+	acked    uint64        // records that the importer has released
+	answered bool          // some Ack came
+	flushed  bool          // nothing was pushed since the last Flush
 	// abandoned: see Abandon.
 	abandoned bool
 }
@@ -37,7 +40,7 @@ type Writer struct {
 // NewWriter begins a stream. It owns the connections, whose other ends are
 // given to NewReader in any order.
 func NewWriter(o Options, conns ...net.Conn) (*Writer, error) {
-	w := &Writer{free: make(chan int, len(conns))}
+	w := &Writer{free: make(chan int, len(conns)), gathered: make(chan struct{}, 1)}
 	if err := w.init(o, conns); err != nil {
 		return nil, err
 	}
@@ -50,6 +53,7 @@ func NewWriter(o Options, conns ...net.Conn) (*Writer, error) {
 		w.free <- i
 	}
 	w.work.Go(w.listen)
+	w.work.Go(w.sendGathered)
 	return w, nil
 }
 
@@ -68,6 +72,11 @@ func (w *Writer) PushData(ctx context.Context, r *record.Record) error {
 	}
 	w.sent += size
 	w.flushed = false
+	if len(r.Payload) <= smallRecord && len(w.small) <= smallRecords {
+		w.gather(r)
+		w.mu.Unlock()
+		return nil
+	}
 	w.mu.Unlock()
 
 	packed, done := w.pack.pack(r.Payload)
@@ -83,15 +92,15 @@ func (w *Writer) PushData(ctx context.Context, r *record.Record) error {
 	defer func() { w.free <- i }()
 	// With the connection in hand, so that numbers rise on each connection.
 	w.mu.Lock()
-	seq := w.next
+	seq, before := w.next, w.takeSmall()
 	w.next++
 	w.mu.Unlock()
 	start := time.Now()
 	if packed == nil {
 		packed = r.Payload
-		err = w.send(ctx, i, wire.AppendRecord(nil, seq, r), packed)
+		err = w.send(ctx, i, wire.AppendRecord(before, seq, r), packed)
 	} else {
-		err = w.send(ctx, i, wire.AppendCompressed(nil, seq, r, len(packed)), packed)
+		err = w.send(ctx, i, wire.AppendCompressed(before, seq, r, len(packed)), packed)
 	}
 	w.pack.wrote(len(packed), time.Since(start))
 	return err
@@ -131,7 +140,10 @@ func (w *Writer) sendFirst(ctx context.Context, frame []byte) error {
 		}
 		others = append(others, i)
 		if i == 0 {
-			return w.send(ctx, 0, frame)
+			w.mu.Lock()
+			before := w.takeSmall()
+			w.mu.Unlock()
+			return w.send(ctx, 0, append(before, frame...))
 		}
 	}
 }
