@@ -119,7 +119,7 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 func (s *Subsystem) Restart(ctx context.Context, step record.Step, in *record.Record) (record.Progress, error) {
 	if in == nil {
 		err := s.whole(step)
-		if err == nil && step.Stage == record.StageBuild && step.Process == record.Shared {
+		if err == nil && step.Stage == record.StageJoin && step.Process == record.Shared {
 			err = s.await(ctx)
 		}
 		return record.Progress{Done: true}, err
@@ -150,6 +150,10 @@ func decode(in *record.Record) (*state.Clocks, error) {
 }
 
 func (s *Subsystem) receive(in *record.Record) error {
+	arrived, err := hostClocks() // now: what follows takes time, by which the clocks would lag
+	if err != nil {
+		return err
+	}
 	m, err := decode(in)
 	if err != nil {
 		return err
@@ -169,7 +173,7 @@ func (s *Subsystem) receive(in *record.Record) error {
 	case begun:
 		return errors.New("clocks begin twice")
 	}
-	return s.enter(m)
+	return s.enter(m, arrived)
 }
 
 // whole refuses clocks of which nobody said when they stopped: a process could

@@ -15,8 +15,9 @@ import (
 	"github.com/io-mig/mig/spec/state"
 )
 
-// enter gives the frame a time namespace in which its clocks show m now.
-func (s *Subsystem) enter(m *state.Clocks) error {
+// enter gives the frame a time namespace in which its clocks showed m when the host's
+// showed then.
+func (s *Subsystem) enter(m *state.Clocks, then [2]int64) error {
 	f := s.env.Frame
 	if f.SharesTime {
 		s.jump("the container's spec joins a time namespace")
@@ -35,7 +36,7 @@ func (s *Subsystem) enter(m *state.Clocks) error {
 		s.jump(fmt.Sprintf("this kernel gives no time namespace (%v)", err))
 		return nil
 	}
-	o, err := to(m)
+	o, err := to(m, then)
 	if err != nil {
 		return err
 	}
@@ -49,19 +50,15 @@ func (s *Subsystem) enter(m *state.Clocks) error {
 	return join(t)
 }
 
-// to finds the offsets with which the clocks show m.
-func to(m *state.Clocks) (*offsets, error) {
+// to finds the offsets with which the clocks show m when the host's show then.
+func to(m *state.Clocks, then [2]int64) (*offsets, error) {
 	own, err := offsetsOf(self())
 	if err != nil {
 		return nil, err
 	}
 	o := &offsets{}
 	for i, c := range clocks {
-		now, err := host(c.id)
-		if err != nil {
-			return nil, err
-		}
-		o[i] = *c.of(m) - (now - own[i])
+		o[i] = *c.of(m) - (then[i] - own[i])
 	}
 	return o, nil
 }
@@ -91,7 +88,7 @@ func (s *Subsystem) jump(why string) {
 const longestWait = 10 * time.Second
 
 // await returns when the clocks show what they did when the container stopped, or
-// later. It is asked when everything else has come, before the first timer is
+// later. It is asked in the stage join, immediately before the first timer may be
 // started: until then most of that time, or all of it, has passed anyway.
 func (s *Subsystem) await(ctx context.Context) error {
 	s.mu.Lock()
@@ -100,7 +97,11 @@ func (s *Subsystem) await(ctx context.Context) error {
 	if o == nil || m == nil {
 		return nil
 	}
-	need, err := to(m)
+	now, err := hostClocks()
+	if err != nil {
+		return err
+	}
+	need, err := to(m, now)
 	if err != nil {
 		return err
 	}

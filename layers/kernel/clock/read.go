@@ -32,6 +32,17 @@ var clocks = []struct {
 	{"boottime", unix.CLOCK_BOOTTIME, func(m *state.Clocks) *int64 { return &m.Boottime }},
 }
 
+// hostClocks reads the clocks of the engine's own time namespace, in nanoseconds, in
+// the order of clocks.
+func hostClocks() (now [2]int64, err error) {
+	for i, c := range clocks {
+		if now[i], err = host(c.id); err != nil {
+			return now, err
+		}
+	}
+	return now, nil
+}
+
 // read tells the clocks as process pid sees them.
 func read(pid int) (*state.Clocks, error) {
 	own, err := offsetsOf(self())
@@ -43,12 +54,12 @@ func read(pid int) (*state.Clocks, error) {
 		return nil, err
 	}
 	m := &state.Clocks{}
+	now, err := hostClocks()
+	if err != nil {
+		return nil, err
+	}
 	for i, c := range clocks {
-		now, err := host(c.id)
-		if err != nil {
-			return nil, err
-		}
-		*c.of(m) = now - own[i] + its[i]
+		*c.of(m) = now[i] - own[i] + its[i]
 	}
 	return m, nil
 }
