@@ -57,7 +57,9 @@ func peekStop(tid int) (stop, error) {
 // pace is how polling for stops goes on: there is no wait4 with a time-out,
 // and no other thread can interrupt one reliably. At first it yields (a batch
 // takes about 5 us), then it sleeps an eighth of the time waited so far, at
-// most 1 ms.
+// most 1 ms; the stop's SIGCHLD ends a sleep. It does not yield for long: where no
+// processor is idle the tracee waits for this one, and a yield is not for those of
+// other sessions.
 type pace struct {
 	ctx      context.Context
 	start    time.Time
@@ -74,7 +76,7 @@ func newPace(ctx context.Context, deadline time.Time) *pace {
 
 // wait returns after a while, or with the reason not to go on.
 func (p *pace) wait() error {
-	const yieldFor = 100 * time.Microsecond
+	const yieldFor = 20 * time.Microsecond
 	waited := time.Since(p.start)
 	if waited < yieldFor {
 		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
