@@ -129,33 +129,57 @@ var stageStates = map[record.Stage]State{
 	record.StageSettle: StateSettling, record.StageResume: StateArming,
 }
 
-// build goes through the stages that have no records.
+// build goes through the stages that have no records. Those between which no process
+// is made are one run: to leave the processes' place and to come back to it takes as
+// long as most steps.
 func (m *Importer) build(ctx context.Context) error {
-	for _, st := range record.ImportStages {
-		if err := m.to(stageStates[st]); err != nil {
-			return err
+	for left := record.ImportStages; len(left) > 0; {
+		if at := stageStates[left[0]]; m.current() != at {
+			if err := m.to(at); err != nil {
+				return err
+			}
 		}
 		if err := m.takeNew(ctx); err != nil {
 			return err
 		}
 		held := slices.Clone(m.held)
+		rest := make(chan []record.Stage, 1)
 		err := m.sheltered(ctx, func(ctx context.Context) error {
-			return m.resident(ctx, held, func(ctx context.Context) error { return m.buildStage(ctx, st, held) })
+			return m.resident(ctx, held, func(ctx context.Context) error {
+				after, err := m.buildStages(ctx, left, held)
+				rest <- after
+				return err
+			})
 		})
 		if err != nil {
 			return err
 		}
+		left = <-rest
 	}
 	return nil
 }
 
-func (m *Importer) buildStage(ctx context.Context, st record.Stage, held []record.ProcessID) error {
-	for _, sub := range m.opts.Subsystems {
-		if err := m.buildOne(ctx, st, sub, held); err != nil {
-			return err
+// buildStages makes stages, the first of which the event has come to, as long as the
+// frame shows no other process than those that are held. It returns those that are
+// left, if any.
+func (m *Importer) buildStages(ctx context.Context, stages []record.Stage, held []record.ProcessID) ([]record.Stage, error) {
+	for {
+		for _, sub := range m.opts.Subsystems {
+			if err := m.buildOne(ctx, stages[0], sub, held); err != nil {
+				return nil, err
+			}
+		}
+		if stages = stages[1:]; len(stages) == 0 {
+			return nil, nil
+		}
+		if err := m.to(stageStates[stages[0]]); err != nil {
+			return nil, err
+		}
+		ids, err := list(ctx, m.Event, "hold", m.opts.Container.Hold)
+		if err != nil || len(without(ids, held)) > 0 {
+			return stages, err
 		}
 	}
-	return nil
 }
 
 func (m *Importer) buildOne(ctx context.Context, st record.Stage, sub Subsystem, held []record.ProcessID) error {
