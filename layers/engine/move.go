@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/io-mig/mig/layers/control"
@@ -96,8 +97,7 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 		Tuning: tune, Container: container.Source{Source: src}, Subsystems: instances, Medium: md,
 		Strategy: strategy, Prepare: sw.Prepare, Quiesce: quiesce, Wake: wake, Slow: slow.to,
 		Switch: func(ctx context.Context) (control.Verdict, error) {
-			log.state.Left = x.LeavesBehind()
-			log.Stage(handover.EntryCommitted) // while the destination builds
+			log.stage(handover.EntryCommitted, x.LeavesBehind()) // while the destination builds
 			return sw.Switch(ctx)
 		},
 		Drain: func(ctx context.Context) error {
@@ -152,13 +152,12 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	}
 	point("destination: manifest read")
 	var x *control.Importer
+	staged := sync.OnceFunc(func() { log.stageCopy(x.MoreFollows()) })
 	sw.Meanwhile = func() error {
 		if err := fr.Arm(); err != nil {
 			return err
 		}
-		log.count()
-		log.state.Left = x.MoreFollows()
-		log.Stage(handover.EntryCommitted)
+		staged()
 		return nil
 	}
 	if s, ok := r.(job.Supervised); ok {
@@ -177,6 +176,7 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	tune := moveTuning(j, p, "destination", sw.Failing)
 	tune.Moved = in.Moved
 	tune.Observer = whenWhole(hurrying(tune.Observer, control.StateBuilding, control.StateRunning), control.StateDone, log)
+	tune.Observer = beginning(tune.Observer, control.StateReady, staged)
 	tune.Reside = container.Frame{Frame: fr}.Reside
 	x = control.NewImport(control.ImportOptions{
 		Tuning: tune, Container: container.Frame{Frame: fr}, Medium: in,
@@ -270,9 +270,12 @@ func moveTuning(j *job.Job, p *progress, side string, failing func(context.Conte
 
 // entries writes the journal of one side.
 type entries struct {
-	dir   string
+	dir string
+
+	mu sync.Mutex
+	// Below: guarded by mu.
 	state journal.State
-	// staged is what the journal's next write was prepared as, see Stage.
+	// staged is what the journal's next write was prepared as, see stage.
 	staged *journal.State
 }
 
@@ -295,6 +298,8 @@ func newJournal(j *job.Job, side journal.Side, token wire.Token) (*entries, erro
 
 // Write is switchover.Journal's.
 func (e *entries) Write(entry handover.Entry) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.state.Entry = entry
 	ready := e.staged != nil && *e.staged == e.state
 	e.staged = nil
@@ -304,8 +309,24 @@ func (e *entries) Write(entry handover.Entry) error {
 	return journal.Write(e.dir, e.state)
 }
 
-// Stage prepares a Write, which does without that if it cannot be prepared.
-func (e *entries) Stage(entry handover.Entry) {
+// stage prepares a Write, which does without that if it cannot be prepared. left:
+// state is left behind at the switch.
+func (e *entries) stage(entry handover.Entry, left bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.stageLocked(entry, left)
+}
+
+// stageCopy prepares the entry of a whole copy, and notes how many processes it has.
+func (e *entries) stageCopy(left bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.state.Tasks = e.state.Count()
+	e.stageLocked(handover.EntryCommitted, left)
+}
+
+func (e *entries) stageLocked(entry handover.Entry, left bool) {
+	e.state.Left = left
 	next := e.state
 	next.Entry = entry
 	if e.staged = nil; journal.Stage(e.dir, next) == nil {
@@ -315,6 +336,8 @@ func (e *entries) Stage(entry handover.Entry) {
 
 // whole notes that nothing of what was left behind is missing any more.
 func (e *entries) whole() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if !e.state.Left {
 		return nil
 	}
@@ -335,8 +358,16 @@ func whenWhole(observe control.Observer, at control.State, log *entries) control
 	}
 }
 
-// count notes how many processes a whole copy has.
-func (e *entries) count() { e.state.Tasks = e.state.Count() }
+// beginning is an observer that has fn begun at a state, in the background: whoever
+// needs what it does calls it, too, and waits.
+func beginning(observe control.Observer, at control.State, fn func()) control.Observer {
+	return func(t control.Transition) {
+		observe(t)
+		if t.To == at {
+			go fn()
+		}
+	}
+}
 
 // connectTimeout bounds how long a destination waits for its source.
 const connectTimeout = 60 * time.Second
