@@ -48,6 +48,8 @@ type ahead struct {
 	// them or about those a little later.
 	maps  []procfs.Mapping
 	smaps []procfs.SmapsMapping
+	// foreseen is the look at the pages that was begun when the process was stopped.
+	foreseen *foreseen
 	// locked is what mlock(2) held then, in bytes.
 	locked      uint64
 	incarnation int // of the process at the destination, whose these are

@@ -40,6 +40,9 @@ func (s *Subsystem) foresee(processes []*target.Process) {
 			continue
 		}
 		if a := s.aheads[p.ID]; a != nil && a.smaps != nil {
+			if f := a.foreseen; f == nil || f.of != p.Traced {
+				a.beginLook(p)
+			}
 			continue // the last early round's do, mostly
 		}
 		f := &foresight{of: p.Traced, done: make(chan struct{})}

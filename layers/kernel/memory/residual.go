@@ -90,23 +90,13 @@ func (s *Subsystem) residual(ctx context.Context, p *target.Process, a *ahead, m
 			others = append(others, m)
 		}
 	}
-	pm, err := openPagemap(p.Pid)
-	if err != nil {
-		return nil, err
-	}
-	defer pm.Close()
 	st, err := p.Proc.Status()
 	if err != nil {
 		return nil, err
 	}
-	var seen pages
 	// The short way mistakes pages that were swapped out for protected ones (up to
 	// Linux 6.17, fs/proc/task_mmu.c).
-	if a.sent == nil || st.Vm.Swap > 0 {
-		seen, err = look(pm, addresses(copied), 0)
-	} else {
-		seen, err = lookAgain(pm, addresses(copied), a.filled)
-	}
+	seen, err := a.look(p, addresses(copied), a.sent != nil && st.Vm.Swap == 0)
 	if err != nil {
 		return nil, err
 	}
