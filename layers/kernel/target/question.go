@@ -107,6 +107,10 @@ func (s *Source) askAll(processes []*Process) {
 	if len(all) == 0 {
 		return
 	}
+	if len(processes) == 1 {
+		_ = processes[0].Traced.Do(func() error { _, err := processes[0].Ask(all[0]); return err })
+		return
+	}
 	var g errgroup.Group
 	g.SetLimit(2 * runtime.GOMAXPROCS(0))
 	for _, p := range processes {
