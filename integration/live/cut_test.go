@@ -55,6 +55,11 @@ func TestCutCable(t *testing.T) {
 		w.same(on, id, was)
 		w.clean(off, "lease mig-")
 	}
+	// A host that was not found while the cable was out is looked for anew only when the
+	// kernel has given up the last search.
+	waitFor(t, settleWithin, "the hosts reach each other", func() bool {
+		return on.Command(t.Context(), "busybox", "ping", "-c1", "-W1", off.IP).Run() == nil
+	})
 	w.mustMove(on, id, off.IP)
 	w.one(id, off, on)
 	w.same(off, id, was)

@@ -7,7 +7,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
 	"slices"
 	"time"
 
@@ -102,8 +104,12 @@ func (m *mover) move(ctx context.Context) error {
 }
 
 // ended: the container does not run any more, which is why it was not moved, as a
-// rule.
+// rule. Its first process may have ended before containerd hears of it: such a one,
+// reaped or not, has no namespaces (ns_get_name in fs/nsfs.c).
 func (m *mover) ended(ctx context.Context) bool {
+	if _, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/uts", m.source.Pid)); m.source.Pid > 0 && errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	running, err := m.o.Host.Running(ctx, m.o.Namespace)
