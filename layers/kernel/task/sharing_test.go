@@ -8,6 +8,9 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/state"
@@ -174,4 +177,44 @@ func TestPlanRefusesForgedSharers(t *testing.T) {
 	if _, err := plan(tree(), []*state.SharedParts{memory(2, 1), memory(3, 2), memory(4, 3)}, nil, 1, 1); err != nil {
 		t.Errorf("a good one: %v", err)
 	}
+}
+
+// FuzzPlan: whatever a tree and a list of what is shared say, there is an error or a
+// plan, soon, that makes each process once.
+func FuzzPlan(f *testing.F) {
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 5))
+		w := newWorld()
+		w.share(r, 4+r.IntN(20))
+		nodes := w.nodes()
+		if shared, torn := w.shared(nodes); !torn {
+			f.Add(pack(f, &state.Tree{Node: nodes}), pack(f, &state.Sharing{Shared: shared}))
+		}
+	}
+	f.Fuzz(func(t *testing.T, tree, sharing []byte) {
+		var m state.Tree
+		var list state.Sharing
+		if proto.Unmarshal(tree, &m) != nil || proto.Unmarshal(sharing, &list) != nil || len(m.Node) == 0 || len(m.Node) > 200 {
+			return
+		}
+		begun := time.Now()
+		steps, err := plan(m.Node, list.Shared, nil, 1, 1)
+		if took := time.Since(begun); took > 10*time.Second {
+			t.Errorf("%d processes take %v", len(m.Node), took)
+		}
+		if err != nil {
+			return
+		}
+		made := map[int]int{}
+		for _, s := range steps {
+			if s.kind == stepFork {
+				made[s.pid]++
+			}
+		}
+		for i, n := range m.Node {
+			if want := min(i, 1); made[int(n.Pid)] != want && !n.Ahead {
+				t.Errorf("process %d is made %d times", n.Pid, made[int(n.Pid)])
+			}
+		}
+	})
 }
