@@ -4,13 +4,10 @@ package socket
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 
-	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/state"
@@ -58,17 +55,16 @@ const begunStates = 1<<stateSynReceived | waitingStates | lateStates
 // and what they have never seen.
 func (x *exporter) findLost() (list []ends, err error) {
 	init := x.env.Source.Processes()[0]
-	theirs, err1 := init.Proc.Namespace("net")
-	ours, err2 := procfs.Host().Process(os.Getpid()).Namespace("net")
-	if err := errors.Join(err1, err2); err != nil {
+	net, ofHost, err := networkOf(init.Proc)
+	if err != nil {
 		return nil, err
 	}
 	// A host's namespace is full of others' connections, and what is within the
 	// container is never late.
 	concerns := func(e ends) bool {
-		return (theirs != ours || x.tcp.listens(e.local.Port())) && !ownAddress(e) && !x.tcp.ends[e.reversed()]
+		return (!ofHost || x.tcp.listens(e.local.Port())) && !ownAddress(e) && !x.tcp.ends[e.reversed()]
 	}
-	now, err := x.unended(init, theirs.Inode)
+	now, err := x.unended(init, net.Inode)
 	if err != nil {
 		return nil, err
 	}

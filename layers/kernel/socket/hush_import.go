@@ -34,13 +34,11 @@ func (s *Subsystem) Prepare(ctx context.Context) error {
 		return nil // a policy that is not known is refused where it matters
 	}
 	init := procfs.Host().Process(s.env.Frame.Init)
-	theirs, err1 := init.Namespace("net")
-	ours, err2 := procfs.Host().Process(os.Getpid()).Namespace("net")
-	if err := errors.Join(err1, err2); err != nil {
+	l := &s.hush
+	if _, l.ofHost, err = networkOf(init); err != nil {
 		return fmt.Errorf("network namespace of the frame: %w", err)
 	}
-	l := &s.hush
-	if l.ofHost = theirs == ours; !l.ofHost {
+	if !l.ofHost {
 		if err := target.InNamespace(init.Path("ns/net"), func() error { return l.make(nil) }); err != nil {
 			mayTell(err)
 			return nil

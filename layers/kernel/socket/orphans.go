@@ -4,6 +4,7 @@ package socket
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -41,18 +42,23 @@ type orphans struct {
 
 func (s *Subsystem) findOrphans(net *os.File, silence netdrop.Silence) (*orphans, error) {
 	o := &orphans{net: net}
-	theirs, err := procfs.Host().Process(s.env.Source.Init).Namespace("net")
+	_, ofHost, err := networkOf(procfs.Host().Process(s.env.Source.Init))
 	if err != nil {
 		return nil, err
 	}
-	ours, err := procfs.Host().Process(os.Getpid()).Namespace("net")
-	if err != nil {
-		return nil, err
-	}
-	if theirs == ours {
+	if ofHost {
 		o.ports = append([]uint16{}, silence.Listeners...)
 	}
 	return o, nil
+}
+
+// networkOf is a process's network namespace. ofHost: it is the engine's, that of the
+// host.
+func networkOf(p procfs.Task) (net procfs.NSLink, ofHost bool, err error) {
+	net, err1 := p.Namespace("net")
+	ours, err2 := procfs.Host().Process(os.Getpid()).Namespace("net")
+	err = errors.Join(err1, err2)
+	return net, err == nil && net == ours, err
 }
 
 // list finds those of which something is not acknowledged yet.

@@ -124,9 +124,9 @@ func (p *Process) replaced() bool {
 	return err == nil && st.StartTime != p.startTime
 }
 
-// vforkPatience is how long a vfork(2) may take: its child shares the memory of
+// VforkPatience is how long a vfork(2) may take: its child shares the memory of
 // a parent that cannot be stopped until the child executes a program or ends.
-const vforkPatience = 2 * time.Second
+const VforkPatience = 2 * time.Second
 
 // Setup seizes every thread and stops it. On error nothing is held.
 func (p *Process) Setup(ctx context.Context) error {
@@ -146,7 +146,7 @@ func (p *Process) Setup(ctx context.Context) error {
 // A vfork child is let go again until it has a memory of its own: while it is
 // stopped, its parent never stops (ptrace(2) waits for it).
 func (p *Process) seize(ctx context.Context) error {
-	for deadline := time.Now().Add(vforkPatience); ; {
+	for deadline := time.Now().Add(VforkPatience); ; {
 		err := p.attach(ctx)
 		if err != nil || !p.inVfork() || time.Now().After(deadline) {
 			return err

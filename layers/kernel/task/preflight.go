@@ -112,7 +112,7 @@ func foreign(pid int, home map[string]procfs.NSLink) error {
 // vfork(2) for it. For a moment that is no obstacle.
 func blocked(pid int) error {
 	t := procfs.Host().Process(pid)
-	if !target.InVfork(pid) || age(t) < vforkPatience {
+	if !target.InVfork(pid) || age(t) < target.VforkPatience {
 		return nil
 	}
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
@@ -122,10 +122,6 @@ func blocked(pid int) error {
 	}
 	return &refusal{fmt.Sprintf("process %d", pid), "its parent waits in vfork(2) for it to execute a program or to end, and neither happens: until then it runs in the memory of its parent, which cannot be stopped", "wait for it, or end it"}
 }
-
-// vforkPatience is after how long a vfork child is none that is about to execute a
-// program.
-const vforkPatience = 2 * time.Second
 
 // age is how long a process has been there.
 func age(t procfs.Task) time.Duration {
