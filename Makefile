@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# make demo    watch a Redis being checkpointed, removed and restored
+# make demo    watch a Redis being checkpointed and restored, and one moving live
 # make test    everything, as root (through sudo if you are not)
 # make help    the rest
 
@@ -93,7 +93,7 @@ fuzz: deps ## every fuzz target for ten minutes
 	hack/fuzz.sh $(TAGS) $(TEST)
 
 .PHONY: demo
-demo: build ## a Redis is checkpointed, removed and restored
+demo: build ## a Redis is checkpointed, removed and restored; one moves under its clients
 	@hack/tools.sh containerd
 	@hack/demo
 

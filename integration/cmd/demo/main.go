@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command demo shows in half a minute what mig does: a Redis in a container
-// is filled, saved, removed and brought back, and proves that it is the same
-// process with the same data. It works on a private containerd and leaves
-// nothing behind.
+// Command demo shows in a minute what mig does: a Redis in a container is
+// filled, saved, removed and brought back, and proves that it is the same
+// process with the same data; then one moves to another host and back, while
+// clients on a third are at work on it. It works on private containerds, and on
+// hosts made of namespaces, and leaves nothing behind.
 package main
 
 import (
@@ -43,12 +44,20 @@ func main() {
 	}
 }
 
-// run shows everything and cleans up whatever happens.
-func run(ctx context.Context, s screen) (err error) {
+// run shows everything.
+func run(ctx context.Context, s screen) error {
 	tree, err := repo.Find()
 	if err != nil {
 		return err
 	}
+	if err := showSaved(ctx, s, tree); err != nil {
+		return err
+	}
+	return showLive(ctx, s, tree)
+}
+
+// showSaved is the first part of the story. It cleans up whatever happens.
+func showSaved(ctx context.Context, s screen, tree repo.Tree) (err error) {
 	var d *daemon.Daemon
 	err = s.step("a private containerd 2.4, its own socket, root and state", func() (string, error) {
 		var err error
@@ -70,7 +79,7 @@ func run(ctx context.Context, s screen) (err error) {
 	return err
 }
 
-// show is the story itself.
+// show is what happens in it.
 func show(ctx context.Context, s screen, d *daemon.Daemon) error {
 	redis := workload.Redis{Daemon: d, ID: name}
 	var before, after workload.Proof

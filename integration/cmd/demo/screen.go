@@ -31,7 +31,7 @@ func (s screen) step(what string, do func() (string, error)) error {
 		tint := map[string]string{"✓": "\x1b[32m", "✗": "\x1b[31m"}[mark]
 		mark, took, begin = tint+mark+"\x1b[0m", "\x1b[2m"+took+"\x1b[0m", "\r\x1b[K"
 	}
-	fmt.Fprintf(s.out, "%s  %s %-57s %s", begin, mark, what, took)
+	fmt.Fprintf(s.out, "%s  %s %-61s %s", begin, mark, what, took)
 	if note != "" {
 		fmt.Fprintf(s.out, "   %s", note)
 	}
