@@ -5,7 +5,9 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 
@@ -95,14 +97,36 @@ func closeAll(fds map[int]int) {
 	}
 }
 
-// thaw undoes a freeze; a cgroup that is gone is as good as thawed.
+// thaw undoes a freeze, for those who are to die: also that of cgroups which the
+// container has made below its own and frozen, where a task of v1 does not die
+// either. A cgroup that is gone is as good as thawed.
 func (c *Container) thaw() error {
 	frozen, err := c.frozen()
-	if err != nil || !frozen {
+	if err != nil {
 		return err
 	}
-	if err := c.cg.Freeze(cgroups.Thawed); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("thaw: %w", err)
+	if frozen {
+		if err := c.cg.Freeze(cgroups.Thawed); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("thaw: %w", err)
+		}
 	}
-	return nil
+	return c.thawBelow()
+}
+
+// thawBelow thaws what is frozen below the container's cgroup on v1. On v2 a
+// frozen task dies.
+func (c *Container) thawBelow() error {
+	dir := c.cg.Path("freezer")
+	if c.CgroupV2() || dir == "" {
+		return nil
+	}
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && path != dir {
+			err = os.WriteFile(filepath.Join(path, "freezer.state"), []byte(cgroups.Thawed), 0)
+		}
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+			return nil
+		}
+		return err
+	})
 }

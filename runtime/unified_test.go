@@ -36,7 +36,7 @@ func TestUnified(t *testing.T) {
 		t.Skip("this is the inner run")
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run",
-		"^(TestV2|TestCreateStartExit|TestExec|TestPauseResume|TestSignalAll|TestDestroy|TestUserNamespace|TestFrame|TestLoad)")
+		"^(TestV2|TestCreateStartExit|TestExec|TestPauseResume|TestSignalAll|TestDestroy|TestUserNamespace|TestFrame|TestLoad|TestCgroupsBelow)")
 	cmd.Env = append(os.Environ(), unifiedEnv+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Freezer is the container's cgroup as far as quiescing needs it: freezing and
@@ -110,31 +112,86 @@ func (f *Freezer) settled() (bool, error) {
 }
 
 // Pids lists the processes of the cgroup and of those below it, as the
-// engine's pid namespace sees them.
+// engine's pid namespace sees them, each once.
 func (f *Freezer) Pids() ([]int, error) {
-	var pids []int
-	err := filepath.WalkDir(f.dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.IsDir() {
-			return err
+	pids, children, err := f.walk()
+	if err == nil && children {
+		// One that was moved from a cgroup that had not been read to one that had
+		// been is in no list of the first walk.
+		var again []int
+		if again, _, err = f.walk(); err == nil {
+			pids = merge(pids, again)
 		}
-		b, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-		if err != nil {
-			return err
-		}
-		for _, s := range strings.Fields(string(b)) {
-			n, err := strconv.Atoi(s)
-			if err != nil {
-				return fmt.Errorf("%s/cgroup.procs: %w", path, err)
-			}
-			if n == 0 {
-				return fmt.Errorf("%s/cgroup.procs holds a process of another pid namespace", path)
-			}
-			pids = append(pids, n)
-		}
-		return nil
-	})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list the processes of %s: %w", f.dir, err)
+	}
+	return pids, nil
+}
+
+// merge appends what is new in more to pids, without repetitions.
+func merge(pids, more []int) []int {
+	seen := make(map[int]bool, len(pids))
+	var out []int
+	for _, list := range [][]int{pids, more} {
+		for _, pid := range list {
+			if !seen[pid] {
+				seen[pid] = true
+				out = append(out, pid)
+			}
+		}
+	}
+	return out
+}
+
+// walk lists once. children: there are cgroups below, which come and go while
+// their processes run.
+func (f *Freezer) walk() (pids []int, children bool, err error) {
+	err = filepath.WalkDir(f.dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			return nil
+		}
+		below := path != f.dir
+		children = children || below
+		var list []int
+		if err == nil {
+			list, err = readProcs(path)
+		}
+		pids = append(pids, list...)
+		if below && CgroupGone(err) {
+			return nil
+		}
+		return err
+	})
+	return pids, children, err
+}
+
+// CgroupGone reports whether a file of a cgroup could not be read because the
+// cgroup was removed, before or after the file was opened.
+func CgroupGone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV)
+}
+
+// readProcs reads the list of one cgroup. The processes of a threaded one are
+// those of the domain above it, and it names none.
+func readProcs(dir string) ([]int, error) {
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, s := range strings.Fields(string(b)) {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			return nil, fmt.Errorf("%s/cgroup.procs: %w", dir, err)
+		}
+		if n == 0 {
+			return nil, fmt.Errorf("%s/cgroup.procs holds a process of another pid namespace", dir)
+		}
+		pids = append(pids, n)
 	}
 	return pids, nil
 }

@@ -90,11 +90,15 @@ func (s State) whole() bool {
 	return false
 }
 
-// Count is the number of processes in the container's cgroup.
-func (s State) Count() int {
-	b, err := os.ReadFile(filepath.Join(s.Freezer, "cgroup.procs"))
-	if err != nil {
-		return 0
-	}
-	return len(bytes.Fields(b))
+// Count is the number of processes in the container's cgroup and in those below.
+func (s State) Count() (n int) {
+	// What cannot be read, or is gone, has nobody.
+	_ = filepath.WalkDir(s.Freezer, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			b, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+			n += len(bytes.Fields(b))
+		}
+		return nil
+	})
+	return n
 }
