@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -65,7 +66,22 @@ func edit(spec *specs.Spec, p program, u user) {
 		spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all, Inheritable: all}
 		spec.Process.NoNewPrivileges = false
 	}
+	if p.needs&needsCgroups != 0 {
+		writableCgroups(spec)
+	}
 	spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1024, Hard: 4096}}
+}
+
+// writableCgroups lets a container make cgroups below its own, of which it sees
+// nothing else.
+func writableCgroups(spec *specs.Spec) {
+	spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace })
+	spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	for i := range spec.Mounts {
+		if m := &spec.Mounts[i]; m.Type == "cgroup" {
+			m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return o == "ro" })
+		}
+	}
 }
 
 func allCapabilities() []string {

@@ -32,6 +32,7 @@ const (
 	needsAllCaps
 	changesFiles
 	needsHugePages
+	needsCgroups
 )
 
 // build compiles all programs into one static binary in dir.

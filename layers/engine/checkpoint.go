@@ -132,6 +132,7 @@ func openSource(j *job.Job) (*target.Source, error) {
 		return nil, fmt.Errorf("container %s: %w", j.Container, err)
 	}
 	src.Allowed, src.Files = &a, filesOf(j, spec)
+	src.Cgroups = j.Cgroups
 	src.Terminal = j.Terminal
 	src.Agent = mount.Wanted(spec)
 	src.SessionKeyring = "_ses." + j.Container // as libcontainer calls it

@@ -68,7 +68,7 @@ func openFrame(j *job.Job, spec *specs.Spec, files []*os.File) (*target.Frame, e
 		return nil, fmt.Errorf("container %s: %w", j.Container, err)
 	}
 	return &target.Frame{
-		Init: j.InitPid, Socket: int(files[socket].Fd()), Allowed: a, Files: filesOf(j, spec),
+		Init: j.InitPid, Socket: int(files[socket].Fd()), Allowed: a, Files: filesOf(j, spec), Cgroups: j.Cgroups,
 		OwnIPC:     ownNamespace(spec, specs.IPCNamespace),
 		OwnUTS:     ownNamespace(spec, specs.UTSNamespace),
 		OwnNet:     ownNamespace(spec, specs.NetworkNamespace),

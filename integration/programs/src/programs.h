@@ -38,6 +38,8 @@ enum {
 	CHANGES_FILES = 8,
 	/* huge pages of 2 MB, some of which the harness has the kernel set aside */
 	HUGE_PAGES = 16,
+	/* the container may make cgroups below its own */
+	CGROUPS = 32,
 };
 
 struct program {

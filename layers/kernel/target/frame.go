@@ -39,8 +39,10 @@ type Frame struct {
 	Releasing func() error
 	// Limits is what the live request allows: see Allowed.
 	Allowed Allowed
-	// Files are its file systems on this host.
-	Files Files
+	// Files are its file systems on this host, Cgroups its own cgroups by
+	// controller, as a Source's.
+	Files   Files
+	Cgroups map[string]string
 	// OwnIPC, OwnUTS, OwnNet: the container has such a namespace of its own.
 	OwnIPC, OwnUTS, OwnNet bool
 	// SharesTime: the live spec joins a time namespace that others have, too.

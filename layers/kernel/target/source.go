@@ -24,6 +24,9 @@ type Source struct {
 	Init int
 	// Freezer is the container's cgroup.
 	Freezer *Freezer
+	// Cgroups are its own by controller: version 1's under their names, that of
+	// the unified hierarchy under "".
+	Cgroups map[string]string
 	// Stdio are the standard streams as the shim handed them to the init.
 	Stdio []StdioFile
 	// SeccompFilters is how many filters the spec loads into each process:
