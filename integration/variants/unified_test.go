@@ -39,14 +39,14 @@ func TestUnified(t *testing.T) {
 	if os.Getenv(unifiedEnv) != "" {
 		t.Skip("this is the inner run")
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run", "^(TestMatrix|TestPaused|TestPausedExit|TestParallel|TestRedisUser)$/^(root|userns-user|seccomp|deep)?$")
+	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run", "^(TestMatrix|TestPaused|TestPausedExit|TestParallel|TestRedisUser|TestCgroups|TestCgroupsOfAnother)$/^(root|userns-user|seccomp|deep)?$")
 	cmd.Env = append(os.Environ(), unifiedEnv+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, name := range []string{"TestMatrix/root", "TestPaused", "TestPausedExit", "TestParallel", "TestRedisUser"} {
+	for _, name := range []string{"TestMatrix/root", "TestPaused", "TestPausedExit", "TestParallel", "TestRedisUser", "TestCgroups", "TestCgroupsOfAnother"} {
 		if !bytes.Contains(out, []byte("--- PASS: "+name+" ")) {
 			t.Errorf("%s did not run on version 2:\n%s", name, out)
 		}

@@ -119,7 +119,7 @@ PROGRAM(cgroup_settings, ROOT | ALL_CAPS | CGROUPS, "cgroups of version 1 below 
 	want(AT "systemd/init.scope/x/notify_on_release", "0");
 }
 
-PROGRAM(cgroup_members, ROOT | CGROUPS, "processes in cgroups of version 1, with a limit that counts them")
+PROGRAM(cgroup_members, ROOT | CGROUPS | CHANGES_FILES, "processes in cgroups of version 1, with a limit that counts them")
 {
 	make(AT "pids/all");
 	make(AT "pids/all/limited");
