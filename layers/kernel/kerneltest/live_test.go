@@ -92,7 +92,7 @@ func moves(t *testing.T, n int, p kerneltest.Program) (notes []string) {
 
 // TestMoveTraps: what a program can do to its memory while it is copied.
 func TestMoveTraps(t *testing.T) {
-	for _, thing := range []string{"madvise", "huge", "munmap", "mremap", "part", "leave", "reader", "rooms", "brk", "protect", "guard", "fork", "stack", "read"} {
+	for _, thing := range []string{"madvise", "huge", "hole", "munmap", "mremap", "part", "leave", "reader", "rooms", "brk", "protect", "guard", "fork", "stack", "read"} {
 		t.Run(thing, func(t *testing.T) {
 			moves(t, many(8), kerneltest.Program{Source: "testdata/traps.c", Args: []string{thing}})
 		})
@@ -142,7 +142,7 @@ func TestPostCopy(t *testing.T) {
 // kernel tells nobody of guard pages that are installed and removed meanwhile, so
 // those are missing here (docs/support.md).
 func TestPostCopyTraps(t *testing.T) {
-	for _, thing := range []string{"madvise", "huge", "munmap", "mremap", "part", "leave", "reader", "rooms", "brk", "protect", "fork", "stack", "read"} {
+	for _, thing := range []string{"madvise", "huge", "hole", "munmap", "mremap", "part", "leave", "reader", "rooms", "brk", "protect", "fork", "stack", "read"} {
 		t.Run(thing, func(t *testing.T) {
 			c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/traps.c", Args: []string{thing}})
 			for i := range many(8) {

@@ -48,6 +48,9 @@ type ahead struct {
 	// them or about those a little later.
 	maps  []procfs.Mapping
 	smaps []procfs.SmapsMapping
+	// listed is memory that can be left behind and of which every page was there when
+	// it was looked at: see round.list.
+	listed pageSet
 	// foreseen is the look at the pages that was begun when the process was stopped.
 	foreseen *foreseen
 	// locked is what mlock(2) held then, in bytes.
@@ -112,9 +115,13 @@ func (s *Subsystem) exportEarly(ctx context.Context, step record.Step, out recor
 }
 
 // describe sends nothing and stops nothing: it reads what takes long to read, see
-// stoppedSmaps.
+// stoppedSmaps and list.
 func (r *round) describe(context.Context, bool) (record.Progress, error) {
-	return record.Progress{Done: true, Advanced: true}, r.readSmaps(true)
+	err := r.readSmaps(true)
+	if err == nil {
+		err = r.list()
+	}
+	return record.Progress{Done: true, Advanced: true}, err
 }
 
 // run is the round. Without tracking it does nothing: what was sent once would
@@ -262,8 +269,9 @@ var content = selection{none: pageIsPFNZero | pageIsGuard, any: pageIsPresent | 
 // pages of a process at one moment.
 type pages struct {
 	// present hold something, dirty are those of them that were written since
-	// they were last protected, or are untracked.
-	present, dirty, untracked pageSet
+	// they were last protected, or are untracked. Of those that are supposed to be
+	// there nobody knows, see list.
+	present, dirty, untracked, supposed pageSet
 }
 
 func (p *pages) add(r pageRegion) {
@@ -275,6 +283,11 @@ func (p *pages) add(r pageRegion) {
 	if r.categories&pageIsWritten != 0 || r.categories&pageIsTracked == 0 {
 		p.dirty = p.dirty.put(x)
 	}
+}
+
+// and are the pages of both, of which none is in the other.
+func (p *pages) and(o *pages) pages {
+	return pages{p.present.union(o.present), p.dirty.union(o.dirty), p.untracked.union(o.untracked), p.supposed.union(o.supposed)}
 }
 
 // look scans the ranges. With flags scanProtect what is tracked becomes clean in
@@ -299,7 +312,7 @@ func look(pm *pagemap, ranges pageSet, flags uint64) (pages, error) {
 			return pages{}, err
 		}
 	}
-	return pages{tracked.present.union(rest.present), tracked.dirty.union(rest.dirty), tracked.untracked.union(rest.present)}, nil
+	return tracked.and(&rest), nil
 }
 
 // protect looks at pages and protects them. Of those that were registered since

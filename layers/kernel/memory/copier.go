@@ -288,3 +288,13 @@ func (c *copier) push(ctx context.Context, d *desk, ch *chunk, found reading, bu
 	}
 	return nil
 }
+
+// pushBlank sends a chunk whose pages are not there.
+func (c *copier) pushBlank(ctx context.Context, ch *chunk) error {
+	b := make([]byte, uint64(ch.header())+ch.bytes)
+	if ch.header() > 0 {
+		encodeIndex(b, ch.runs)
+	}
+	c.s.bytes.Add(ch.bytes)
+	return c.out.Push(ctx, &record.Record{Header: c.header(ch), Payload: b})
+}

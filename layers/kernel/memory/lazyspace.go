@@ -126,11 +126,16 @@ func (sp *lazySpace) wake(r run) {
 // zero gives a page that the source does not have either. Where it cannot, because
 // something has happened meanwhile, whoever waits for the page looks again.
 func (sp *lazySpace) zero(page run) {
-	arg := struct {
-		start, length, mode uint64
-		zeroed              int64
-	}{start: page.start, length: pageSize}
-	if control(sp.f, uffdioZeropag, ptr(&arg)) != nil {
+	if _, err := zeroIn(sp.f, page.start, pageSize); err != nil {
 		sp.wake(page)
 	}
+}
+
+// supply fills missing pages from at on, and returns how many bytes it has filled.
+// Pages that hold nothing at the source, as far as a whole record does, take none here.
+func (sp *lazySpace) supply(at uint64, data []byte) (uint64, error) {
+	if blank(data) {
+		return zeroIn(sp.f, at, uint64(len(data)))
+	}
+	return copyIn(sp.f, at, data)
 }

@@ -3,6 +3,7 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -21,6 +22,11 @@ import (
 type left struct {
 	p     *target.Process
 	pages pageSet
+	// supposed are those of them that may not be there, see ahead.list. blanks are
+	// chunks of those that were found not to be, once looked at.
+	supposed pageSet
+	looked   bool
+	blanks   []chunk
 
 	mu     sync.Mutex
 	chunks []chunk // that were not pushed yet, in ascending order
@@ -39,13 +45,7 @@ func leavable(m *state.Mapping) bool {
 
 // leave takes the pages that may stay behind out of those that the destination
 // lacks and tells it which they are.
-func (s *Subsystem) leave(ctx context.Context, p *target.Process, mappings []*state.Mapping, lacks pageSet, out record.Sink) (pageSet, error) {
-	var may pageSet
-	for _, m := range mappings {
-		if leavable(m) {
-			may = may.put(run{m.Start, end(m)})
-		}
-	}
+func (s *Subsystem) leave(ctx context.Context, p *target.Process, may pageSet, seen *pages, lacks pageSet, out record.Sink) (pageSet, error) {
 	stays := lacks.intersect(may)
 	if len(stays) == 0 {
 		return lacks, nil
@@ -53,17 +53,52 @@ func (s *Subsystem) leave(ctx context.Context, p *target.Process, mappings []*st
 	if err := pushRuns(ctx, record.Header{Subsystem: Name, Process: p.ID, Kind: KindLeft}, stays, out); err != nil {
 		return nil, err
 	}
-	chunks := plan(stays)
-	slices.SortFunc(chunks, func(a, b chunk) int {
-		if a.runs[0].start < b.runs[0].start {
-			return -1
-		}
-		return 1
-	})
+	l := &left{p: p, pages: stays, supposed: seen.supposed, chunks: ascending(stays)}
 	s.mu.Lock()
-	s.lefts[p.ID] = &left{p: p, pages: stays, chunks: chunks}
+	s.lefts[p.ID] = l
 	s.mu.Unlock()
 	return lacks.subtract(stays), nil
+}
+
+// ascending is plan in the order of the addresses.
+func ascending(pages pageSet) []chunk {
+	chunks := plan(pages)
+	slices.SortFunc(chunks, func(a, b chunk) int { return cmp.Compare(a.runs[0].start, b.runs[0].start) })
+	return chunks
+}
+
+// look finds out which of the pages that were supposed to be there are not, and takes
+// them out of the chunks. The copy runs.
+func (l *left) look() error {
+	if l.looked {
+		return nil
+	}
+	gone, err := l.absent(l.supposed)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.looked = true
+	if len(gone) > 0 {
+		l.chunks, l.blanks = ascending(l.pages.subtract(gone)), ascending(gone)
+	}
+	return nil
+}
+
+// absent are those of the pages that are not there: they read as zeroes. Not all of
+// them could be read, since they may belong to a guard region by now (madvise(2)).
+func (l *left) absent(s pageSet) (pageSet, error) {
+	if len(s) == 0 {
+		return nil, nil
+	}
+	pm, err := openPagemap(l.p.Pid)
+	if err != nil {
+		return nil, err
+	}
+	defer pm.Close()
+	there, err := look(pm, s, 0)
+	return s.subtract(there.present), err
 }
 
 // leftStep is how many chunks one step pushes.
@@ -77,9 +112,8 @@ func (s *Subsystem) exportLeft(ctx context.Context, id record.ProcessID, out rec
 	if l == nil || l.filled {
 		return record.Progress{Done: true}, nil
 	}
-	some := l.next(leftStep)
-	c := &copier{s: s, p: l.p, out: out}
-	if err := c.send(ctx, some); err != nil {
+	some, err := l.send(ctx, &copier{s: s, p: l.p, out: out})
+	if err != nil {
 		return record.Progress{}, fmt.Errorf("memory: pid %d: what was left behind: %w", l.p.Pid, err)
 	}
 	var n uint64
@@ -116,6 +150,24 @@ func (l *left) next(n int) []chunk {
 	return some
 }
 
+// send pushes up to leftStep chunks, and fewer when there are no more.
+func (l *left) send(ctx context.Context, c *copier) ([]chunk, error) {
+	if err := l.look(); err != nil {
+		return nil, err
+	}
+	some := l.next(leftStep)
+	if err := c.send(ctx, some); err != nil {
+		return nil, err
+	}
+	for len(some) < leftStep && len(l.blanks) > 0 {
+		if err := c.pushBlank(ctx, &l.blanks[0]); err != nil {
+			return nil, err
+		}
+		some, l.blanks = append(some, l.blanks[0]), l.blanks[1:]
+	}
+	return some, nil
+}
+
 // maxPull bounds what is pulled at once, in bytes.
 const maxPull = 256 << 10
 
@@ -135,7 +187,7 @@ func (s *Subsystem) Pull(_ context.Context, want record.Pull) (*record.Record, f
 	defer mem.Close()
 	buf := buffers.Get()
 	b := buf[:r.bytes()]
-	if err := readRuns(l.p.Pid, mem, false, []run{r}, b); err != nil {
+	if err := l.read(mem, r, b); err != nil {
 		buffers.Put(buf)
 		return nil, nil, fmt.Errorf("memory: pid %d: %w", l.p.Pid, err)
 	}
@@ -144,4 +196,21 @@ func (s *Subsystem) Pull(_ context.Context, want record.Pull) (*record.Record, f
 	l.mu.Unlock()
 	h := record.Header{Subsystem: Name, Process: want.Process, Kind: KindPages, Entity: r.start}
 	return &record.Record{Header: h, Payload: b}, func() { buffers.Put(buf) }, nil
+}
+
+// read reads what is there of a run, of which some may be supposed, and zeroes.
+func (l *left) read(mem *os.File, r run, b []byte) error {
+	gone, err := l.absent(l.supposed.intersect(pageSet{r}))
+	if err != nil {
+		return err
+	}
+	for _, g := range gone {
+		clear(b[g.start-r.start : g.end-r.start])
+	}
+	for _, x := range (pageSet{r}).subtract(gone) {
+		if err := readRuns(l.p.Pid, mem, false, []run{x}, b[x.start-r.start:x.end-r.start]); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -49,12 +49,7 @@ func (s *Subsystem) receiveLeft(t *target.Task, l *layout, in *record.Record) er
 	if !l.mapped || l.built || s.env.Frame == nil {
 		return fmt.Errorf("%w: pages are left behind before the mappings, or too late", errLayout)
 	}
-	var may pageSet
-	for _, m := range l.mappings {
-		if leavable(m) {
-			may = may.put(run{m.Start, end(m)})
-		}
-	}
+	may := mayStay(l.mappings)
 	for _, r := range runs {
 		if n := len(l.left); n > 0 && r.start < l.left[n-1].end {
 			return fmt.Errorf("%w: pages are left behind twice at %#x", errLayout, r.start)
@@ -287,7 +282,7 @@ func (fl *filler) put(sp *lazySpace, r run, data []byte) error {
 			return nil
 		}
 		part.end = min(part.end, part.start+most)
-		n, err := copyIn(sp.f, at, data[part.start-r.start:part.end-r.start])
+		n, err := sp.supply(at, data[part.start-r.start:part.end-r.start])
 		sp.missing = sp.missing.subtract(pageSet{{part.start, part.start + n}})
 		part.start += n
 		switch {

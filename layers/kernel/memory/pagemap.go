@@ -5,6 +5,7 @@ package memory
 import (
 	"fmt"
 	"os"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -58,8 +59,9 @@ func openPagemap(pid int) (*pagemap, error) {
 func (p *pagemap) Close() error { return p.f.Close() }
 
 // selection says which pages a scan returns: those that have every category
-// of all, none of none, and at least one of any (0: does not matter).
-type selection struct{ all, none, any uint64 }
+// of all, none of none, and at least one of any or not all of anyNot (both 0: does not
+// matter). What is in one of them is in no other.
+type selection struct{ all, none, any, anyNot uint64 }
 
 // scan calls fn for every run of selected pages in [start, end), in ascending
 // order, adjacent runs joined.
@@ -75,23 +77,38 @@ type walk struct {
 	flags    uint64
 }
 
+// The kernel holds the lock of the address space for all of a call, 1 to 40 ns for each
+// page, and whoever changes a mapping meanwhile waits: the process that runs, or a
+// remote call in one that stands still (brk(2), mmap(2)). So one call looks at walkBytes
+// at first, and at twice as much as the last one where that took less than walkTime:
+// of what is mapped much may have no page tables.
+const (
+	walkBytes = 64 << 20
+	walkTime  = 30 * time.Microsecond
+)
+
 // walk calls fn for every run of selected pages that agree in the distinct
 // categories.
 func (p *pagemap) walk(start, end uint64, w walk, fn func(pageRegion)) error {
 	vec := make([]pageRegion, 512)
 	arg := scanArg{
-		size: uint64(unsafe.Sizeof(scanArg{})), flags: w.flags, start: start, end: end,
+		size: uint64(unsafe.Sizeof(scanArg{})), flags: w.flags, start: start,
 		vec: &vec[0], vecLen: uint64(len(vec)),
 		// A category in inverted matches when it is absent.
-		inverted: w.none, mask: w.all | w.none, anyOf: w.any,
+		inverted: w.none | w.anyNot, mask: w.all | w.none, anyOf: w.any | w.anyNot,
 		returned: w.distinct,
 	}
 	if w.distinct == 0 {
 		arg.returned = pageIsPresent // the kernel wants one
 	}
 	var open pageRegion
-	for arg.start < end {
+	for most := uint64(walkBytes); arg.start < end; {
+		arg.end = min(end, (arg.start+most)&^(hugeSize-1)) // a huge page in parts would be split
+		begun := time.Now()
 		n, _, e := unix.Syscall(unix.SYS_IOCTL, p.f.Fd(), pagemapScan, uintptr(unsafe.Pointer(&arg)))
+		if most = walkBytes; time.Since(begun) < walkTime {
+			most = 2 * (arg.end - arg.start)
+		}
 		if e == unix.EINTR {
 			continue
 		}

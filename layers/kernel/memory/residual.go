@@ -94,9 +94,14 @@ func (s *Subsystem) residual(ctx context.Context, p *target.Process, a *ahead, m
 	if err != nil {
 		return nil, err
 	}
+	leaving := s.leaving.Load() && !p.SharesMemory()
+	var may pageSet
+	if leaving {
+		may = mayStay(copied)
+	}
 	// The short way mistakes pages that were swapped out for protected ones (up to
 	// Linux 6.17, fs/proc/task_mmu.c).
-	seen, err := a.look(p, addresses(copied), a.sent != nil && st.Vm.Swap == 0)
+	seen, err := a.look(p, addresses(copied), a.sent != nil && st.Vm.Swap == 0, may)
 	if err != nil {
 		return nil, err
 	}
@@ -107,8 +112,8 @@ func (s *Subsystem) residual(ctx context.Context, p *target.Process, a *ahead, m
 		return nil, err
 	}
 	lacks := seen.dirty.union(seen.present.subtract(have))
-	if s.leaving.Load() && !p.SharesMemory() {
-		if lacks, err = s.leave(ctx, p, mappings, lacks, out); err != nil {
+	if leaving {
+		if lacks, err = s.leave(ctx, p, may, &seen, lacks, out); err != nil {
 			return nil, err
 		}
 	}

@@ -74,3 +74,16 @@ func copyIn(f *os.File, at uint64, data []byte) (uint64, error) {
 	}
 	return arg.len, nil
 }
+
+// zeroIn is copyIn of zeroes: the pages are the kernel's own page of zeroes until they
+// are written.
+func zeroIn(f *os.File, at, length uint64) (uint64, error) {
+	arg := struct {
+		start, length, mode uint64
+		zeroed              int64
+	}{start: at, length: length}
+	if err := control(f, uffdioZeropag, ptr(&arg)); err != nil {
+		return uint64(max(arg.zeroed, 0)), err
+	}
+	return length, nil
+}

@@ -37,6 +37,16 @@ func isZero(page []byte) bool {
 	return binary.LittleEndian.Uint64(page) == 0 && bytes.Equal(page, zeroPage[:])
 }
 
+// blank: all pages are zeroes.
+func blank(data []byte) bool {
+	for ; len(data) >= pageSize; data = data[pageSize:] {
+		if !isZero(data[:pageSize]) {
+			return false
+		}
+	}
+	return true
+}
+
 // zeroPages adds the pages of runs, which lie in data one after another, that are
 // zeroes to s.
 func zeroPages(s pageSet, runs []run, data []byte) pageSet {

@@ -93,6 +93,16 @@ static void munmap_turn(void) {
   MUST(munmap(other, n) == 0);
 }
 
+// All memory is there but for one hole, which is elsewhere at every moment: most page
+// tables are whole whenever somebody looks, and not the next time.
+static void hole_turn(void) {
+  static size_t p, n;
+  for (size_t i = 0; i < n; i++) put(p + i);
+  n = rnd() % 4 ? rnd() % 64 + 1 : 512 + rnd() % 1024, p = rnd() % (pages - n);
+  MUST(madvise(memory + p * WORDS, n * PAGE, MADV_DONTNEED) == 0);
+  forget(p, n);
+}
+
 static void mremap_turn(void) {
   static void *home, *away;
   if (!home) home = memory, away = fresh(SIZE);
@@ -318,7 +328,7 @@ static const struct {
   const char *name;
   void (*turn)(void);
 } things[] = {
-    {"madvise", madvise_turn}, {"huge", huge_turn},   {"munmap", munmap_turn}, {"mremap", mremap_turn}, {"brk", brk_turn},
+    {"madvise", madvise_turn}, {"huge", huge_turn},   {"hole", hole_turn},     {"munmap", munmap_turn}, {"mremap", mremap_turn}, {"brk", brk_turn},
     {"part", part_turn},       {"leave", leave_turn}, {"reader", reader_turn}, {"rooms", rooms_turn},
     {"protect", protect_turn}, {"guard", guard_turn}, {"fork", fork_turn},     {"stack", stack_turn},   {"read", read_turn},
 };
@@ -357,7 +367,7 @@ int main(int argc, char **argv) {
     memory = (uint64_t *)(((uintptr_t)fresh(SIZE + HUGE) + HUGE - 1) & ~(HUGE - 1));
   }
   if (turn == huge_turn) MUST(madvise(memory, SIZE, MADV_HUGEPAGE) == 0);
-  for (size_t p = 0; p < pages; p += 2) put(p);
+  for (size_t p = 0; p < pages; p += turn == hole_turn ? 1 : 2) put(p);
   pthread_t t;
   pthread_attr_t a;
   MUST(pthread_attr_init(&a) == 0 && pthread_attr_setstacksize(&a, 8 << 20) == 0);
