@@ -96,10 +96,13 @@ func (FileType) EnumDescriptor() ([]byte, []int) {
 // DescriptorTable is a part of a process's descriptor table (subsystem "file",
 // kind 1, entity: the first descriptor of the part). The descriptions behind
 // the descriptors follow in records of whichever subsystem carries them.
+//
+// With kind 7 it is of a table that threads of the process have and the others have
+// not: entity is the first such thread's id << 32 | the first descriptor of the part.
 type DescriptorTable struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Slot  []*DescriptorSlot      `protobuf:"bytes,1,rep,name=slot,proto3" json:"slot,omitempty"`
-	// Locks that the process holds by fcntl(F_SETLK).
+	// Locks that the process, or these threads, hold by fcntl(F_SETLK).
 	PosixLock     []*RangeLock `protobuf:"bytes,2,rep,name=posix_lock,json=posixLock,proto3" json:"posix_lock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -212,7 +215,7 @@ func (x *DescriptorSlot) GetCloseOnExec() bool {
 }
 
 // WorkingFiles is what belongs to a process beside its table (kind 2, entity
-// 0), or to a thread that does not share it with the others (entity: the
+// 0), or to threads that do not share it with the others (entity: the first such
 // thread's id in the container's pid namespace). Paths are absolute and inside the container's root.
 type WorkingFiles struct {
 	state protoimpl.MessageState `protogen:"open.v1"`

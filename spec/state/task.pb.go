@@ -602,6 +602,118 @@ func (x *SharedParts) GetTable() bool {
 	return false
 }
 
+// ThreadGroups is a part of the list of threads that have not all in common with
+// their process (subsystem "task", kind 6, entity: the index of its first entry). It
+// comes behind the threads. An image without it may still have threads with
+// directories of their own alone: see WorkingFiles.
+type ThreadGroups struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Thread        []*ThreadGroup         `protobuf:"bytes,1,rep,name=thread,proto3" json:"thread,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ThreadGroups) Reset() {
+	*x = ThreadGroups{}
+	mi := &file_spec_state_task_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ThreadGroups) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ThreadGroups) ProtoMessage() {}
+
+func (x *ThreadGroups) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_task_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ThreadGroups.ProtoReflect.Descriptor instead.
+func (*ThreadGroups) Descriptor() ([]byte, []int) {
+	return file_spec_state_task_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ThreadGroups) GetThread() []*ThreadGroup {
+	if x != nil {
+		return x.Thread
+	}
+	return nil
+}
+
+// ThreadGroup says with whom a thread has its directories (CLONE_FS) and its
+// descriptor table (CLONE_FILES).
+type ThreadGroup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ids in the container's pid namespace. With whom: the first thread that has the
+	// same, which may be this one; 0: they are the process's.
+	Tid           int32 `protobuf:"varint,1,opt,name=tid,proto3" json:"tid,omitempty"`
+	Directories   int32 `protobuf:"varint,2,opt,name=directories,proto3" json:"directories,omitempty"`
+	Table         int32 `protobuf:"varint,3,opt,name=table,proto3" json:"table,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ThreadGroup) Reset() {
+	*x = ThreadGroup{}
+	mi := &file_spec_state_task_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ThreadGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ThreadGroup) ProtoMessage() {}
+
+func (x *ThreadGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_task_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ThreadGroup.ProtoReflect.Descriptor instead.
+func (*ThreadGroup) Descriptor() ([]byte, []int) {
+	return file_spec_state_task_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ThreadGroup) GetTid() int32 {
+	if x != nil {
+		return x.Tid
+	}
+	return 0
+}
+
+func (x *ThreadGroup) GetDirectories() int32 {
+	if x != nil {
+		return x.Directories
+	}
+	return 0
+}
+
+func (x *ThreadGroup) GetTable() int32 {
+	if x != nil {
+		return x.Table
+	}
+	return 0
+}
+
 type AddressRange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Start         uint64                 `protobuf:"varint,1,opt,name=start,proto3" json:"start,omitempty"`
@@ -612,7 +724,7 @@ type AddressRange struct {
 
 func (x *AddressRange) Reset() {
 	*x = AddressRange{}
-	mi := &file_spec_state_task_proto_msgTypes[5]
+	mi := &file_spec_state_task_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +736,7 @@ func (x *AddressRange) String() string {
 func (*AddressRange) ProtoMessage() {}
 
 func (x *AddressRange) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_task_proto_msgTypes[5]
+	mi := &file_spec_state_task_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +749,7 @@ func (x *AddressRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressRange.ProtoReflect.Descriptor instead.
 func (*AddressRange) Descriptor() ([]byte, []int) {
-	return file_spec_state_task_proto_rawDescGZIP(), []int{5}
+	return file_spec_state_task_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AddressRange) GetStart() uint64 {
@@ -684,7 +796,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_spec_state_task_proto_msgTypes[6]
+	mi := &file_spec_state_task_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +808,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_task_proto_msgTypes[6]
+	mi := &file_spec_state_task_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +821,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_spec_state_task_proto_rawDescGZIP(), []int{6}
+	return file_spec_state_task_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Process) GetPid() int32 {
@@ -806,7 +918,7 @@ type Threads struct {
 
 func (x *Threads) Reset() {
 	*x = Threads{}
-	mi := &file_spec_state_task_proto_msgTypes[7]
+	mi := &file_spec_state_task_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +930,7 @@ func (x *Threads) String() string {
 func (*Threads) ProtoMessage() {}
 
 func (x *Threads) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_task_proto_msgTypes[7]
+	mi := &file_spec_state_task_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +943,7 @@ func (x *Threads) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Threads.ProtoReflect.Descriptor instead.
 func (*Threads) Descriptor() ([]byte, []int) {
-	return file_spec_state_task_proto_rawDescGZIP(), []int{7}
+	return file_spec_state_task_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Threads) GetThread() []*Thread {
@@ -878,7 +990,7 @@ type Thread struct {
 
 func (x *Thread) Reset() {
 	*x = Thread{}
-	mi := &file_spec_state_task_proto_msgTypes[8]
+	mi := &file_spec_state_task_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +1002,7 @@ func (x *Thread) String() string {
 func (*Thread) ProtoMessage() {}
 
 func (x *Thread) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_task_proto_msgTypes[8]
+	mi := &file_spec_state_task_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +1015,7 @@ func (x *Thread) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Thread.ProtoReflect.Descriptor instead.
 func (*Thread) Descriptor() ([]byte, []int) {
-	return file_spec_state_task_proto_rawDescGZIP(), []int{8}
+	return file_spec_state_task_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Thread) GetTid() int32 {
@@ -1098,7 +1210,13 @@ const file_spec_state_task_proto_rawDesc = "" +
 	"\x06memory\x18\x03 \x01(\bR\x06memory\x12\x1a\n" +
 	"\bhandlers\x18\x04 \x01(\bR\bhandlers\x12 \n" +
 	"\vdirectories\x18\x05 \x01(\bR\vdirectories\x12\x14\n" +
-	"\x05table\x18\x06 \x01(\bR\x05table\"<\n" +
+	"\x05table\x18\x06 \x01(\bR\x05table\">\n" +
+	"\fThreadGroups\x12.\n" +
+	"\x06thread\x18\x01 \x03(\v2\x16.mig.state.ThreadGroupR\x06thread\"W\n" +
+	"\vThreadGroup\x12\x10\n" +
+	"\x03tid\x18\x01 \x01(\x05R\x03tid\x12 \n" +
+	"\vdirectories\x18\x02 \x01(\x05R\vdirectories\x12\x14\n" +
+	"\x05table\x18\x03 \x01(\x05R\x05table\"<\n" +
 	"\fAddressRange\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\x04R\x05start\x12\x16\n" +
 	"\x06length\x18\x02 \x01(\x04R\x06length\"\xaa\x03\n" +
@@ -1164,7 +1282,7 @@ func file_spec_state_task_proto_rawDescGZIP() []byte {
 }
 
 var file_spec_state_task_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_spec_state_task_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_spec_state_task_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_spec_state_task_proto_goTypes = []any{
 	(TerminalKind)(0),      // 0: mig.state.TerminalKind
 	(*Tree)(nil),           // 1: mig.state.Tree
@@ -1172,23 +1290,26 @@ var file_spec_state_task_proto_goTypes = []any{
 	(*Node)(nil),           // 3: mig.state.Node
 	(*Sharing)(nil),        // 4: mig.state.Sharing
 	(*SharedParts)(nil),    // 5: mig.state.SharedParts
-	(*AddressRange)(nil),   // 6: mig.state.AddressRange
-	(*Process)(nil),        // 7: mig.state.Process
-	(*Threads)(nil),        // 8: mig.state.Threads
-	(*Thread)(nil),         // 9: mig.state.Thread
+	(*ThreadGroups)(nil),   // 6: mig.state.ThreadGroups
+	(*ThreadGroup)(nil),    // 7: mig.state.ThreadGroup
+	(*AddressRange)(nil),   // 8: mig.state.AddressRange
+	(*Process)(nil),        // 9: mig.state.Process
+	(*Threads)(nil),        // 10: mig.state.Threads
+	(*Thread)(nil),         // 11: mig.state.Thread
 }
 var file_spec_state_task_proto_depIdxs = []int32{
-	3, // 0: mig.state.Tree.node:type_name -> mig.state.Node
-	6, // 1: mig.state.Tree.used:type_name -> mig.state.AddressRange
-	2, // 2: mig.state.Tree.terminal:type_name -> mig.state.Pseudoterminal
-	0, // 3: mig.state.Pseudoterminal.kind:type_name -> mig.state.TerminalKind
-	5, // 4: mig.state.Sharing.shared:type_name -> mig.state.SharedParts
-	9, // 5: mig.state.Threads.thread:type_name -> mig.state.Thread
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	3,  // 0: mig.state.Tree.node:type_name -> mig.state.Node
+	8,  // 1: mig.state.Tree.used:type_name -> mig.state.AddressRange
+	2,  // 2: mig.state.Tree.terminal:type_name -> mig.state.Pseudoterminal
+	0,  // 3: mig.state.Pseudoterminal.kind:type_name -> mig.state.TerminalKind
+	5,  // 4: mig.state.Sharing.shared:type_name -> mig.state.SharedParts
+	7,  // 5: mig.state.ThreadGroups.thread:type_name -> mig.state.ThreadGroup
+	11, // 6: mig.state.Threads.thread:type_name -> mig.state.Thread
+	7,  // [7:7] is the sub-list for method output_type
+	7,  // [7:7] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_spec_state_task_proto_init() }
@@ -1202,7 +1323,7 @@ func file_spec_state_task_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_task_proto_rawDesc), len(file_spec_state_task_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

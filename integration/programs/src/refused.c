@@ -117,26 +117,3 @@ REFUSED(refused_vfork, ANYONE, "waits in vfork(2)", "a thread's vfork child that
 	CHECK(write(told[1], "e", 1) == 1);
 	CHECK(child_exits(child) == 0);
 }
-
-static struct board *parted;
-
-static void *own_descriptors(void *unused)
-{
-	char c;
-	CHECK(unshare(CLONE_FILES) == 0);
-	board_post(parted, 0);
-	CHECK(read(told[0], &c, 1) == 1);
-	return unused;
-}
-
-REFUSED(refused_own_descriptors, ANYONE, "it has a descriptor table of its own", "a thread that has left its process's descriptors")
-{
-	pthread_t thread;
-	parted = board_new();
-	CHECK(pipe(told) == 0);
-	CHECK(pthread_create(&thread, NULL, own_descriptors, NULL) == 0);
-	board_await(parted, 0, 1);
-	ready();
-	CHECK(write(told[1], "e", 1) == 1);
-	CHECK(pthread_join(thread, NULL) == 0);
-}

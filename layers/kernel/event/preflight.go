@@ -34,14 +34,14 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 			if d.Owner() != target.OwnerEvent {
 				continue
 			}
-			found, err := s.inspect(pid, d)
+			found, err := s.inspect(d)
 			out = append(out, found...)
 			if procfs.IsGone(err) {
 				continue
 			}
 			var r *refusal
 			if errors.As(err, &r) {
-				out = append(out, record.Finding{Pid: pid, FD: d.FD, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy})
+				out = append(out, record.Finding{Pid: d.Holder, FD: d.FD, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy})
 			} else if err != nil {
 				return nil, fmt.Errorf("event: pid %d: fd %d: %w", pid, d.FD, err)
 			}
@@ -51,12 +51,12 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 }
 
 // inspect looks at one descriptor; what it finds is lost.
-func (s *Subsystem) inspect(pid int, d *target.Descriptor) ([]record.Finding, error) {
+func (s *Subsystem) inspect(d *target.Descriptor) ([]record.Finding, error) {
 	_, msg, err := classify(d, s.env.Source.Init)
 	if err != nil {
 		return nil, err
 	}
-	lost := record.Finding{Pid: pid, FD: d.FD, Subsystem: Name, Warning: true}
+	lost := record.Finding{Pid: d.Holder, FD: d.FD, Subsystem: Name, Warning: true}
 	switch m := msg.(type) {
 	case *state.EventFiles:
 		lost.What, lost.Why = "inotify instance", "it has events that were not read: the program is told of an overflow (IN_Q_OVERFLOW) instead"

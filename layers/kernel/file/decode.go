@@ -41,6 +41,19 @@ func decodeTable(r *record.Record) (*state.DescriptorTable, error) {
 	return msg, nil
 }
 
+// threadShift: the entity of a thread's table is its id and a descriptor.
+const threadShift = 32
+
+// decodeThreadTable reads a part of a table that threads have of their own, the first
+// of which it names.
+func decodeThreadTable(r *record.Record) (tid int, msg *state.DescriptorTable, err error) {
+	if n := r.Entity >> threadShift; n == 0 || n > maxThread || r.Entity&(1<<threadShift-1) >= maxFD {
+		return 0, nil, fmt.Errorf("%s: no such thread, or no such descriptor", r.Header)
+	}
+	msg, err = decodeTable(r)
+	return int(r.Entity >> threadShift), msg, err
+}
+
 func decodeWorking(r *record.Record) (*state.WorkingFiles, error) {
 	msg := &state.WorkingFiles{}
 	if err := proto.Unmarshal(r.Payload, msg); err != nil {

@@ -4,6 +4,7 @@ package file
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,6 +73,27 @@ func TestHostileTablesAreRefused(t *testing.T) {
 	}
 }
 
+// TestHostileThreadTablesAreRefused: tables of no thread, or that begin nowhere.
+func TestHostileThreadTablesAreRefused(t *testing.T) {
+	good := &state.DescriptorTable{Slot: []*state.DescriptorSlot{{Fd: 3, Description: 1}}}
+	if tid, m, err := decodeThreadTable(encode(t, 7<<threadShift|3, good)); err != nil || tid != 7 || len(m.Slot) != 1 {
+		t.Errorf("a good one: thread %d, %v, %v", tid, m, err)
+	}
+	for _, entity := range []uint64{0, 3, (maxThread + 1) << threadShift, 7<<threadShift | maxFD, math.MaxUint64} {
+		if _, _, err := decodeThreadTable(encode(t, entity, good)); err == nil {
+			t.Errorf("entity %#x: accepted", entity)
+		}
+	}
+	if _, _, err := decodeThreadTable(encode(t, 7<<threadShift, &state.DescriptorTable{Slot: []*state.DescriptorSlot{{Fd: maxFD, Description: 1}}})); err == nil {
+		t.Error("a descriptor beyond all limits: accepted")
+	}
+	r := encode(t, 7<<threadShift, good)
+	r.Kind = KindThreadTable
+	if _, err := New(target.Env{}).receive(r); err == nil {
+		t.Error("a thread's table of no process: accepted")
+	}
+}
+
 func TestHostileObjectsAreRefused(t *testing.T) {
 	for name, m := range map[string]*state.FileObject{
 		"memfd's name":   {Memfd: true, Path: strings.Repeat("a", 250)},
@@ -110,6 +132,7 @@ func TestContentEntities(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add(uint32(KindOpen), uint64(1), encode(f, 1, &state.OpenFile{Type: state.FileType_FILE_TYPE_REGULAR, Path: "/x"}).Payload)
 	f.Add(uint32(KindTable), uint64(0), encode(f, 0, &state.DescriptorTable{Slot: []*state.DescriptorSlot{{Fd: 3, Description: 7}}}).Payload)
+	f.Add(uint32(KindThreadTable), uint64(7)<<threadShift|3, encode(f, 0, &state.DescriptorTable{Slot: []*state.DescriptorSlot{{Fd: 3, Description: 7}}}).Payload)
 	f.Add(uint32(KindObject), uint64(1), encode(f, 1, &state.FileObject{Path: "/x"}).Payload)
 	f.Add(uint32(KindWorking), uint64(0), encode(f, 0, &state.WorkingFiles{Cwd: "/", Root: "/"}).Payload)
 	f.Fuzz(func(t *testing.T, kind uint32, entity uint64, payload []byte) {
@@ -122,6 +145,10 @@ func FuzzDecode(f *testing.F) {
 						t.Fatalf("slot %v", s)
 					}
 				}
+			}
+		case KindThreadTable:
+			if tid, m, err := decodeThreadTable(r); err == nil && (tid < 1 || tid > maxThread || slices.ContainsFunc(m.Slot, func(s *state.DescriptorSlot) bool { return s.Fd >= maxFD })) {
+				t.Fatalf("thread %d: %v", tid, m)
 			}
 		case KindWorking:
 			if m, err := decodeWorking(r); err == nil && (m.Cwd[0] != '/' || m.Root[0] != '/') {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
@@ -65,19 +64,15 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 // exportTable pushes the table, what belongs to the process beside it, and the
 // descriptions that nobody has seen before.
 func (s *Subsystem) exportTable(ctx context.Context, p *target.Process, out record.Sink) (*export, uint64, error) {
-	threads, err := separate(s.env, p.Pid, p.Proc)
-	if err != nil {
-		return nil, 0, err
-	}
 	list, err := p.Descriptors()
 	if err != nil {
 		return nil, 0, err
 	}
-	own := list
+	own := inTable(list, 0)
 	if p.SharesTable() {
 		own = nil // it is another's, and so are the locks
 	}
-	if err := pushTable(ctx, p.ID, own, out); err != nil {
+	if err := pushTable(ctx, record.Header{Process: p.ID, Kind: KindTable}, own, out); err != nil {
 		return nil, 0, err
 	}
 	l, err := newLooker(p.Proc, s.env.Source.Init, &s.mounts)
@@ -91,10 +86,7 @@ func (s *Subsystem) exportTable(ctx context.Context, p *target.Process, out reco
 	if err := push(ctx, out, record.Header{Process: p.ID, Kind: KindWorking}, working); err != nil {
 		return nil, 0, err
 	}
-	if p.SharesDirectories() && len(threads) > 0 {
-		return nil, 0, &refusal{fmt.Sprintf("process %d", p.Pid), "it shares its working directory with another process and not with all of its threads, which this version does not carry", ""}
-	}
-	if err := pushThreads(ctx, p, l, threads, out); err != nil {
+	if err := pushThreads(ctx, p, l, list, out); err != nil {
 		return nil, 0, err
 	}
 	e, n := &export{}, uint64(0)
@@ -119,10 +111,12 @@ func (s *Subsystem) exportTable(ctx context.Context, p *target.Process, out reco
 }
 
 // pushThreads sends what threads have of their own.
-func pushThreads(ctx context.Context, p *target.Process, l *looker, threads []int, out record.Sink) error {
-	if len(threads) == 0 {
-		return nil
+func pushThreads(ctx context.Context, p *target.Process, l *looker, list []target.Descriptor, out record.Sink) error {
+	apart, err := p.Apart()
+	if err != nil || len(apart) == 0 {
+		return err
 	}
+	threads, tables := firsts(apart)
 	ids := map[int]int{}
 	for _, th := range p.Traced.Threads() {
 		ids[th.Tid] = th.NSTid
@@ -136,12 +130,11 @@ func pushThreads(ctx context.Context, p *target.Process, l *looker, threads []in
 			return err
 		}
 	}
-	return nil
+	return pushThreadTables(ctx, p, ids, tables, list, out)
 }
 
-// pushTable sends the table in parts.
-func pushTable(ctx context.Context, id record.ProcessID, list []target.Descriptor, out record.Sink) error {
-	list = slices.DeleteFunc(slices.Clone(list), func(d target.Descriptor) bool { return d.InFlight })
+// pushTable sends a table in parts; the entity of each says where it begins.
+func pushTable(ctx context.Context, of record.Header, list []target.Descriptor, out record.Sink) error {
 	posix, err := posixLocks(list)
 	if err != nil {
 		return err
@@ -157,9 +150,9 @@ func pushTable(ctx context.Context, id record.ProcessID, list []target.Descripto
 		if first {
 			msg.PosixLock = posix
 		}
-		h := record.Header{Process: id, Kind: KindTable}
+		h := of
 		if len(part) > 0 {
-			h.Entity = uint64(part[0].FD)
+			h.Entity |= uint64(part[0].FD)
 		}
 		if err := push(ctx, out, h, msg); err != nil {
 			return err

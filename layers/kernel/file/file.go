@@ -40,6 +40,9 @@ const (
 	KindObject  = 4
 	KindContent = 5
 	KindOwner   = 6
+	// KindThreadTable is a state.DescriptorTable of threads that have their own. A
+	// reader of an earlier version refuses it.
+	KindThreadTable = 7
 )
 
 // Subsystem is one event's files.

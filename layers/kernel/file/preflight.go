@@ -23,22 +23,26 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 
 // inspect looks at one process.
 func (s *Subsystem) inspect(proc procfs.Task) ([]record.Finding, error) {
-	pid := proc.Pid()
 	l, err := newLooker(proc, s.env.Source.Init, nil)
 	if err != nil {
 		return nil, err
 	}
 	var out []record.Finding
+	holder := proc.Pid()
 	note := func(fd int, err error) error {
 		var r *refusal
 		if errors.As(err, &r) {
-			out = append(out, record.Finding{Pid: pid, FD: fd, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy})
+			out = append(out, record.Finding{Pid: holder, FD: fd, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy})
 			return nil
 		}
 		return err
 	}
-	threads, err := separate(s.env, pid, proc)
-	if note(-1, err) != nil {
+	apart, err := target.FindApart(proc)
+	if err != nil {
+		return nil, err
+	}
+	threads, tables := firsts(apart)
+	if err := note(-1, readable(tables)); err != nil {
 		return nil, err
 	}
 	for _, tid := range threads {
@@ -49,7 +53,7 @@ func (s *Subsystem) inspect(proc procfs.Task) ([]record.Finding, error) {
 	if _, err := l.working(); note(-1, err) != nil {
 		return nil, err
 	}
-	list, err := s.env.Source.Look(pid)
+	list, err := s.env.Source.Look(proc.Pid())
 	if err != nil {
 		return nil, err
 	}
@@ -58,6 +62,7 @@ func (s *Subsystem) inspect(proc procfs.Task) ([]record.Finding, error) {
 		if d.Owner() != target.OwnerFile {
 			continue
 		}
+		holder = d.Holder
 		f, err := l.classify(d)
 		if err == nil {
 			err = fileLocks(d, f.msg)

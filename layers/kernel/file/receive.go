@@ -33,6 +33,14 @@ type table struct {
 	working *state.WorkingFiles
 	// threads are the directories of threads that have their own.
 	threads map[int]*state.WorkingFiles
+	// own are the tables of threads that have their own.
+	own map[int]*ownTable
+}
+
+// ownTable is a descriptor table that threads have and their process has not.
+type ownTable struct {
+	fds   map[uint32]bool
+	posix []*state.RangeLock
 }
 
 func newImported() *imported {
@@ -54,7 +62,8 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 	case step.Process == record.Shared && step.Stage == record.StageBuild:
 		n, err = s.build()
 	case step.Process == record.Shared && step.Stage == record.StageJoin:
-		// By now the subsystems behind this one have made theirs, too.
+		// By now the subsystems behind this one have made theirs, too. Subsystem task
+		// has had it done where threads have tables of their own.
 		err = s.env.Frame.Share()
 	case step.Process == record.Shared:
 	case step.Stage == record.StageSettle:
@@ -72,12 +81,14 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 func (s *Subsystem) receive(r *record.Record) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if (r.Kind == KindTable || r.Kind == KindWorking) != (r.Process != record.Shared) {
+	if (r.Kind == KindTable || r.Kind == KindWorking || r.Kind == KindThreadTable) != (r.Process != record.Shared) {
 		return 0, fmt.Errorf("%s: this kind does not belong to process %d", r.Header, r.Process)
 	}
 	switch r.Kind {
 	case KindTable:
 		return 0, s.receiveTable(r)
+	case KindThreadTable:
+		return 0, s.receiveThreadTable(r)
 	case KindWorking:
 		w, err := decodeWorking(r)
 		if err == nil {
@@ -153,13 +164,50 @@ func (s *Subsystem) receiveTable(r *record.Record) error {
 	}
 	t := s.tableOf(r.Process)
 	t.listed = true
-	for _, slot := range msg.Slot {
-		if t.fds[slot.Fd] {
-			return fmt.Errorf("process %d: descriptor %d is in the table twice", r.Process, slot.Fd)
-		}
-		t.fds[slot.Fd] = true
-		task.Table.Want(slot.Description, target.Slot{FD: int(slot.Fd), CloseOnExec: slot.CloseOnExec})
-	}
 	t.posix = append(t.posix, msg.PosixLock...)
+	if err := want(task.Table, t.fds, msg.Slot); err != nil {
+		return fmt.Errorf("process %d: %w", r.Process, err)
+	}
+	return nil
+}
+
+// want tells a plan what is wanted; fds are those that it was told before.
+func want(table *target.Table, fds map[uint32]bool, list []*state.DescriptorSlot) error {
+	for _, slot := range list {
+		if fds[slot.Fd] {
+			return fmt.Errorf("descriptor %d is in the table twice", slot.Fd)
+		}
+		fds[slot.Fd] = true
+		table.Want(slot.Description, target.Slot{FD: int(slot.Fd), CloseOnExec: slot.CloseOnExec})
+	}
+	return nil
+}
+
+// receiveThreadTable is receiveTable for a table that threads have of their own. Which
+// threads these are, subsystem task is told.
+func (s *Subsystem) receiveThreadTable(r *record.Record) error {
+	if err := s.env.Frame.NeedAll(); err != nil {
+		return err
+	}
+	task, err := s.env.Frame.Stopped(r.Process)
+	if err != nil {
+		return err
+	}
+	tid, msg, err := decodeThreadTable(r)
+	if err != nil {
+		return err
+	}
+	t := s.tableOf(r.Process)
+	if t.own == nil {
+		t.own = map[int]*ownTable{}
+	}
+	if t.own[tid] == nil {
+		t.own[tid] = &ownTable{fds: map[uint32]bool{}}
+	}
+	own := t.own[tid]
+	own.posix = append(own.posix, msg.PosixLock...)
+	if err := want(task.OwnTable(tid), own.fds, msg.Slot); err != nil {
+		return fmt.Errorf("thread %d of process %d: %w", tid, r.Process, err)
+	}
 	return nil
 }

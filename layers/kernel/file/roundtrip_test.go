@@ -21,6 +21,7 @@ import (
 	"github.com/io-mig/mig/layers/kernel/rootfs"
 	"github.com/io-mig/mig/layers/kernel/signal"
 	"github.com/io-mig/mig/layers/kernel/task"
+	"github.com/io-mig/mig/spec/record"
 )
 
 var all = []kerneltest.Constructor{
@@ -167,17 +168,57 @@ func TestTableUpToTheLimit(t *testing.T) {
 	kerneltest.RoundTrip(t, p, all...)
 }
 
-// TestThreads: directories that a thread has of its own are its own again; with
-// descriptors of its own it is refused by name.
+// TestThreads: directories that a thread has of its own are its own again, and so is a
+// descriptor table.
 func TestThreads(t *testing.T) {
+	for _, p := range threadPrograms(t) {
+		p.Generations, p.LeaveRunning = 2, true
+		kerneltest.RoundTrip(t, p, all...)
+	}
+}
+
+// threadPrograms are one whose threads have directories of their own, and one of which
+// a thread has its own descriptors, too.
+func threadPrograms(t *testing.T) []kerneltest.Program {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "here"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	kerneltest.RoundTrip(t, kerneltest.Program{Source: "testdata/threads.c", Args: []string{dir}, Generations: 2, LeaveRunning: true}, all...)
-	c := kerneltest.Start(t, kerneltest.Program{Source: "testdata/threads.c", Args: []string{dir, "table"}})
-	if _, err := c.Export(true, all...); err == nil || !strings.Contains(err.Error(), "descriptor table of its own") {
-		t.Errorf("a thread with its own descriptors: %v", err)
+	return []kerneltest.Program{
+		{Source: "testdata/threads.c", Args: []string{dir}},
+		{Source: "testdata/threads.c", Args: []string{dir, "table"}},
 	}
-	c.Verify()
+}
+
+// TestForgedThreads: an image in which not all is said of what a thread has of its own
+// is refused; one without the list of such threads is of an earlier version, and good
+// as long as they have no table.
+func TestForgedThreads(t *testing.T) {
+	without := func(im *kerneltest.Image, subsystem string, kind uint32) *kerneltest.Image {
+		return &kerneltest.Image{Processes: im.Processes, Records: slices.DeleteFunc(slices.Clone(im.Records), func(r *record.Record) bool {
+			return r.Subsystem == subsystem && r.Kind == kind
+		})}
+	}
+	list := threadPrograms(t)
+	c := kerneltest.Start(t, list[1])
+	image, err := c.Export(false, all...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Stop()
+	for want, forged := range map[string]*kerneltest.Image{
+		"has none of its own":                without(image, task.Name, task.KindGroups),
+		"has no descriptor table for thread": without(image, file.Name, file.KindThreadTable),
+	} {
+		if _, err := c.Import(forged, all...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("an import that was to say %q: %v", want, err)
+		}
+	}
+	old := kerneltest.Start(t, list[0])
+	if image, err = old.Export(false, all...); err != nil {
+		t.Fatal(err)
+	}
+	if slices.ContainsFunc(image.Records, func(r *record.Record) bool { return r.Subsystem == task.Name && r.Kind == task.KindGroups }) {
+		t.Error("an earlier version could not read an image in which it knows everything")
+	}
 }

@@ -22,15 +22,16 @@ func (s *Subsystem) settle(id record.ProcessID) error {
 		return err
 	}
 	tab := s.in.tables[id]
-	if !t.SharesTable {
-		if err := s.settleTable(t, tab); err != nil {
-			return err
-		}
+	if t.SharesTable {
+		err = t.LowerFiles()
+	} else {
+		err = s.settleTable(t, tab)
 	}
-	for tid, w := range tab.threads {
-		if err := setThreadWorking(t, tid, w); err != nil {
-			return fmt.Errorf("process %d: %w", id, err)
-		}
+	if err != nil {
+		return err
+	}
+	if err := settleThreads(t, tab); err != nil {
+		return fmt.Errorf("process %d: %w", id, err)
 	}
 	if t.SharesDirectories {
 		return nil // those of its maker are its own
@@ -52,7 +53,7 @@ func (s *Subsystem) settleTable(t *target.Task, tab *table) error {
 	if missing := t.Table.Missing(); len(missing) > 0 {
 		return fmt.Errorf("process %d: nobody carries the description of descriptor %d (and %d more): the image is incomplete", t.ID, missing[0], len(missing)-1)
 	}
-	if err := setLocks(t, tab.posix); err != nil {
+	if err := setLocks(t.Plan(), tab.posix); err != nil {
 		return fmt.Errorf("process %d: %w", t.ID, err)
 	}
 	if err := s.setOwners(t, false); err != nil {
@@ -61,9 +62,8 @@ func (s *Subsystem) settleTable(t *target.Task, tab *table) error {
 	return nil
 }
 
-// setLocks takes the locks that belong to the process.
-func setLocks(t *target.Task, locks []*state.RangeLock) error {
-	p := t.Plan()
+// setLocks takes the locks that belong to whoever has the table of the plan.
+func setLocks(p *target.Plan, locks []*state.RangeLock) error {
 	for _, k := range locks {
 		p.Call(tracer.Syscall(unix.SYS_FCNTL, uint64(k.Fd), unix.F_SETLK, p.Put(encodeFlock(k))))
 	}

@@ -3,99 +3,44 @@
 package file
 
 import (
+	"context"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/kernel/tracer"
+	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/state"
 )
 
-// A thread can have given up what threads share: by unshare(CLONE_FS) its
-// working directory, root and umask, by unshare(CLONE_FILES) its descriptor
-// table. The former are carried.
+// A thread can have given up what threads share: by unshare(CLONE_FS) its working
+// directory, root and umask, by unshare(CLONE_FILES) its descriptor table; and threads
+// that it makes then have what it has.
 
-// separate lists the threads that have working directories of their own. What
-// cannot be made again is refused: descriptor tables, and directories that some
-// threads share and others do not.
-func separate(env target.Env, pid int, proc procfs.Task) ([]int, error) {
-	tids, err := proc.Threads()
-	if err != nil {
-		return nil, err
-	}
-	together := make([]bool, len(tids))
-	err = env.Each(len(tids), func(i int) (err error) {
-		together[i], err = sharesAll(pid, tids[i])
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	var out []int
-	directories := target.NewSharers(target.ResourceFS)
-	if _, err := directories.Add(pid); err != nil {
-		return nil, err
-	}
-	for i, tid := range tids {
-		if together[i] {
-			continue
+// firsts are the threads that stand for directories and for tables that threads have
+// of their own.
+func firsts(list []target.Apart) (directories, tables []int) {
+	for _, a := range list {
+		if a.Directories == a.Tid {
+			directories = append(directories, a.Tid)
 		}
-		own, err := separated(directories, proc.Thread(tid), pid)
-		if procfs.IsGone(err) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if own {
-			out = append(out, tid)
+		if a.Table == a.Tid {
+			tables = append(tables, a.Tid)
 		}
 	}
-	return out, nil
+	return directories, tables
 }
 
-// sharesAll: a thread has what threads share in common with the leader, as nearly all
-// have of what may be thousands. One that is not there any more has not.
-func sharesAll(pid, tid int) (bool, error) {
-	if tid == pid {
-		return true, nil
-	}
-	for _, r := range []target.Resource{target.ResourceFiles, target.ResourceFS} {
-		same, err := target.SharesWith(pid, tid, r)
-		if procfs.IsGone(err) {
-			return false, nil
-		}
-		if err != nil || !same {
-			return false, err
+// readable refuses a table of a thread where the kernel does not give out what is in it.
+func readable(tables []int) error {
+	for _, tid := range tables {
+		if !target.ThreadFiles(tid) {
+			return &refusal{fmt.Sprintf("thread %d", tid), "it has a descriptor table of its own, and this kernel gives out the files of no thread alone", "use Linux 6.9 or later"}
 		}
 	}
-	return true, nil
-}
-
-// separated: a thread that does not share all has directories of its own.
-func separated(directories *target.Sharers, proc procfs.Task, pid int) (bool, error) {
-	tid := proc.Tid()
-	what := fmt.Sprintf("thread %d", tid)
-	same, err := target.SharesWith(pid, tid, target.ResourceFiles)
-	if err != nil {
-		return false, err
-	}
-	if st, err := proc.Status(); err != nil || !st.HasMM {
-		return false, err // it is ending, and has no files any more
-	}
-	if !same {
-		return false, &refusal{what, "it has a descriptor table of its own, which this version does not carry", ""}
-	}
-	with, err := directories.Add(tid)
-	if err != nil {
-		return false, err
-	}
-	if with != 0 && with != pid {
-		return false, &refusal{what, fmt.Sprintf("it shares its working directory with thread %d and not with the others, which this version does not carry", with), ""}
-	}
-	return with == 0, nil
+	return nil
 }
 
 // workingOf describes a thread's own directories.
@@ -105,14 +50,68 @@ func (l *looker) workingOf(tid int) (*state.WorkingFiles, error) {
 	return own.working()
 }
 
-// setThreadWorking gives a thread directories of its own. The process must not
-// have its own yet: what the thread starts with are the frame's.
+// pushThreadTables sends the tables that threads have of their own. list are the
+// descriptors of all of them.
+func pushThreadTables(ctx context.Context, p *target.Process, tids map[int]int, tables []int, list []target.Descriptor, out record.Sink) error {
+	for _, tid := range tables {
+		h := record.Header{Process: p.ID, Kind: KindThreadTable, Entity: uint64(tids[tid]) << threadShift}
+		if err := pushTable(ctx, h, inTable(list, tid), out); err != nil {
+			return fmt.Errorf("thread %d: %w", tid, err)
+		}
+	}
+	return nil
+}
+
+// inTable are the descriptors of one table of a process: of a thread's own, or with 0
+// of its own.
+func inTable(list []target.Descriptor, thread int) (out []target.Descriptor) {
+	for i := range list {
+		if d := &list[i]; d.Thread == thread && !d.InFlight {
+			out = append(out, *d)
+		}
+	}
+	return out
+}
+
+// settleThreads gives threads what they have of their own: directories, and the locks
+// of their tables, in which nothing is closed any more.
+func settleThreads(t *target.Task, tab *table) error {
+	for tid, w := range tab.threads {
+		if err := setThreadWorking(t, tid, w); err != nil {
+			return err
+		}
+	}
+	for _, a := range t.Apart {
+		if a.Directories == a.Tid && tab.threads[a.Tid] == nil {
+			return fmt.Errorf("the image has no directories for thread %d, which has its own", a.Tid)
+		}
+	}
+	for tid, own := range tab.own {
+		p, err := t.PlanInTable(tid)
+		if err == nil {
+			err = setLocks(p, own.posix)
+		}
+		if err != nil {
+			return fmt.Errorf("thread %d: %w", tid, err)
+		}
+	}
+	return nil
+}
+
+// setThreadWorking gives a thread directories of its own. Where it was not made with
+// some, the process must not have its own yet: what it starts with are the frame's.
 func setThreadWorking(t *target.Task, tid int, w *state.WorkingFiles) error {
 	p, err := t.PlanOf(tid)
 	if err != nil {
 		return err
 	}
-	p.Call(tracer.Syscall(unix.SYS_UNSHARE, unix.CLONE_FS))
+	i := slices.IndexFunc(t.Apart, func(a target.Apart) bool { return a.Tid == tid && a.Directories != 0 })
+	switch {
+	case i < 0:
+		p.Call(tracer.Syscall(unix.SYS_UNSHARE, unix.CLONE_FS))
+	case t.Apart[i].Directories != tid:
+		return fmt.Errorf("thread %d has directories of its own, and those of thread %d", tid, t.Apart[i].Directories)
+	}
 	if err := enter(p, w); err != nil {
 		return fmt.Errorf("thread %d: %w", tid, err)
 	}

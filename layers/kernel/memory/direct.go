@@ -45,12 +45,30 @@ func (r *round) lookForBypass() (bypass, error) {
 	if slices.ContainsFunc(maps, func(m procfs.Mapping) bool { return m.Kind == procfs.MapAIO }) {
 		return bypassQueued, nil
 	}
-	fds, err := r.p.Proc.FDs()
+	tables, err := r.p.Tables()
+	if err != nil {
+		return bypassNever, err
+	}
+	for i, t := range tables {
+		found, err := opensDirect(t)
+		if i > 0 && procfs.IsGone(err) {
+			continue // the threads have ended that had this table
+		}
+		if err != nil || found != bypassNever {
+			return found, err
+		}
+	}
+	return bypassNever, nil
+}
+
+// opensDirect looks at one descriptor table.
+func opensDirect(t procfs.Task) (bypass, error) {
+	fds, err := t.FDs()
 	if err != nil {
 		return bypassNever, err
 	}
 	for _, fd := range fds {
-		info, err := r.p.Proc.FDInfo(fd)
+		info, err := t.FDInfo(fd)
 		var odd *procfs.ParseError
 		switch {
 		case procfs.IsGone(err), errors.As(err, &odd): // closed; what is odd is no file

@@ -72,7 +72,7 @@ func (s *Subsystem) suspects(ctx context.Context) (map[inode]record.Finding, err
 		if warning {
 			r = abandonment(r)
 		}
-		out[g.id] = record.Finding{Pid: e.pid, FD: e.d.FD, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy, Warning: warning}
+		out[g.id] = record.Finding{Pid: e.d.Holder, FD: e.d.FD, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy, Warning: warning}
 	}
 	return out, nil
 }

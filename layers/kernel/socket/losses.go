@@ -17,7 +17,7 @@ import (
 // is asked while the tasks run, so what comes later is not in it.
 func (n *network) losses(t procfs.Task, d *target.Descriptor, how state.SocketState) ([]record.Finding, error) {
 	warn := func(what, why, remedy string) []record.Finding {
-		return []record.Finding{{Pid: t.Pid(), FD: d.FD, Subsystem: Name, What: what, Why: why, Remedy: remedy, Warning: true}}
+		return []record.Finding{{Pid: d.Holder, FD: d.FD, Subsystem: Name, What: what, Why: why, Remedy: remedy, Warning: true}}
 	}
 	name, err := protocol(d)
 	if err != nil {

@@ -108,7 +108,7 @@ func credentials(p *target.Process, d *target.Descriptor, m *target.UnixMessage)
 		// bytes it would be told of the next one.
 		return nil, &refusal{"unix socket", "it has messages that carry credentials, and is itself on its way in another socket, or they are empty", "try again when the program has read them"}
 	}
-	u, err := p.PeekSender(d.FD, m.Offset)
+	u, err := p.PeekSender(d, m.Offset)
 	if err != nil {
 		return nil, fmt.Errorf("who sent an unread message: %w", err)
 	}

@@ -43,7 +43,7 @@ func (s *Subsystem) listPorts() (*ports, error) {
 		for i := range list {
 			if d := &list[i]; d.Owner() == target.OwnerSocket && !seen[d.Link.Inode] {
 				seen[d.Link.Inode] = true
-				if err := p.add(pid, d); err != nil && !procfs.IsGone(err) && !isOther(err) {
+				if err := p.add(d.Holder, d); err != nil && !procfs.IsGone(err) && !isOther(err) {
 					return nil, err
 				}
 			}

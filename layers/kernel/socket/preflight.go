@@ -96,7 +96,7 @@ func inspect(ctx context.Context, pid int, list []target.Descriptor, ours map[ui
 			return nil, fmt.Errorf("fd %d: %w", d.FD, err)
 		}
 		if ok {
-			out = append(out, record.Finding{Pid: pid, FD: d.FD, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy, Passing: r.passing()})
+			out = append(out, record.Finding{Pid: d.Holder, FD: d.FD, Subsystem: Name, What: r.what, Why: r.why, Remedy: r.remedy, Passing: r.passing()})
 		}
 	}
 	return out, nil

@@ -14,11 +14,14 @@ import (
 
 // Descriptor is one entry of a source process's descriptor table.
 type Descriptor struct {
-	// FD is its number in the table of Holder, a process by its pid: the process
+	// FD is its number in the table of Holder, a task by its id: the process
 	// itself, or the engine for a description that is on its way to somebody in
 	// the queue of a unix socket (InFlight) and has no number in the container.
+	// Thread is Holder where the table is one that some threads have and the process
+	// has not: the first of them.
 	FD       int
 	Holder   int
+	Thread   int
 	InFlight bool
 	// CloseOnExec is the descriptor's own flag, Flags are those of the open
 	// file description (O_* as open(2) has them, O_CLOEXEC removed).
@@ -46,9 +49,9 @@ func (d *Descriptor) Path() string {
 	return procfs.Host().Process(d.Holder).Path(fmt.Sprintf("fd/%d", d.FD))
 }
 
-// Descriptors lists the process's descriptor table in ascending order, and
-// behind it what is on its way in the queues of its sockets and was not seen
-// before. The process must be stopped; the list is made once and kept until it
+// Descriptors lists the process's descriptor table in ascending order, behind it
+// those that threads have of their own (Descriptor.Thread), and then what is on its
+// way in the queues of its sockets and was not seen before. The process must be stopped; the list is made once and kept until it
 // runs again.
 func (p *Process) Descriptors() ([]Descriptor, error) {
 	p.mu.Lock()
@@ -56,20 +59,23 @@ func (p *Process) Descriptors() ([]Descriptor, error) {
 	if p.descriptors != nil {
 		return p.descriptors, nil
 	}
-	fds, err := p.Proc.FDs()
+	apart, err := p.findApart()
 	if err != nil {
-		return nil, fmt.Errorf("list the descriptors of pid %d: %w", p.Pid, err)
+		return nil, fmt.Errorf("look for descriptor tables of threads of pid %d: %w", p.Pid, err)
 	}
-	out := make([]Descriptor, 0, len(fds))
-	for _, fd := range fds {
-		d, err := p.descriptor(fd)
-		if err != nil {
-			return nil, fmt.Errorf("pid %d: fd %d: %w", p.Pid, fd, err)
-		}
-		out = append(out, d)
-	}
-	if err := p.askCloseOnExec(out); err != nil {
+	out, err := p.listTable(p.Proc, 0)
+	if err != nil {
 		return nil, err
+	}
+	for _, a := range apart {
+		if a.Table != a.Tid {
+			continue
+		}
+		list, err := p.listTable(p.source.proc.Process(a.Tid), a.Tid)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, list...)
 	}
 	if out, err = p.addInFlight(out); err != nil {
 		return nil, err
@@ -78,12 +84,42 @@ func (p *Process) Descriptors() ([]Descriptor, error) {
 	return out, nil
 }
 
+// listTable lists the table of the process, or of a thread that has its own.
+func (p *Process) listTable(task procfs.Task, thread int) ([]Descriptor, error) {
+	fds, err := task.FDs()
+	if err != nil {
+		return nil, fmt.Errorf("list the descriptors of pid %d: %w", task.Pid(), err)
+	}
+	out := make([]Descriptor, len(fds))
+	for i, fd := range fds {
+		if out[i], err = p.descriptor(task, fd); err != nil {
+			return nil, fmt.Errorf("pid %d: fd %d: %w", task.Pid(), fd, err)
+		}
+		out[i].Thread = thread
+	}
+	return out, p.askCloseOnExec(out, thread)
+}
+
+// by is the thread that makes calls with descriptors of a table: the leader, or the
+// thread whose own it is. nil if that has ended.
+func (p *Process) by(thread int) *tracer.Thread {
+	if thread == 0 {
+		return p.Traced.Leader()
+	}
+	for _, th := range p.Traced.Threads() {
+		if th.Tid == thread {
+			return th
+		}
+	}
+	return nil
+}
+
 // askCloseOnExec asks the process for the flags of descriptors where /proc does
 // not tell them: of files that the kernel opened with O_CLOEXEC among their own
 // flags, as those of ioctl(TIOCGPTPEER), by which runtimes open a container's
 // terminal, and of epoll_create1(2), fdinfo shows it for every descriptor
 // (seq_show of fs/proc/fd.c).
-func (p *Process) askCloseOnExec(list []Descriptor) error {
+func (p *Process) askCloseOnExec(list []Descriptor, thread int) error {
 	var calls []tracer.Call
 	var of []*Descriptor
 	for i := range list {
@@ -98,7 +134,11 @@ func (p *Process) askCloseOnExec(list []Descriptor) error {
 	if p.Traced == nil {
 		return ErrNotStopped
 	}
-	err := p.Traced.Run(p.Traced.Leader(), calls)
+	th := p.by(thread)
+	if th == nil {
+		return fmt.Errorf("thread %d of pid %d: %w", thread, p.Pid, tracer.ErrExited)
+	}
+	err := p.Traced.Run(th, calls)
 	if err == nil {
 		err = tracer.Check(calls)
 	}
@@ -111,12 +151,12 @@ func (p *Process) askCloseOnExec(list []Descriptor) error {
 	return nil
 }
 
-func (p *Process) descriptor(fd int) (Descriptor, error) {
-	d, err := p.source.look(p.Proc, fd)
+func (p *Process) descriptor(task procfs.Task, fd int) (Descriptor, error) {
+	d, err := p.source.look(task, fd)
 	if err != nil {
 		return d, err
 	}
-	d.Description, d.First, err = p.source.files.id(ResourceFile, linkClass(d.Link), p.Pid, uintptr(fd))
+	d.Description, d.First, err = p.source.files.id(ResourceFile, linkClass(d.Link), task.Pid(), uintptr(fd))
 	return d, err
 }
 
@@ -164,6 +204,9 @@ func (p *Process) OpenDescriptor(fd int) (*Duplicate, error) {
 
 // Open is OpenDescriptor for one of Descriptors, wherever it is.
 func (p *Process) Open(d *Descriptor) (*Duplicate, error) {
+	if d.Thread != 0 {
+		return duplicate(d.Thread, d.FD)
+	}
 	if !d.InFlight {
 		return p.OpenDescriptor(d.FD)
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -60,6 +61,7 @@ type Frame struct {
 	later   func(id record.ProcessID) error
 	forked  func(parent, child *Task)
 	transit map[uint64]bool // see Transit
+	shared  bool            // see Share
 	freePid int             // the last one that ForkFree found
 	// objects are the files whose content travels, by their ids.
 	objects map[uint64]*Object
@@ -121,6 +123,14 @@ type Task struct {
 
 	// ending is the leader's exit code if it is to end before the other threads.
 	ending *int
+
+	// Apart are the threads that have not all in common with the process, by their ids
+	// in the image.
+	Apart []Apart
+	// own are the tables of threads that have their own, by the first of them.
+	own map[int]*Table
+	// thread makes the calls that are planned for a view of the task; nil: the leader.
+	thread *tracer.Thread
 
 	frame  *Frame
 	socket int // its end of the pair, as a descriptor of the task
@@ -459,7 +469,7 @@ func (t *Task) PutString(s string) (uint64, error) {
 // table is known (Table.Want) and before the first descriptor is placed.
 func (t *Task) MoveStdio() error {
 	t.placeTransit()
-	if err := t.widenTable(); err != nil {
+	if err := t.WidenFiles(); err != nil {
 		return err
 	}
 	p := t.Plan()
@@ -513,8 +523,16 @@ func (t *Task) CloseOwn() error {
 		}
 	}
 	clear(t.Table.parked)
-	if err := p.Run(); err != nil || t.files == nil {
+	if err := p.Run(); err != nil {
 		return err
+	}
+	return t.LowerFiles()
+}
+
+// LowerFiles puts the limit of open files back that WidenFiles has lifted.
+func (t *Task) LowerFiles() error {
+	if t.files == nil {
+		return nil
 	}
 	if err := unix.Prlimit(t.Pid, unix.RLIMIT_NOFILE, t.files, nil); err != nil {
 		return fmt.Errorf("lower the limit of open files again: %w", err)
@@ -527,16 +545,22 @@ func (t *Task) CloseOwn() error {
 // while its table is built: the frame's own and those that are on their way.
 const tableMargin = 16
 
-// widenTable lifts the limit of open files, from outside, where the image has
-// nearly all numbers below it. CloseOwn puts it back.
-func (t *Task) widenTable() error {
+// WidenFiles lifts the limit of open files, from outside, where the image has
+// nearly all numbers below it. LowerFiles puts it back. MoveStdio and CloseOwn do
+// both; a task that shares its table needs them for those that threads have of their own.
+func (t *Task) WidenFiles() error {
 	var was unix.Rlimit
 	if err := unix.Prlimit(t.Pid, unix.RLIMIT_NOFILE, nil, &was); err != nil {
 		return fmt.Errorf("read the limit of open files: %w", err)
 	}
 	need := len(t.Table.wanted) + len(t.Table.kept) + 2*len(t.Table.carried) + frameSocket + 1 + tableMargin + t.frame.parkable(t)
-	for fd := range t.Table.wanted {
-		need = max(need, fd+1)
+	for _, own := range t.own {
+		need += len(own.wanted)
+	}
+	for _, table := range append(slices.Collect(maps.Values(t.own)), t.Table) {
+		for fd := range table.wanted {
+			need = max(need, fd+1)
+		}
 	}
 	if was.Cur >= uint64(need) {
 		return nil

@@ -56,7 +56,8 @@ type Process struct {
 	setUp       bool           // control holds it, and will call Restart or Cleanup
 	attaching   *tracer.Tracer // while attach is under way
 	descriptors []Descriptor
-	inFlight    []int // see addInFlight
+	apart       *[]Apart // see Apart; nil: not known
+	inFlight    []int    // see addInFlight
 	answers     map[*Question][]Answer
 	thaw        func() error // given to Attach: see Source.attachFrozen
 	closers     []io.Closer  // see OnRelease
@@ -307,7 +308,7 @@ func (p *Process) reap() error {
 func (p *Process) forget() error {
 	p.relation = relation{}
 	p.mu.Lock()
-	p.setUp, p.descriptors = false, nil
+	p.setUp, p.descriptors, p.apart = false, nil, nil
 	p.closeInFlight()
 	p.mu.Unlock()
 	t := p.tracer

@@ -46,26 +46,32 @@ func (f *Frame) Transit(desc uint64) {
 	f.transit[desc] = true
 }
 
-// placeTransit gives what is in transit numbers in the first process, behind all
-// that it has.
+// placeTransit gives numbers, behind all that the process has, to what it has for a
+// while: what threads with tables of their own want, and the first process what is in
+// transit.
 func (t *Task) placeTransit() {
-	if t.ID != FirstTask {
-		return
-	}
 	next := frameSocket + 1
 	for fd := range t.Table.wanted {
 		next = max(next, fd+1)
 	}
-	for _, desc := range slices.Sorted(maps.Keys(t.frame.transit)) {
-		if t.frame.Wanted(desc) {
-			continue // a process has it besides
-		}
+	lend := func(desc uint64) {
 		t.Table.Want(desc, Slot{FD: next, CloseOnExec: true})
 		if t.Table.transit == nil {
 			t.Table.transit = map[uint64]bool{}
 		}
 		t.Table.transit[desc] = true
 		next++
+	}
+	for _, desc := range t.lacking() {
+		lend(desc)
+	}
+	if t.ID != FirstTask {
+		return
+	}
+	for _, desc := range slices.Sorted(maps.Keys(t.frame.transit)) {
+		if !t.frame.Wanted(desc) { // else a process has it besides
+			lend(desc)
+		}
 	}
 }
 
@@ -74,7 +80,7 @@ func (t *Task) closeTransit(p *Plan) error {
 	for _, desc := range slices.Sorted(maps.Keys(t.Table.transit)) {
 		fd := t.Table.slots[desc][0].FD
 		if !t.Table.used[fd] {
-			return fmt.Errorf("process %d: nobody carries description %d, which is on its way in a socket: the image is incomplete", t.ID, desc)
+			return fmt.Errorf("process %d: nobody carries description %d, which is on its way in a socket or a thread's own: the image is incomplete", t.ID, desc)
 		}
 		p.Close(fd)
 		delete(t.Table.slots, desc)
@@ -127,9 +133,16 @@ func (f *Frame) madeIn() map[uint64]place {
 	return all
 }
 
-// Share gives every process the descriptions that were made in others, and
-// closes what was only kept for that. It is called once, when all are made.
+// Share gives every process the descriptions that were made in others. It is called
+// when all are made, and does it once.
 func (f *Frame) Share() error {
+	f.mu.Lock()
+	done := f.shared
+	f.shared = true
+	f.mu.Unlock()
+	if done {
+		return nil
+	}
 	all := f.madeIn()
 	for _, t := range f.Tasks() {
 		var lacks []uint64

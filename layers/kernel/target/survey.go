@@ -14,17 +14,41 @@ import (
 	"github.com/io-mig/mig/spec/record"
 )
 
-// Look lists the descriptors of a process that may run, through /proc alone:
-// nothing in the process is touched. Descriptors have no identity
+// Look lists the descriptors of a process that may run, with those that threads have
+// of their own, through /proc alone: nothing in the process is touched. Descriptors have no identity
 // (Description) and may be gone already. A process that has gone has none.
 func (s *Source) Look(pid int) ([]Descriptor, error) {
-	t := s.proc.Process(pid)
-	fds, err := t.FDs()
+	tables, err := s.tables(s.proc.Process(pid))
+	if procfs.IsGone(err) {
+		return nil, nil
+	}
 	if err != nil {
-		if procfs.IsGone(err) {
-			return nil, nil
+		return nil, fmt.Errorf("look for descriptor tables of threads of pid %d: %w", pid, err)
+	}
+	var out []Descriptor
+	for i, t := range tables {
+		list, err := s.lookAt(t)
+		if err != nil {
+			return nil, fmt.Errorf("pid %d: %w", t.Pid(), err)
 		}
-		return nil, fmt.Errorf("list the descriptors of pid %d: %w", pid, err)
+		for j := range list {
+			if i > 0 {
+				list[j].Thread = t.Pid()
+			}
+		}
+		out = append(out, list...)
+	}
+	return out, nil
+}
+
+// lookAt lists one table. What is gone has no descriptors.
+func (s *Source) lookAt(t procfs.Task) ([]Descriptor, error) {
+	fds, err := t.FDs()
+	if procfs.IsGone(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the descriptors: %w", err)
 	}
 	out := make([]Descriptor, 0, len(fds))
 	for _, fd := range fds {
@@ -33,7 +57,7 @@ func (s *Source) Look(pid int) ([]Descriptor, error) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("pid %d: fd %d: %w", pid, fd, err)
+			return nil, fmt.Errorf("fd %d: %w", fd, err)
 		}
 		out = append(out, d)
 	}

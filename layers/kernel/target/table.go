@@ -35,7 +35,8 @@ type Table struct {
 	made map[uint64]int
 	// parked are those that are here for other processes only.
 	parked map[int]bool
-	// transit are descriptions that no process has: see Frame.Transit.
+	// transit are descriptions that the process has only for a while: see
+	// Frame.Transit and Task.OwnTable.
 	transit map[uint64]bool
 	// carried are descriptors that MoveStdio moves out of the way.
 	carried []*int
@@ -166,7 +167,9 @@ type Plan struct {
 }
 
 // Plan starts a batch.
-func (t *Task) Plan() *Plan { return &Plan{task: t, expect: map[int]int64{}, quiet: map[int]bool{}} }
+func (t *Task) Plan() *Plan {
+	return &Plan{task: t, thread: t.thread, expect: map[int]int64{}, quiet: map[int]bool{}}
+}
 
 // PlanOf starts a batch for a thread by its id in the image. It may neither open
 // nor close descriptors.
@@ -239,22 +242,13 @@ func (p *Plan) Place(desc uint64, fd int) error {
 	for _, s := range slots {
 		if s.FD == fd {
 			keep = true
-			flag := uint64(0)
-			if s.CloseOnExec {
-				flag = unix.FD_CLOEXEC
-			}
-			p.expect[p.Call(tracer.Syscall(unix.SYS_FCNTL, uint64(fd), unix.F_SETFD, flag))] = 0
+			p.setCloseOnExec(s)
 			continue
 		}
 		if p.task.Table.used[s.FD] {
 			return fmt.Errorf("descriptor %d of process %d is taken twice", s.FD, p.task.ID)
 		}
-		flag := 0
-		if s.CloseOnExec {
-			flag = unix.O_CLOEXEC
-		}
-		p.expect[p.Call(tracer.Dup3(fd, s.FD, flag))] = int64(s.FD)
-		p.task.Table.used[s.FD] = true
+		p.dupTo(fd, s)
 	}
 	if !keep {
 		p.Close(fd)

@@ -80,7 +80,7 @@ func (e *TerminalEnd) Open() (*Duplicate, error) {
 	if e.Process != nil {
 		return e.Process.Open(e.Descriptor)
 	}
-	return duplicate(e.Pid, e.Descriptor.FD)
+	return Duplicated(e.Descriptor)
 }
 
 // OpenDescriptor duplicates a descriptor of the task into the engine, see

@@ -306,8 +306,8 @@ func (m *UnixMessage) close() {
 // queue of its unix socket: of somebody who has ended nobody else is told the
 // process id as the container numbers it. Nothing is taken, and no descriptor
 // arrives, as the memory for what comes with the message has no room for any.
-func (p *Process) PeekSender(fd, offset int) (*unix.Ucred, error) {
-	own, err := p.OpenDescriptor(fd)
+func (p *Process) PeekSender(d *Descriptor, offset int) (*unix.Ucred, error) {
+	own, err := p.Open(d)
 	if err != nil {
 		return nil, err
 	}
@@ -320,11 +320,15 @@ func (p *Process) PeekSender(fd, offset int) (*unix.Ucred, error) {
 	if err != nil {
 		return nil, err
 	}
-	u, err := p.recvSender(fd)
+	u, err := p.recvSender(d.FD, p.by(d.Thread))
 	return u, errors.Join(err, peek.from(was))
 }
 
-func (p *Process) recvSender(fd int) (*unix.Ucred, error) {
+// recvSender has a thread look that has the socket in its table.
+func (p *Process) recvSender(fd int, th *tracer.Thread) (*unix.Ucred, error) {
+	if th == nil {
+		return nil, tracer.ErrExited
+	}
 	sc, err := p.Traced.Scratch()
 	if err != nil {
 		return nil, err
@@ -349,7 +353,7 @@ func (p *Process) recvSender(fd int) (*unix.Ucred, error) {
 		return nil, err
 	}
 	calls := []tracer.Call{tracer.Syscall(unix.SYS_RECVMSG, uint64(fd), hdr, unix.MSG_PEEK|unix.MSG_DONTWAIT)}
-	if err = p.Traced.Run(p.Traced.Leader(), calls); err == nil {
+	if err = p.Traced.Run(th, calls); err == nil {
 		err = tracer.Check(calls)
 	}
 	if err != nil {

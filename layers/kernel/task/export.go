@@ -46,6 +46,9 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 	if err := push(ctx, out, p.ID, process, threads); err != nil {
 		return record.Progress{}, err
 	}
+	if err := pushGroups(ctx, p, out); err != nil {
+		return record.Progress{}, fmt.Errorf("task: pid %d: %w", p.Pid, err)
+	}
 	if err := exportSettings(ctx, p, out); err != nil {
 		return record.Progress{}, fmt.Errorf("task: pid %d: %w", p.Pid, err)
 	}

@@ -34,7 +34,12 @@ func (s *Subsystem) Restart(_ context.Context, step record.Step, in *record.Reco
 		return record.Progress{Done: true, Advanced: true, Entities: 1}, s.receive(in)
 	}
 	if step.Process == record.Shared {
-		return record.Progress{Done: true}, s.wholeTree()
+		err := s.wholeTree()
+		if err == nil && step.Stage == record.StageJoin && s.apart() {
+			// A thread that is made with a table of its own has a copy of the process's.
+			err = s.env.Frame.Share()
+		}
+		return record.Progress{Done: true}, err
 	}
 	t, err := s.env.Frame.Stopped(step.Process)
 	if err != nil {
@@ -140,6 +145,9 @@ func (s *Subsystem) receive(in *record.Record) error {
 		k.threads = append(k.threads, m.Thread...)
 		return nil
 	}
+	if in.Kind == KindGroups {
+		return k.addGroups(in)
+	}
 	if in.Kind == KindSettings {
 		if err := k.addSettings(in.Payload); err != nil {
 			return fmt.Errorf("%s: %w", in.Header, err)
@@ -168,70 +176,6 @@ func check(t *target.Task, k *saved) error {
 		delete(t.Threads, t.Traced.NSPid)
 		t.EndsLeader(int(k.process.LeaderExitCode))
 	}
-	return nil
-}
-
-// cloneFlags are those of a POSIX thread, but for what the thread sets itself
-// later; CLONE_PTRACE makes it stop before its first instruction.
-const cloneFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND |
-	unix.CLONE_THREAD | unix.CLONE_SYSVSEM | unix.CLONE_PTRACE
-
-// cloneArgsSize is the size of struct clone_args with set_tid (CLONE_ARGS_SIZE_VER1).
-const cloneArgsSize = 80
-
-// join makes every thread but the leader, with the ids they had; where the image
-// has none, it is there until all else that is the threads' own is done.
-func join(t *target.Task, k *saved) error {
-	others := k.threads
-	if !k.process.LeaderEnded {
-		others = others[1:]
-	}
-	if k.joined || len(others) == 0 {
-		k.joined = true
-		return nil
-	}
-	sc, err := t.Traced.Scratch()
-	if err != nil {
-		return err
-	}
-	defer sc.Release(sc.Mark())
-	const each = cloneArgsSize + 16
-	b := make([]byte, each*len(others))
-	at, err := sc.Put(b)
-	if err != nil {
-		return err
-	}
-	calls := make([]tracer.Call, len(others))
-	tids := make([]int, len(others))
-	for i, th := range others {
-		a := b[each*i:]
-		addr := at + uint64(each*i)
-		binary.LittleEndian.PutUint64(a, cloneFlags)
-		binary.LittleEndian.PutUint64(a[64:], addr+cloneArgsSize) // set_tid
-		binary.LittleEndian.PutUint64(a[72:], 1)                  // set_tid_size
-		binary.LittleEndian.PutUint32(a[cloneArgsSize:], uint32(th.Tid))
-		calls[i] = tracer.Syscall(unix.SYS_CLONE3, addr, cloneArgsSize)
-		tids[i] = int(th.Tid)
-	}
-	if err := t.Traced.Write(at, b); err != nil {
-		return err
-	}
-	if err := t.Traced.Run(t.Traced.Leader(), calls); err != nil {
-		return err
-	}
-	for i := range calls {
-		if err := calls[i].Errno(); err != nil {
-			return fmt.Errorf("make thread %d: %w", tids[i], err)
-		}
-	}
-	threads, err := t.Traced.AdoptThreads(tids)
-	if err != nil {
-		return fmt.Errorf("take in %d threads: %w", len(tids), err)
-	}
-	for i, th := range threads {
-		t.Threads[tids[i]] = th
-	}
-	k.joined = true
 	return nil
 }
 

@@ -62,7 +62,7 @@ func inspect(t procfs.Task, first bool) error {
 	switch {
 	case first && (len(st.NStgid) < 2 || last(st.NStgid) != initPid):
 		return &refusal{what, "the container has no pid namespace of its own", "run it without --pid=host"}
-	case st.Tgid != st.Pid && !threadFiles(st.Pid):
+	case st.Tgid != st.Pid && !target.ThreadFiles(st.Pid):
 		return &refusal{what, "its first thread has ended before the others, and this kernel gives out the files of no other", "use Linux 6.9 or later"}
 	case st.TracerPid != 0:
 		return &refusal{what, fmt.Sprintf("process %d traces it", st.TracerPid), "detach the debugger"}
@@ -74,15 +74,6 @@ func inspect(t procfs.Task, first bool) error {
 		return &refusal{what, why, "give it another policy: chrt(1)"}
 	}
 	return nil
-}
-
-// threadFiles: there is a pidfd of a thread that is no leader, or it has ended.
-func threadFiles(tid int) bool {
-	fd, err := target.Pidfd(tid)
-	if err == nil {
-		unix.Close(fd)
-	}
-	return !errors.Is(err, unix.EINVAL)
 }
 
 // unknownPersonality says which bits of personality(2) would be lost.
@@ -168,6 +159,9 @@ func (s *Subsystem) findTorn() (out []record.Finding, err error) {
 		list = append(list, target.Kin{Task: pid, Pid: st.Tgid, Parent: st.PPid})
 	}
 	found, err := target.Relate(list)
+	if err == nil {
+		out, err = findStrays(pids)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -182,6 +176,9 @@ func (s *Subsystem) findTorn() (out []record.Finding, err error) {
 
 // refuseShared looks again when all are stopped.
 func (s *Subsystem) refuseShared(list []*target.Process) error {
+	if err := refuseStrays(list); err != nil {
+		return err
+	}
 	var home map[string]procfs.NSLink
 	for _, p := range list {
 		if p.Pid != s.env.Source.Init {

@@ -48,7 +48,7 @@ const (
 	// KindThreads: state.Threads, entity is the first one's id.
 	KindThreads = 2
 	// KindTree: state.Tree, shared, entity is the first node's index. See also
-	// KindSettings and KindSharing.
+	// KindSettings, KindSharing and KindGroups.
 	KindTree = 3
 )
 
@@ -82,6 +82,8 @@ type saved struct {
 	// settings and threadSettings (by id) are nil where the image has none.
 	settings       *state.ProcessSettings
 	threadSettings map[int32]*state.ThreadSettings
+	// groups are the threads that have not all in common with the process.
+	groups []*state.ThreadGroup
 
 	joined  bool
 	settled bool

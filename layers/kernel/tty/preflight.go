@@ -34,7 +34,7 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 func (s *Subsystem) inspect(t *target.Terminal) ([]record.Finding, error) {
 	f := record.Finding{Pid: s.env.Source.Init, FD: -1, Subsystem: Name}
 	if len(t.Ends) > 0 {
-		f.Pid, f.FD = t.Ends[0].Pid, t.Ends[0].Descriptor.FD
+		f.Pid, f.FD = t.Ends[0].Descriptor.Holder, t.Ends[0].Descriptor.FD
 	}
 	found := func(r *refusal, warning bool) []record.Finding {
 		f.What, f.Why, f.Remedy, f.Warning = r.what, r.why, r.remedy, warning
