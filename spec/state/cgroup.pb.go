@@ -89,7 +89,53 @@ func (x *Hierarchy) GetCgroup() []*Cgroup {
 	return nil
 }
 
-// Cgroup is one of them.
+// Hierarchies are those in which the container has made something (the answer to
+// the command "describe" of subsystem "cgroup"), without what that is.
+type Hierarchies struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hierarchy     []*Hierarchy           `protobuf:"bytes,1,rep,name=hierarchy,proto3" json:"hierarchy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hierarchies) Reset() {
+	*x = Hierarchies{}
+	mi := &file_spec_state_cgroup_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hierarchies) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hierarchies) ProtoMessage() {}
+
+func (x *Hierarchies) ProtoReflect() protoreflect.Message {
+	mi := &file_spec_state_cgroup_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hierarchies.ProtoReflect.Descriptor instead.
+func (*Hierarchies) Descriptor() ([]byte, []int) {
+	return file_spec_state_cgroup_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Hierarchies) GetHierarchy() []*Hierarchy {
+	if x != nil {
+		return x.Hierarchy
+	}
+	return nil
+}
+
+// Cgroup is one of those below the container's own.
 type Cgroup struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 0: the container's own; else the number of an earlier one, from 1.
@@ -114,7 +160,7 @@ type Cgroup struct {
 
 func (x *Cgroup) Reset() {
 	*x = Cgroup{}
-	mi := &file_spec_state_cgroup_proto_msgTypes[1]
+	mi := &file_spec_state_cgroup_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -126,7 +172,7 @@ func (x *Cgroup) String() string {
 func (*Cgroup) ProtoMessage() {}
 
 func (x *Cgroup) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_cgroup_proto_msgTypes[1]
+	mi := &file_spec_state_cgroup_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -139,7 +185,7 @@ func (x *Cgroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cgroup.ProtoReflect.Descriptor instead.
 func (*Cgroup) Descriptor() ([]byte, []int) {
-	return file_spec_state_cgroup_proto_rawDescGZIP(), []int{1}
+	return file_spec_state_cgroup_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Cgroup) GetParent() uint32 {
@@ -217,7 +263,7 @@ type CgroupSetting struct {
 
 func (x *CgroupSetting) Reset() {
 	*x = CgroupSetting{}
-	mi := &file_spec_state_cgroup_proto_msgTypes[2]
+	mi := &file_spec_state_cgroup_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -229,7 +275,7 @@ func (x *CgroupSetting) String() string {
 func (*CgroupSetting) ProtoMessage() {}
 
 func (x *CgroupSetting) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_cgroup_proto_msgTypes[2]
+	mi := &file_spec_state_cgroup_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -242,7 +288,7 @@ func (x *CgroupSetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CgroupSetting.ProtoReflect.Descriptor instead.
 func (*CgroupSetting) Descriptor() ([]byte, []int) {
-	return file_spec_state_cgroup_proto_rawDescGZIP(), []int{2}
+	return file_spec_state_cgroup_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CgroupSetting) GetName() string {
@@ -272,7 +318,7 @@ type CgroupFile struct {
 
 func (x *CgroupFile) Reset() {
 	*x = CgroupFile{}
-	mi := &file_spec_state_cgroup_proto_msgTypes[3]
+	mi := &file_spec_state_cgroup_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -284,7 +330,7 @@ func (x *CgroupFile) String() string {
 func (*CgroupFile) ProtoMessage() {}
 
 func (x *CgroupFile) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_cgroup_proto_msgTypes[3]
+	mi := &file_spec_state_cgroup_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -297,7 +343,7 @@ func (x *CgroupFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CgroupFile.ProtoReflect.Descriptor instead.
 func (*CgroupFile) Descriptor() ([]byte, []int) {
-	return file_spec_state_cgroup_proto_rawDescGZIP(), []int{3}
+	return file_spec_state_cgroup_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CgroupFile) GetName() string {
@@ -341,7 +387,7 @@ type CgroupMember struct {
 
 func (x *CgroupMember) Reset() {
 	*x = CgroupMember{}
-	mi := &file_spec_state_cgroup_proto_msgTypes[4]
+	mi := &file_spec_state_cgroup_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -353,7 +399,7 @@ func (x *CgroupMember) String() string {
 func (*CgroupMember) ProtoMessage() {}
 
 func (x *CgroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_spec_state_cgroup_proto_msgTypes[4]
+	mi := &file_spec_state_cgroup_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -366,7 +412,7 @@ func (x *CgroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CgroupMember.ProtoReflect.Descriptor instead.
 func (*CgroupMember) Descriptor() ([]byte, []int) {
-	return file_spec_state_cgroup_proto_rawDescGZIP(), []int{4}
+	return file_spec_state_cgroup_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CgroupMember) GetProcess() uint32 {
@@ -393,7 +439,9 @@ const file_spec_state_cgroup_proto_rawDesc = "" +
 	"controller\x18\x01 \x03(\tR\n" +
 	"controller\x12'\n" +
 	"\x0fsubtree_control\x18\x02 \x03(\tR\x0esubtreeControl\x12)\n" +
-	"\x06cgroup\x18\x03 \x03(\v2\x11.mig.state.CgroupR\x06cgroup\"\xad\x02\n" +
+	"\x06cgroup\x18\x03 \x03(\v2\x11.mig.state.CgroupR\x06cgroup\"A\n" +
+	"\vHierarchies\x122\n" +
+	"\thierarchy\x18\x01 \x03(\v2\x14.mig.state.HierarchyR\thierarchy\"\xad\x02\n" +
 	"\x06Cgroup\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\rR\x06parent\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\fR\x04name\x12\x1a\n" +
@@ -429,24 +477,26 @@ func file_spec_state_cgroup_proto_rawDescGZIP() []byte {
 	return file_spec_state_cgroup_proto_rawDescData
 }
 
-var file_spec_state_cgroup_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_spec_state_cgroup_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_spec_state_cgroup_proto_goTypes = []any{
 	(*Hierarchy)(nil),     // 0: mig.state.Hierarchy
-	(*Cgroup)(nil),        // 1: mig.state.Cgroup
-	(*CgroupSetting)(nil), // 2: mig.state.CgroupSetting
-	(*CgroupFile)(nil),    // 3: mig.state.CgroupFile
-	(*CgroupMember)(nil),  // 4: mig.state.CgroupMember
+	(*Hierarchies)(nil),   // 1: mig.state.Hierarchies
+	(*Cgroup)(nil),        // 2: mig.state.Cgroup
+	(*CgroupSetting)(nil), // 3: mig.state.CgroupSetting
+	(*CgroupFile)(nil),    // 4: mig.state.CgroupFile
+	(*CgroupMember)(nil),  // 5: mig.state.CgroupMember
 }
 var file_spec_state_cgroup_proto_depIdxs = []int32{
-	1, // 0: mig.state.Hierarchy.cgroup:type_name -> mig.state.Cgroup
-	2, // 1: mig.state.Cgroup.setting:type_name -> mig.state.CgroupSetting
-	3, // 2: mig.state.Cgroup.file:type_name -> mig.state.CgroupFile
-	4, // 3: mig.state.Cgroup.member:type_name -> mig.state.CgroupMember
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	2, // 0: mig.state.Hierarchy.cgroup:type_name -> mig.state.Cgroup
+	0, // 1: mig.state.Hierarchies.hierarchy:type_name -> mig.state.Hierarchy
+	3, // 2: mig.state.Cgroup.setting:type_name -> mig.state.CgroupSetting
+	4, // 3: mig.state.Cgroup.file:type_name -> mig.state.CgroupFile
+	5, // 4: mig.state.Cgroup.member:type_name -> mig.state.CgroupMember
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_spec_state_cgroup_proto_init() }
@@ -460,7 +510,7 @@ func file_spec_state_cgroup_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_spec_state_cgroup_proto_rawDesc), len(file_spec_state_cgroup_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

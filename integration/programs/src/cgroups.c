@@ -294,3 +294,19 @@ REFUSED(cgroup_frozen, ROOT | CGROUPS, "frozen cgroup /still", "a process that t
 	put(AT "freezer/still/freezer.state", "THAWED");
 	CHECK(kill(child, SIGKILL) == 0 && waitpid(child, NULL, 0) == child);
 }
+
+REFUSED(cgroup_frozen_unified, ROOT | ALL_CAPS | CGROUPS, "frozen cgroup /still/below in cgroup version 2", "the same in version 2")
+{
+	unified();
+	make(UNIFIED "still");
+	make(UNIFIED "still/below");
+	pid_t child = sleeper();
+	put_id(UNIFIED "still/below/cgroup.procs", child);
+	put(UNIFIED "still/below/cgroup.freeze", "1");
+	while (!strstr(get(UNIFIED "still/below/cgroup.events"), "frozen 1"))
+		usleep(1000);
+	ready();
+	want(UNIFIED "still/below/cgroup.freeze", "1");
+	put(UNIFIED "still/below/cgroup.freeze", "0");
+	CHECK(kill(child, SIGKILL) == 0 && waitpid(child, NULL, 0) == child);
+}

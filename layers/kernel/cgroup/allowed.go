@@ -94,6 +94,11 @@ func (s *Subsystem) allowed(h *state.Hierarchy) error {
 	if why != "" {
 		return fmt.Errorf("the image has cgroups below the container's own in %s, and this container may make none: %s", p, why)
 	}
+	if p.v2 {
+		if err := available(p.dir, h.SubtreeControl); err != nil {
+			return fmt.Errorf("the container's own cgroup: %w", err)
+		}
+	}
 	if f.Allowed.AnyUser() {
 		return nil
 	}

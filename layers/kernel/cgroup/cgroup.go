@@ -99,6 +99,28 @@ func (s *Subsystem) trees() ([]*tree, error) {
 	return out, nil
 }
 
+// carried are the trees that the container can have made.
+func (s *Subsystem) carried() ([]*tree, error) {
+	if !writable(&s.env.Source.Files) {
+		return nil, nil
+	}
+	trees, err := s.trees()
+	if err != nil {
+		return nil, err
+	}
+	var out []*tree
+	for _, t := range trees {
+		made, err := s.made(t)
+		if err != nil {
+			return nil, err
+		}
+		if made {
+			out = append(out, t)
+		}
+	}
+	return out, nil
+}
+
 // Checkpoint exports.
 func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record.Sink) (record.Progress, error) {
 	if step.Stage != record.StageResidual || step.Process != record.Shared {
@@ -111,10 +133,7 @@ func (s *Subsystem) Checkpoint(ctx context.Context, step record.Step, out record
 }
 
 func (s *Subsystem) export(ctx context.Context, out record.Sink) error {
-	if !writable(&s.env.Source.Files) {
-		return nil
-	}
-	trees, err := s.trees()
+	trees, err := s.carried()
 	if err != nil || len(trees) == 0 {
 		return err
 	}
@@ -122,15 +141,7 @@ func (s *Subsystem) export(ctx context.Context, out record.Sink) error {
 	if err != nil {
 		return err
 	}
-	n := uint64(0)
-	for _, t := range trees {
-		made, err := s.made(t)
-		if err != nil {
-			return err
-		}
-		if !made {
-			continue
-		}
+	for n, t := range trees {
 		if len(t.frozen) > 0 {
 			return fmt.Errorf("%s: %s is frozen: %s", t.place, t.frozen[0], remedyFrozen)
 		}
@@ -144,10 +155,9 @@ func (s *Subsystem) export(ctx context.Context, out record.Sink) error {
 		if len(b) > record.MaxPayload {
 			return fmt.Errorf("%s: what the container has made takes %d bytes to tell, the limit is %d", t.place, len(b), record.MaxPayload)
 		}
-		if err := out.Push(ctx, &record.Record{Header: record.Header{Subsystem: Name, Kind: KindHierarchy, Entity: n}, Payload: b}); err != nil {
+		if err := out.Push(ctx, &record.Record{Header: record.Header{Subsystem: Name, Kind: KindHierarchy, Entity: uint64(n)}, Payload: b}); err != nil {
 			return err
 		}
-		n++
 	}
 	return nil
 }

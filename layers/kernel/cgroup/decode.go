@@ -31,29 +31,36 @@ func decode(b []byte) (*state.Hierarchy, error) {
 	if err := proto.Unmarshal(b, h); err != nil {
 		return nil, fmt.Errorf("%w: %w", errImage, err)
 	}
+	if err := check(h); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+func check(h *state.Hierarchy) error {
 	if len(h.Cgroup) > maxCgroups {
-		return nil, fmt.Errorf("%w: %d of them, at most %d", errImage, len(h.Cgroup), maxCgroups)
+		return fmt.Errorf("%w: %d of them, at most %d", errImage, len(h.Cgroup), maxCgroups)
 	}
 	if err := checkNames(h.Controller, "="); err != nil {
-		return nil, err
+		return err
 	}
 	if err := checkNames(h.SubtreeControl, ""); err != nil {
-		return nil, err
+		return err
 	}
 	levels := []int{0}
 	for i, c := range h.Cgroup {
 		if c == nil || int64(c.Parent) > int64(i) {
-			return nil, fmt.Errorf("%w: number %d comes before its parent", errImage, i+1)
+			return fmt.Errorf("%w: number %d comes before its parent", errImage, i+1)
 		}
 		levels = append(levels, levels[c.Parent]+1)
 		if levels[i+1] > maxDepth {
-			return nil, fmt.Errorf("%w: deeper than %d levels", errImage, maxDepth)
+			return fmt.Errorf("%w: deeper than %d levels", errImage, maxDepth)
 		}
 		if err := checkCgroup(c, len(h.Controller) == 0); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return h, nil
+	return nil
 }
 
 func checkCgroup(c *state.Cgroup, v2 bool) error {

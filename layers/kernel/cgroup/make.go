@@ -109,15 +109,20 @@ func enable(dir string, controllers []string) error {
 	if len(controllers) == 0 {
 		return nil
 	}
-	there, err := words(dir, "cgroup.controllers")
-	if err != nil {
+	if err := available(dir, controllers); err != nil {
 		return err
 	}
-	if !within(controllers, there) {
-		return fmt.Errorf("it gave the ones below it the controllers %s, and has here %q: give it all of them, or restore it where it has them",
+	return write(dir, "cgroup.subtree_control", "+"+strings.Join(controllers, " +"))
+}
+
+// available: a cgroup of version 2 can hand these controllers down.
+func available(dir string, controllers []string) error {
+	there, err := words(dir, "cgroup.controllers")
+	if err == nil && !within(controllers, there) {
+		err = fmt.Errorf("it gave the ones below it the controllers %s, and has here %q: give it all of them, or restore it where it has them",
 			strings.Join(controllers, ", "), strings.Join(there, ", "))
 	}
-	return write(dir, "cgroup.subtree_control", "+"+strings.Join(controllers, " +"))
+	return err
 }
 
 // set makes the settings.
