@@ -81,7 +81,12 @@ func (q *Quota) Limit(processors float64) error {
 	if q.v2 {
 		setting += " " + strconv.FormatInt(period.Microseconds(), 10)
 	}
-	return q.Write(setting)
+	err = q.Write(setting)
+	if errors.Is(err, unix.EINVAL) && !q.v2 {
+		// v1 lets no cgroup have less than one below it was given.
+		err = fmt.Errorf("%w (a cgroup that the container has made below its own has a quota above that: move it without slowing it down)", err)
+	}
+	return err
 }
 
 func (q *Quota) period() (time.Duration, error) {

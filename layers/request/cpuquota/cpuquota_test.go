@@ -3,6 +3,7 @@
 package cpuquota
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,5 +82,35 @@ func TestNone(t *testing.T) {
 	}
 	if err := q.Write("max 100000"); err != nil {
 		t.Errorf("gone: %v", err)
+	}
+}
+
+// TestQuotaBelow: a container of v1 whose own children have quotas cannot be slowed
+// down below those, and says why.
+func TestQuotaBelow(t *testing.T) {
+	const root = "/sys/fs/cgroup/cpu"
+	if _, err := os.Stat(root + "/release_agent"); err != nil || os.Geteuid() != 0 {
+		t.Skip("needs root and the hierarchy of cpu of version 1")
+	}
+	own := fmt.Sprintf("%s/mig-cpuquota-test-%d", root, os.Getpid())
+	for _, dir := range []string{own, own + "/a"} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		defer os.Remove(dir)
+	}
+	write(t, own+"/a", "cpu.cfs_quota_us", "50000")
+	q, err := Of(map[string]string{"cpu": own, "cpuacct": own})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Limit(0.75); err != nil {
+		t.Error(err)
+	}
+	if err := q.Limit(0.25); err == nil || !strings.Contains(err.Error(), "below its own has a quota above") {
+		t.Error(err)
+	}
+	if got, err := q.Read(); err != nil || got != "75000" {
+		t.Errorf("%q, %v", got, err)
 	}
 }
