@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/kernel/cpu"
+	"github.com/io-mig/mig/layers/kernel/event"
 	"github.com/io-mig/mig/layers/kernel/file"
 	"github.com/io-mig/mig/layers/kernel/kerneltest"
 	"github.com/io-mig/mig/layers/kernel/memory"
@@ -28,6 +29,9 @@ var all = []kerneltest.Constructor{
 	kerneltest.Of(memory.New), kerneltest.Of(task.New), kerneltest.Of(file.New),
 	kerneltest.Of(pipe.New), kerneltest.Of(signal.New), kerneltest.Of(cpu.New),
 }
+
+// withEvents carries an epoll instance, too.
+var withEvents = append(slices.Clone(all), kerneltest.Of(event.New))
 
 func program(t *testing.T, source string, args ...string) kerneltest.Program {
 	dir := t.TempDir()
@@ -173,7 +177,7 @@ func TestTableUpToTheLimit(t *testing.T) {
 func TestThreads(t *testing.T) {
 	for _, p := range threadPrograms(t) {
 		p.Generations, p.LeaveRunning = 2, true
-		kerneltest.RoundTrip(t, p, all...)
+		kerneltest.RoundTrip(t, p, withEvents...)
 	}
 }
 
@@ -201,7 +205,7 @@ func TestForgedThreads(t *testing.T) {
 	}
 	list := threadPrograms(t)
 	c := kerneltest.Start(t, list[1])
-	image, err := c.Export(false, all...)
+	image, err := c.Export(false, withEvents...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,12 +214,12 @@ func TestForgedThreads(t *testing.T) {
 		"has none of its own":                without(image, task.Name, task.KindGroups),
 		"has no descriptor table for thread": without(image, file.Name, file.KindThreadTable),
 	} {
-		if _, err := c.Import(forged, all...); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := c.Import(forged, withEvents...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("an import that was to say %q: %v", want, err)
 		}
 	}
 	old := kerneltest.Start(t, list[0])
-	if image, err = old.Export(false, all...); err != nil {
+	if image, err = old.Export(false, withEvents...); err != nil {
 		t.Fatal(err)
 	}
 	if slices.ContainsFunc(image.Records, func(r *record.Record) bool { return r.Subsystem == task.Name && r.Kind == task.KindGroups }) {

@@ -27,22 +27,29 @@ import (
 const roundsEnv = "MIG_KERNELTEST_ROUNDS"
 
 func TestMain(m *testing.M) {
-	if arg := os.Getenv(roundsEnv); arg != "" {
-		fmt.Fprintln(os.Stderr, roundsForEver(arg))
-		os.Exit(1)
+	for env, engine := range map[string]func(string) error{roundsEnv: roundsForEver, listsEnv: listsForEver} {
+		if arg := os.Getenv(env); arg != "" {
+			fmt.Fprintln(os.Stderr, engine(arg))
+			os.Exit(1)
+		}
 	}
 	os.Exit(m.Run())
+}
+
+// victim is the container that an engine's argument names.
+func victim(arg string) (pid int, freezer *target.Freezer, err error) {
+	var dir string
+	if _, err := fmt.Sscan(arg, &pid, &dir); err != nil {
+		return 0, nil, err
+	}
+	freezer, err = target.NewFreezer(dir)
+	return pid, freezer, err
 }
 
 // roundsForEver copies a running process that nobody takes, a few rounds at a
 // time.
 func roundsForEver(arg string) error {
-	var pid int
-	var dir string
-	if _, err := fmt.Sscan(arg, &pid, &dir); err != nil {
-		return err
-	}
-	freezer, err := target.NewFreezer(dir)
+	pid, freezer, err := victim(arg)
 	if err != nil {
 		return err
 	}
@@ -102,11 +109,12 @@ func traces(t *testing.T, pid int) (found []string) {
 	return found
 }
 
-// killed starts an engine, kills it after a moment and waits for its end.
-func killed(t *testing.T, c *kerneltest.Container, after time.Duration) {
+// killed starts an engine that env makes of this program, kills it after a moment and
+// waits for its end.
+func killed(t *testing.T, c *kerneltest.Container, env string, after time.Duration) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %s", roundsEnv, c.Pid, c.Freezer.Dir()))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %s", env, c.Pid, c.Freezer.Dir()))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +145,7 @@ func TestKilledRounds(t *testing.T) {
 		t.Run(p.Source, func(t *testing.T) {
 			c := kerneltest.Start(t, p)
 			for i := range many(100) {
-				killed(t, c, time.Duration(rand.IntN(20000))*time.Microsecond)
+				killed(t, c, roundsEnv, time.Duration(rand.IntN(20000))*time.Microsecond)
 				if found := tracked(t, c.Pid); len(found) > 0 {
 					t.Fatalf("after %d kills: %q", i+1, found)
 				}

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/epoll.h>
 #include <sys/stat.h>
 
 #include "kerneltest.h"
@@ -53,6 +54,7 @@ static int offset;
 static void look(int here) {
   CHECK(lseek(here ? 40 : 41, 0, SEEK_CUR) == offset, "offset %d", (int)lseek(here ? 40 : 41, 0, SEEK_CUR));
   CHECK(fcntl(here ? 41 : 40, F_GETFD) == -1);
+  CHECK(fcntl(44, F_GETFD) == (here ? 0 : -1)); // the thread alone can say so
   CHECK(fcntl(here ? 40 : 41, F_GETFD) == (here ? FD_CLOEXEC : 0));
 }
 
@@ -72,6 +74,7 @@ static void *table(void *arg) {
   pthread_t id;
   MUST(unshare(CLONE_FILES) == 0);
   MUST(dup3(41, 40, O_CLOEXEC) == 40 && close(41) == 0 && close(43) == 0);
+  MUST(dup2(epoll_create1(EPOLL_CLOEXEC), 44) == 44);
   MUST(pthread_create(&id, NULL, second, NULL) == 0);
   for (int mine = 1;; mine++) {
     __sync_fetch_and_add(&done, 1);
