@@ -126,6 +126,10 @@ func (p *Process) Apart() ([]Apart, error) {
 // findApart looks once; p.mu is held.
 func (p *Process) findApart() ([]Apart, error) {
 	if p.apart == nil {
+		if p.Traced != nil && len(p.Traced.Threads()) < 2 {
+			p.apart = new([]Apart)
+			return nil, nil
+		}
 		found, err := FindApart(p.Proc)
 		if err != nil {
 			return nil, err

@@ -5,6 +5,7 @@ package target
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -92,15 +93,34 @@ func (t *Task) separate(tid int) error {
 	for i, desc := range descs {
 		p.replace(desc, at[i])
 	}
-	for _, fd := range sortedKeys(own.used) {
-		if !own.wanted[fd] {
-			p.Close(fd)
-		}
-	}
+	p.closeOthers()
 	if err := p.Run(); err != nil {
 		return fmt.Errorf("put the descriptors in their places (is the hard limit of open files large enough?): %w", err)
 	}
 	return nil
+}
+
+// closeOthers closes what the table does not want: by close_range(2), since every table
+// is a copy of one that may be large, and there may be many.
+func (p *Plan) closeOthers() {
+	t, from := p.task.Table, 0
+	shut := func(to uint64) {
+		if uint64(from) <= to {
+			p.expect[p.Call(tracer.Syscall(unix.SYS_CLOSE_RANGE, uint64(from), to, 0))] = 0
+		}
+	}
+	for _, fd := range sortedKeys(t.wanted) {
+		if fd > 0 {
+			shut(uint64(fd) - 1)
+		}
+		from = fd + 1
+	}
+	shut(math.MaxUint32)
+	for fd := range t.used {
+		if !t.wanted[fd] {
+			t.Drop(fd)
+		}
+	}
 }
 
 // leads: the description is to be at that number.
