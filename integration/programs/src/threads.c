@@ -480,10 +480,12 @@ PROGRAM(threads_files_dead_leader, ANYONE, "a process whose first thread has end
 	CHECK(child_exits(child) == 7);
 }
 
-static void *has_stranger(void *unused)
+/* Of what a thread has of its own, another process has the same. */
+static void *has_stranger(void *what)
 {
-	CHECK(unshare(CLONE_FILES) == 0);
-	pid_t child = SYS(syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0));
+	long flag = (long)what;
+	CHECK(unshare(flag) == 0);
+	pid_t child = SYS(syscall(SYS_clone, flag | SIGCHLD, 0, 0, 0, 0));
 	if (child == 0) {
 		board_await(meeting, 1, 1);
 		_exit(0);
@@ -491,15 +493,18 @@ static void *has_stranger(void *unused)
 	board_post(meeting, 0);
 	board_await(meeting, 1, 1);
 	CHECK(child_exits(child) == 0);
-	return unused;
+	return NULL;
 }
 
-REFUSED(refused_table_of_a_thread, ANYONE, "it shares its descriptor table with process", "a process that has the descriptors of one thread of another")
+static void strange(long flag)
 {
 	meeting = board_new();
-	pthread_t thread = start(has_stranger, NULL);
+	pthread_t thread = start(has_stranger, (void *)flag);
 	board_await(meeting, 0, 1);
 	ready();
 	board_post(meeting, 1);
 	CHECK(pthread_join(thread, NULL) == 0);
 }
+
+REFUSED(refused_table_of_a_thread, ANYONE, "it shares its descriptor table with process", "a process that has the descriptors of one thread of another") { strange(CLONE_FILES); }
+REFUSED(refused_directory_of_a_thread, ANYONE, "it shares its working directory with process", "a process that has the directory of one thread of another") { strange(CLONE_FS); }

@@ -60,7 +60,7 @@ func (s *Subsystem) clear(t *target.Task) error {
 		return fmt.Errorf("process %d: the image has no descriptor table or no working directory for it", t.ID)
 	}
 	if t.SharesTable {
-		return t.WidenFiles() // it is clear
+		return t.LiftLimit() // it is clear
 	}
 	if err := t.MoveStdio(); err != nil {
 		return err

@@ -23,7 +23,7 @@ func (s *Subsystem) settle(id record.ProcessID) error {
 	}
 	tab := s.in.tables[id]
 	if t.SharesTable {
-		err = t.LowerFiles()
+		err = t.LowerLimit()
 	} else {
 		err = s.settleTable(t, tab)
 	}

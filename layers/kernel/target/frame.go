@@ -469,7 +469,7 @@ func (t *Task) PutString(s string) (uint64, error) {
 // table is known (Table.Want) and before the first descriptor is placed.
 func (t *Task) MoveStdio() error {
 	t.placeTransit()
-	if err := t.WidenFiles(); err != nil {
+	if err := t.LiftLimit(); err != nil {
 		return err
 	}
 	p := t.Plan()
@@ -526,11 +526,11 @@ func (t *Task) CloseOwn() error {
 	if err := p.Run(); err != nil {
 		return err
 	}
-	return t.LowerFiles()
+	return t.LowerLimit()
 }
 
-// LowerFiles puts the limit of open files back that WidenFiles has lifted.
-func (t *Task) LowerFiles() error {
+// LowerLimit puts the limit of open files back that LiftLimit has lifted.
+func (t *Task) LowerLimit() error {
 	if t.files == nil {
 		return nil
 	}
@@ -545,10 +545,13 @@ func (t *Task) LowerFiles() error {
 // while its table is built: the frame's own and those that are on their way.
 const tableMargin = 16
 
-// WidenFiles lifts the limit of open files, from outside, where the image has
-// nearly all numbers below it. LowerFiles puts it back. MoveStdio and CloseOwn do
+// LiftLimit lifts the limit of open files, from outside, where the image has
+// nearly all numbers below it. LowerLimit puts it back. MoveStdio and CloseOwn do
 // both; a task that shares its table needs them for those that threads have of their own.
-func (t *Task) WidenFiles() error {
+func (t *Task) LiftLimit() error {
+	if t.SharesTable && len(t.own) == 0 {
+		return nil // nothing is opened by it
+	}
 	var was unix.Rlimit
 	if err := unix.Prlimit(t.Pid, unix.RLIMIT_NOFILE, nil, &was); err != nil {
 		return fmt.Errorf("read the limit of open files: %w", err)

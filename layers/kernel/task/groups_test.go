@@ -226,3 +226,19 @@ func FuzzGroups(f *testing.F) {
 		}
 	})
 }
+
+// TestGoldenGroups: a record as the first version that knows it has written it.
+func TestGoldenGroups(t *testing.T) {
+	// Thread 11 has both for itself, 12 has its table and the process's directories.
+	const payload = "\x0a\x06\x08\x0b\x10\x0b\x18\x0b" + "\x0a\x04\x08\x0c\x18\x0b"
+	s := withTree()
+	process := pack(t, &state.Process{Pid: leaderID, Threads: 3})
+	if err := errors.Join(s.take(KindProcess, 1, process), s.take(6, 1, []byte(payload))); err != nil {
+		t.Fatal(err)
+	}
+	births, err := birthsOf([]*state.Thread{{Tid: leaderID}, {Tid: 11}, {Tid: 12}}, s.kept[1].groups, leaderID)
+	want := []birth{{tid: 12, directories: true}, {tid: 11, by: 12, table: true}}
+	if err != nil || !slices.Equal(births, want) {
+		t.Errorf("%+v, %v", births, err)
+	}
+}
