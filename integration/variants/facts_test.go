@@ -3,7 +3,9 @@
 package variants
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -68,7 +70,7 @@ func (b *box) facts() facts {
 	for name, field := range map[string]int{"tty_nr": 7, "priority": 18, "nice": 19, "exit_signal": 38, "rt_priority": 40, "policy": 41} {
 		f["stat "+name] = stat[field-2] // proc_pid_stat(5) counts from 1, the name is field 2
 	}
-	b.descriptors(f, link)
+	b.descriptors(f)
 	b.cgroups(f, text("cgroup"))
 	return f
 }
@@ -112,14 +114,23 @@ func (b *box) mounts(info string) string {
 
 var inode = regexp.MustCompile(`\[\d+\]`)
 
-// descriptors names what each descriptor leads to.
-func (b *box) descriptors(f facts, link func(string) string) {
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", b.pid))
+// descriptors names what each descriptor leads to. A server may close one while it is
+// looked at: its end of a connection.
+func (b *box) descriptors(f facts) {
+	dir := fmt.Sprintf("/proc/%d/fd", b.pid)
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	for _, e := range entries {
-		f["fd "+e.Name()] = b.anonymous(inode.ReplaceAllString(link("fd/"+e.Name()), "[N]"))
+		to, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		f["fd "+e.Name()] = b.anonymous(inode.ReplaceAllString(to, "[N]"))
 	}
 }
 
