@@ -20,6 +20,7 @@ var messages = map[string]proto.Message{
 	"memory/1": &state.AddressSpace{}, "memory/2": &state.Mappings{},
 	"task/1": &state.Process{}, "task/2": &state.Threads{},
 	"file/1": &state.DescriptorTable{}, "file/2": &state.WorkingFiles{}, "file/3": &state.OpenFile{}, "file/4": &state.FileObject{},
+	"task/6": &state.ThreadGroups{}, "file/7": &state.DescriptorTable{},
 	"cpu/1": &state.XSaveLayout{}, "cpu/3": &state.ThreadsCPU{},
 	"signal/1": &state.ProcessSignals{}, "signal/2": &state.ThreadSignals{},
 	"credential/1": &state.ProcessLimits{}, "credential/2": &state.ThreadCredentials{},

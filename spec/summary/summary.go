@@ -49,7 +49,8 @@ type Process struct {
 	Threads    uint32            `json:"threads"`
 	Subsystems map[string]*Count `json:"subsystems"`
 	Mappings   []Mapping         `json:"mappings,omitempty"`
-	// FDs is the number of descriptors.
+	// FDs is the number of descriptors, in its table and those that threads have of
+	// their own.
 	FDs int `json:"descriptors"`
 
 	// before are the mappings of the last early round while those that take their
@@ -77,7 +78,7 @@ const maxProcesses = 1 << 16
 const (
 	memoryAddressSpace, memoryMappings, memoryPages, memoryScattered = 1, 2, 3, 4
 	taskProcess, taskThreads                                         = 1, 2
-	fileTable                                                        = 1
+	fileTable, fileThreadTable                                       = 1, 7
 )
 
 // Add takes one record of the stream, in order. The payload is not kept.
@@ -146,7 +147,7 @@ func (p *Process) look(r *record.Record) error {
 		if len(m.Thread) > 0 {
 			p.Name = string(m.Thread[0].Comm)
 		}
-	case r.Subsystem == "file" && r.Kind == fileTable:
+	case r.Subsystem == "file" && (r.Kind == fileTable || r.Kind == fileThreadTable):
 		var m state.DescriptorTable
 		if err := proto.Unmarshal(r.Payload, &m); err != nil {
 			return err

@@ -42,3 +42,21 @@ func TestEarlyRounds(t *testing.T) {
 		t.Errorf("%s holds %+v, want %+v", p.Executable, p.Mappings, want)
 	}
 }
+
+// TestDescriptors: those of all tables of a process count.
+func TestDescriptors(t *testing.T) {
+	payload, err := proto.Marshal(&state.DescriptorTable{Slot: []*state.DescriptorSlot{{Fd: 3, Description: 1}, {Fd: 4, Description: 2}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var im Image
+	for _, h := range []record.Header{{Kind: fileTable}, {Kind: fileThreadTable, Entity: 7<<32 | 3}, {Kind: 2}} {
+		h.Subsystem, h.Process = "file", 1
+		if err := im.Add(&record.Record{Header: h, Payload: payload}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := im.Processes[0].FDs; n != 4 {
+		t.Errorf("%d descriptors, want 4", n)
+	}
+}
