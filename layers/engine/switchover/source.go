@@ -176,7 +176,8 @@ func (s *Source) giveUp(ctx context.Context, cause error) error {
 }
 
 // decided follows COMMIT: nothing but the destination's word, or a person's,
-// decides now. A cancel comes too late, but shortens the waiting.
+// decides now. A cancel comes too late, and does not shorten the asking either: a
+// copy that runs may need what this engine has left of its memory.
 func (s *Source) decided(ctx context.Context) (control.Verdict, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
