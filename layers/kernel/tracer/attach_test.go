@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -120,6 +121,47 @@ func TestPendingSignalsAreSeen(t *testing.T) {
 	must(t, p.Detach())
 	if rt, _, _, _ := g.verify(); rt != 3 {
 		t.Fatalf("%d of 3 arrived", rt)
+	}
+}
+
+// TestPendingSignalsUnderSignals: all are seen while the thread that looks is sent
+// signals itself, as Go's scheduler does it.
+func TestPendingSignalsUnderSignals(t *testing.T) {
+	const queued, looks = 70, 2000
+	g := launch(t, "victim")
+	tr := newTracer(t)
+	p := attach(t, tr, g.pid)
+	for range queued {
+		must(t, unix.Kill(g.pid, 35))
+	}
+	var tid int
+	must(t, tr.Do(func() error { tid = unix.Gettid(); return nil }))
+	done := make(chan struct{})
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				_ = unix.Tgkill(os.Getpid(), tid, unix.SIGURG)
+			}
+		}
+	})
+	least := queued
+	for range looks {
+		list, err := p.Leader().PeekSiginfo(true)
+		must(t, err)
+		least = min(least, len(list))
+	}
+	close(done)
+	sender.Wait()
+	if least != queued {
+		t.Errorf("a look saw %d of %d signals", least, queued)
+	}
+	must(t, p.Detach())
+	if rt, _, _, _ := g.verify(); rt != queued {
+		t.Errorf("%d of %d arrived", rt, queued)
 	}
 }
 

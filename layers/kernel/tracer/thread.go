@@ -170,11 +170,14 @@ func (th *Thread) pending(shared bool) ([]Siginfo, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, buf[:n]...)
-		off += uint64(n)
-		if n < len(buf) {
+		// Fewer than were asked for need not be the last: a signal for this thread
+		// ends the call early (ptrace_peek_siginfo in kernel/ptrace.c), and Go sends
+		// its threads some.
+		if n == 0 {
 			return out, nil
 		}
+		out = append(out, buf[:n]...)
+		off += uint64(n)
 	}
 }
 
