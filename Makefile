@@ -28,6 +28,8 @@ TEST     ?=
 RUN      := $(if $(TEST),-run '$(TEST)',)
 # How often `make soak` repeats.
 ROUNDS   ?= 10
+# How long it walks the faults of moves at random.
+WALK     ?= 1h
 # The shim that `make build` has built is the one that is tested.
 export MIG_SHIM_DIR := $(CURDIR)/bin
 
@@ -86,6 +88,7 @@ soak: build tools workloads ## what dies or races at random, ten rounds: an hour
 	cd integration && go test $(EXEC) -p 1 -count $(ROUNDS) -timeout 4h $(RUN) ./parity ./checkpoint
 	cd integration && MIG_TRAFFIC_MOVES=10 MIG_BACK_AND_FORTH=200 go test $(EXEC) -p 1 -count 1 -timeout 4h -run 'TestTraffic|TestRedisBackAndForth' ./live
 	cd integration && MIG_SOAK=1 MIG_KILLS=200 go test $(EXEC) -p 1 -count $(ROUNDS) -timeout 4h -run 'TestDeath' ./live
+	cd integration && MIG_WALK=$(WALK) go test $(EXEC) -p 1 -count 1 -timeout 0 -v -run 'TestRandomWalk' ./live
 	cd integration && MIG_STORM_CHECKPOINTS=200 MIG_SERVER_ROUNDS=20 go test $(EXEC) -p 1 -count 1 -timeout 4h ./programs ./servers
 
 .PHONY: fuzz

@@ -55,14 +55,20 @@ func TestCutCable(t *testing.T) {
 		w.same(on, id, was)
 		w.clean(off, "lease mig-")
 	}
-	// A host that was not found while the cable was out is looked for anew only when the
-	// kernel has given up the last search.
-	waitFor(t, settleWithin, "the hosts reach each other", func() bool {
-		return on.Command(t.Context(), "busybox", "ping", "-c1", "-W1", off.IP).Run() == nil
-	})
+	w.reachable(on, off)
 	w.mustMove(on, id, off.IP)
 	w.one(id, off, on)
 	w.same(off, id, was)
+}
+
+// reachable waits until a host reaches another whose cable is in again. One that was
+// not found while it was out is looked for anew only when the kernel has given up the
+// last search.
+func (w *world) reachable(from, to *host) {
+	w.t.Helper()
+	waitFor(w.t, settleWithin, "the hosts reach each other", func() bool {
+		return from.Command(w.t.Context(), "busybox", "ping", "-c1", "-W1", to.IP).Run() == nil
+	})
 }
 
 // megabytes is an unfinished blob of ours of at least one, as ctr shows it.

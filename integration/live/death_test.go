@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -30,18 +31,38 @@ const settleWithin = 60 * time.Second
 // left on the other, and returns the former.
 func (w *world) settled(id string) (on, off *host) {
 	w.t.Helper()
-	pair := [2]*host{w.alpha, w.beta}
-	waitFor(w.t, settleWithin, "one copy, and nothing else", func() bool {
-		for i := range pair {
-			on, off = pair[i], pair[1-i]
-			// Who runs is asked last: an original may be ended while the others are asked.
-			if off.status(id) != "RUNNING" && len(w.processes()) == 1 && !on.onItsWay() && !off.onItsWay() && on.status(id) == "RUNNING" {
-				return true
-			}
+	on = w.rest(id, false)
+	return on, w.other(on)
+}
+
+// rest waits until no move is under way and the container runs on one host, which it
+// returns; on those whose shim is dead nothing of it is. With gone it may also have
+// ended everywhere: nil.
+func (w *world) rest(id string, gone bool, dead ...*host) (on *host) {
+	w.t.Helper()
+	pair := []*host{w.alpha, w.beta}
+	waitFor(w.t, settleWithin, "one copy, or none where that may be, and nothing else", func() bool {
+		if slices.ContainsFunc(dead, func(h *host) bool { return h.status(id) != "" }) || slices.ContainsFunc(pair, (*host).onItsWay) {
+			return false
 		}
-		return false
+		n := len(w.processes())
+		// Who runs is asked last: an original may be ended while the others are asked.
+		runs := slices.DeleteFunc(slices.Clone(pair), func(h *host) bool { return h.status(id) != "RUNNING" })
+		if n == 1 && len(runs) == 1 {
+			on = runs[0]
+			return true
+		}
+		return gone && n == 0 && len(runs) == 0
 	})
-	return on, off
+	return on
+}
+
+// other is the other of the two hosts.
+func (w *world) other(h *host) *host {
+	if h == w.alpha {
+		return w.beta
+	}
+	return w.alpha
 }
 
 // warmUp moves the container there and back, and returns about how long a move

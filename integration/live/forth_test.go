@@ -53,14 +53,19 @@ func TestRedisBackAndForth(t *testing.T) {
 		t.Error(err)
 	}
 	w.one("server", w.alpha, w.beta)
-	after := w.footprints()
+	w.grown(moves, before, w.footprints())
+}
+
+// grown checks that hosts have no more than before so many moves.
+func (w *world) grown(moves int, before, after map[string]footprint) {
+	w.t.Helper()
 	for name, b := range before {
 		a := after[name]
-		t.Logf("%s: before %+v, after %d moves %+v", name, b, moves, a)
+		w.t.Logf("%s: before %+v, after %d moves %+v", name, b, moves, a)
 		// A collected heap is not given back at once, and connections are kept for a while.
 		const slackMemory, slackDescriptors = 24 << 10, 8
 		if a.mounts > b.mounts || a.cgroups > b.cgroups || a.descriptors > b.descriptors+slackDescriptors || a.memory > b.memory+slackMemory {
-			t.Errorf("%s has more than before", name)
+			w.t.Errorf("%s has more than before", name)
 		}
 	}
 }

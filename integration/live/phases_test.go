@@ -146,12 +146,7 @@ func (w *world) cut(from, to *host, all []*underMove, meanwhile func()) {
 			pids = append(pids, pid)
 		}
 	}
-	// migd does not answer the first one.
-	migd := to.migd.cmd.Process.Pid
-	w.must(syscall.Kill(migd, syscall.SIGSTOP))
-	before := from.connections(w.t, to)
-	all[0].said, all[0].done = nil, from.start(all[0].name, to.IP)
-	waitFor(w.t, settleWithin, "a connection that nobody answers", func() bool { return from.connections(w.t, to) > before })
+	answer := w.unanswered(from, to, func() { all[0].said, all[0].done = nil, from.start(all[0].name, to.IP) })
 
 	for _, pid := range flowing {
 		w.goOn(pid)
@@ -162,12 +157,24 @@ func (w *world) cut(from, to *host, all []*underMove, meanwhile func()) {
 		}
 	}
 	w.must(to.Disconnect())
-	w.must(syscall.Kill(migd, syscall.SIGCONT))
+	answer()
 	for _, pid := range pids {
 		w.goOn(pid)
 	}
 	meanwhile()
 	w.must(to.Connect())
+}
+
+// unanswered begins a move to whose hello migd does not answer before the function
+// that it returns is called.
+func (w *world) unanswered(from, to *host, begin func()) (answer func()) {
+	w.t.Helper()
+	migd := to.migd.cmd.Process.Pid
+	w.must(syscall.Kill(migd, syscall.SIGSTOP))
+	before := from.connections(w.t, to)
+	begin()
+	waitFor(w.t, settleWithin, "a connection that nobody answers", func() bool { return from.connections(w.t, to) > before })
+	return func() { w.must(syscall.Kill(migd, syscall.SIGCONT)) }
 }
 
 // outcomes waits, with the cable out, for what has to come to an end without it.

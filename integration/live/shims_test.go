@@ -123,22 +123,7 @@ func (h *host) shimOf(id string) int {
 // killed, and it either runs on the other one or is gone there, too: nil.
 func (w *world) survivor(id string, victim *host) (runs *host) {
 	w.t.Helper()
-	other := w.alpha
-	if victim == other {
-		other = w.beta
-	}
-	waitFor(w.t, settleWithin, "one copy, or none, and nothing else", func() bool {
-		if victim.status(id) != "" || victim.onItsWay() || other.onItsWay() {
-			return false
-		}
-		runs = nil
-		n := len(w.processes())
-		if other.status(id) == "RUNNING" {
-			runs = other
-		}
-		return n == 0 && runs == nil || n == 1 && runs != nil
-	})
-	return runs
+	return w.rest(id, true, victim)
 }
 
 // remove removes what is left of a container that is gone.

@@ -20,11 +20,17 @@ import (
 // orders (layers/engine/enginetest).
 func newSteppedWorld(t *testing.T, images ...image.Image) *world {
 	t.Helper()
+	return newSteppedWorldOf(t, daemon.V24, images...)
+}
+
+// newSteppedWorldOf is one whose first host has a containerd of some version.
+func newSteppedWorldOf(t *testing.T, version daemon.Version, images ...image.Image) *world {
+	t.Helper()
 	tree, err := repo.Find()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newWorldOf(t, tree.Tool("mig-engine-test"), func(*lab.Lab) error { return nil }, daemon.V24, images...)
+	return newWorldOf(t, tree.Tool("mig-engine-test"), func(*lab.Lab) error { return nil }, version, images...)
 }
 
 // hostOf is the host whose engine comes to a step.
@@ -50,20 +56,27 @@ func (w *world) stopAt(h *host, id, step string) {
 func (w *world) stopped(h *host, id, step string) (pid int) {
 	w.t.Helper()
 	waitFor(w.t, settleWithin, "an engine of "+id+" stops at "+step, func() bool {
-		files, _ := filepath.Glob(h.stopFile(id) + ".*")
-		if len(files) == 0 {
-			return false
-		}
-		name := strings.TrimPrefix(files[0], h.stopFile(id)+".")
-		b, err := os.ReadFile("/proc/" + name + "/status")
-		if err != nil || !strings.Contains(string(b), "\nState:\tT") {
-			return false
-		}
-		if pid, err = strconv.Atoi(name); err != nil {
-			return false
-		}
-		return os.Remove(files[0]) == nil
+		pid = h.stoppedEngine(id)
+		return pid != 0
 	})
+	return pid
+}
+
+// stoppedEngine is the pid of an engine that has stopped where stopAt wanted it to,
+// once; 0: none has.
+func (h *host) stoppedEngine(id string) (pid int) {
+	files, _ := filepath.Glob(h.stopFile(id) + ".*")
+	if len(files) == 0 {
+		return 0
+	}
+	name := strings.TrimPrefix(files[0], h.stopFile(id)+".")
+	b, err := os.ReadFile("/proc/" + name + "/status")
+	if err != nil || !strings.Contains(string(b), "\nState:\tT") {
+		return 0
+	}
+	if pid, err = strconv.Atoi(name); err != nil || os.Remove(files[0]) != nil {
+		return 0
+	}
 	return pid
 }
 

@@ -3,17 +3,13 @@
 package live
 
 import (
-	"bytes"
-	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -72,7 +68,12 @@ type walk struct {
 
 func newWalk(t *testing.T) *walk {
 	t.Helper()
-	k := &walk{id: "counter", world: newSteppedWorld(t)}
+	return walkIn(newSteppedWorld(t))
+}
+
+// walkIn runs the container in a world whose engines are made for it.
+func walkIn(w *world) *walk {
+	k := &walk{id: "counter", world: w}
 	k.restart()
 	return k
 }
@@ -80,11 +81,11 @@ func newWalk(t *testing.T) *walk {
 // restart runs the container anew, on alpha.
 func (k *walk) restart() { k.was, k.on, k.off = k.startCounter(k.id), k.alpha, k.beta }
 
-// recorded moves the container and returns the steps of both engines.
-func (k *walk) recorded() (steps []string) {
+// recorded moves the container, as flags say, and returns the steps of both engines.
+func (k *walk) recorded(flags ...string) (steps []string) {
 	k.t.Helper()
 	k.order("record", k.on, k.off)
-	k.mustMove(k.on, k.id, k.off.IP)
+	k.mustMove(k.on, append(flags, k.id, k.off.IP)...)
 	k.one(k.id, k.off, k.on)
 	k.order("", k.on, k.off)
 	for _, h := range []*host{k.on, k.off} {
@@ -92,6 +93,7 @@ func (k *walk) recorded() (steps []string) {
 		if err != nil {
 			k.t.Fatal(err)
 		}
+		k.must(os.Remove(h.d.Engine() + ".steps"))
 		for line := range strings.Lines(string(b)) {
 			if step := strings.TrimSpace(line); !slices.Contains(steps, step) {
 				steps = append(steps, step)
@@ -119,140 +121,15 @@ func (k *walk) order(what string, hosts ...*host) {
 	}
 }
 
-// death is a move in which somebody dies, and what mig migrate says.
-type death struct {
-	report *report // nil: mig did not live to write one
-	err    error
-	// lost: nobody can tell whether the copy ran, and the source was freed by force.
-	lost bool
-}
-
 // die moves the container, with a victim that dies at a step.
-func (k *walk) die(step string, v victim) death {
+func (k *walk) die(step string, v victim) *ordeal {
 	k.t.Helper()
-	at := hostOf(step, k.on, k.off)
-	file := filepath.Join(k.t.TempDir(), "pid")
-	if v.pid != nil {
-		file = v.pid(k.on, k.off)
+	f := &fault{step: step, victim: &v}
+	o := k.suffer(nil, f)
+	if !f.met {
+		k.t.Fatalf("nobody dies at %s; mig migrate says %v", step, o.err)
 	}
-	orders := step + "\t" + file
-	if v.engine {
-		orders += "\n" + step + "\tengine"
-	}
-	k.order("", k.on, k.off)
-	k.order(orders, at)
-	token := newToken()
-	var out bytes.Buffer
-	errs := newTextFile(k.t)
-	cmd := k.on.migrate(context.Background(), "--token", token, k.id, k.off.IP)
-	cmd.Stdout, cmd.Stderr = &out, errs
-	if err := cmd.Start(); err != nil {
-		k.t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	if v.know != nil {
-		pid := strconv.Itoa(v.know(k.on, k.off, cmd.Process.Pid))
-		if err := errors.Join(os.WriteFile(file+".part", []byte(pid), 0o600), os.Rename(file+".part", file)); err != nil {
-			k.t.Fatal(err)
-		}
-	}
-	var d death
-	over := false
-	met := func() bool {
-		_, err := os.Stat(at.d.Engine() + ".met")
-		return err == nil
-	}
-	waitFor(k.t, settleWithin, "it dies at "+step, func() bool {
-		select {
-		case d.err = <-done:
-			over = true
-		default:
-		}
-		return met() || over
-	})
-	if !met() {
-		waitFor(k.t, settleWithin, fmt.Sprintf("it dies at %s; mig migrate is over: %v, %s", step, d.err, errs), met)
-	}
-	if v.revive != nil {
-		if err := v.revive(k.world, k.on, k.off); err != nil {
-			k.t.Fatal(err)
-		}
-	}
-	waitFor(k.t, settleWithin, "mig migrate ends", func() bool {
-		select {
-		case d.err = <-done:
-			over = true
-		default:
-		}
-		if !over && !d.lost && k.isLost(token) {
-			d.lost = true
-			k.force(token, errs)
-		}
-		return over
-	})
-	k.order("", k.on, k.off)
-	if d.report = (&report{}); json.Unmarshal(out.Bytes(), d.report) != nil {
-		d.report = nil
-	}
-	if d.err != nil {
-		d.err = fmt.Errorf("%w: %s", d.err, strings.TrimSpace(errs.String()))
-	}
-	return d
-}
-
-// isLost: the destination answers that the copy may have run and is gone.
-func (k *walk) isLost(token string) bool {
-	b, _ := os.ReadFile(k.off.Path("/run/mig/journal/" + token + ".destination"))
-	return strings.Contains(string(b), `"LOST"`)
-}
-
-// textFile takes what a program writes, for a reader who does not wait for its end.
-type textFile struct{ *os.File }
-
-func newTextFile(t *testing.T) textFile {
-	t.Helper()
-	f, err := os.CreateTemp(t.TempDir(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return textFile{f}
-}
-
-func (f textFile) String() string {
-	b, _ := os.ReadFile(f.Name())
-	return string(b)
-}
-
-// force frees a source that is in doubt, after it was seen to be frozen, and who
-// waits for it was told.
-func (k *walk) force(token string, told textFile) {
-	k.t.Helper()
-	waitFor(k.t, settleWithin, "mig migrate says that it is in doubt", func() bool {
-		text := told.String()
-		return strings.Contains(text, "in doubt") && strings.Contains(text, "LOST") && strings.Contains(text, "mig abort --force "+token)
-	})
-	waitFor(k.t, settleWithin, "the copy is gone, and the source frozen", func() bool { return len(k.processes()) == 1 && k.on.frozen(k.id) })
-	if st := k.on.status(k.id); st != "PAUSED" {
-		k.t.Errorf("in doubt, and frozen, it is %s", st)
-	}
-	if said := k.on.d.Ctr(k.t.Context(), "tasks", "resume", k.id); said.Code == 0 || !strings.Contains(said.Stderr, "in doubt") {
-		k.t.Errorf("ctr resumes it: %+v", said)
-	}
-	mig := k.on.d.Tree.Bin("mig")
-	out, err := k.on.Command(k.t.Context(), mig, "status").CombinedOutput()
-	if err != nil {
-		k.t.Errorf("mig status: %v: %s", err, out)
-	}
-	if !strings.Contains(string(out), "in doubt") {
-		k.t.Errorf("mig status says %s", out)
-	}
-	out, err = k.on.Command(k.t.Context(), mig, "abort", "--force", token).CombinedOutput()
-	if err != nil {
-		k.t.Errorf("mig abort --force: %v: %s", err, out)
-	}
-	k.t.Logf("mig abort --force says %s", out)
+	return o
 }
 
 // frozen: the kernel says so of a container's control group, of either version. For
@@ -351,7 +228,7 @@ func (k *walk) check(step string, v victim) {
 		on, off = k.settled(k.id)
 	}
 	k.outcome(step, v, d, on, from)
-	k.message(v, d, on, from)
+	k.message(d, on, from)
 	if on == nil {
 		k.remove(k.id)
 		k.restart()
@@ -365,7 +242,7 @@ func (k *walk) check(step string, v victim) {
 
 // outcome checks that what runs, on a host or nowhere (nil), is what the step
 // and the victim have to lead to.
-func (k *walk) outcome(step string, v victim, d death, on, from *host) {
+func (k *walk) outcome(step string, v victim, d *ordeal, on, from *host) {
 	k.t.Helper()
 	moved := d.report != nil && d.report.Moved
 	past := slices.Contains(decided, step) && (step != sent || !v.cancels)
@@ -388,12 +265,12 @@ func (k *walk) outcome(step string, v victim, d death, on, from *host) {
 }
 
 // message checks that mig migrate says what happened.
-func (k *walk) message(v victim, d death, on, from *host) {
+func (k *walk) message(d *ordeal, on, from *host) {
 	k.t.Helper()
 	says := fmt.Sprint(d.err)
 	want := ""
 	switch {
-	case v.name == "mig":
+	case d.died("mig"):
 		return
 	case d.report == nil:
 		want = "a report"

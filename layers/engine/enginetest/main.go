@@ -8,7 +8,7 @@
 //	PROGRAM.orders      "record", or a line "STEP<tab>FILE" for each process to
 //	                    kill at a step; FILE has its pid, or is "engine"
 //	PROGRAM.steps       the steps that were recorded, one a line
-//	PROGRAM.met         made when the ordered step was met; it is not met again
+//	PROGRAM.met         the lines of the orders that were met, which are not met again
 //	PROGRAM.supervisor  pid of the shim that runs the engine
 //
 //	PROGRAM.stop.ID      the step at which the engine that moves the container ID
@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -91,28 +92,35 @@ func obey(self, step, orders string) error {
 		return errors.Join(err, f.Close())
 	}
 	for line := range strings.Lines(orders) {
-		at, victim, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		line = strings.TrimSuffix(line, "\n")
+		at, victim, _ := strings.Cut(line, "\t")
 		if at != step {
 			continue
 		}
-		if err := meet(self, victim); err != nil {
+		if err := meet(self+".met", line, victim); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// meet kills a victim, and is over when it is dead.
-func meet(self, victim string) error {
+// meet kills a victim, once for each line of the orders, and is over when it is dead.
+func meet(met, line, victim string) error {
+	before, err := os.ReadFile(met)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case slices.Contains(strings.Split(string(before), "\n"), line):
+		return nil
+	}
+	all := string(before) + line + "\n"
 	if victim == "engine" {
-		if err := os.WriteFile(self+".met", nil, 0o600); err != nil {
+		if err := publish(met, all); err != nil {
 			return err
 		}
 		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 		select {}
-	}
-	if _, err := os.Stat(self + ".met"); err == nil {
-		return nil
 	}
 	pid, err := await(victim)
 	if err != nil {
@@ -121,7 +129,7 @@ func meet(self, victim string) error {
 	if err := kill(pid); err != nil {
 		return fmt.Errorf("kill %d of %s: %w", pid, victim, err)
 	}
-	return os.WriteFile(self+".met", nil, 0o600)
+	return publish(met, all)
 }
 
 // await returns the pid in a file, which may be on its way.

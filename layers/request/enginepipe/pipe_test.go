@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -146,34 +147,85 @@ func validJob() *job.Job {
 	return &job.Job{Kind: job.Restore, Container: "c", Image: "i", InitPid: 1}
 }
 
-// TestAbandonedJob: the supervisor is gone and the work ignores it; Serve ends
-// all the same, so that the engine can exit.
-func TestAbandonedJob(t *testing.T) {
+// stuck has an engine serve a job that does not end, and returns its supervisor's end
+// and what Serve does.
+func stuck(t *testing.T, j *job.Job, p patience) (supervisor *Conn, served chan error) {
+	t.Helper()
 	a, b := pair(t)
-	if err := a.Send(Message{Job: validJob()}, time.Second); err != nil {
+	if err := a.Send(Message{Job: j}, time.Second); err != nil {
 		t.Fatal(err)
 	}
 	release := make(chan struct{})
-	defer close(release)
+	t.Cleanup(func() { close(release) })
 	begun := make(chan struct{})
-	served := make(chan error, 1)
+	served = make(chan error, 1)
 	go func() {
 		served <- serve(b, func(context.Context, *job.Job, []*os.File, job.Reporter) error {
 			close(begun)
 			<-release
 			return nil
-		}, 50*time.Millisecond)
+		}, p)
 	}()
 	<-begun
-	a.Close()
+	return a, served
+}
+
+// abandoned waits for an engine to give up, because of something.
+func abandoned(t *testing.T, served <-chan error, because error) {
+	t.Helper()
 	select {
 	case err := <-served:
-		if !errors.Is(err, ErrAbandoned) || !errors.Is(err, ErrSupervisorGone) {
+		if !errors.Is(err, ErrAbandoned) || !errors.Is(err, because) {
 			t.Errorf("%v", err)
 		}
 	case <-time.After(10 * time.Second):
-		t.Error("the engine waits for ever")
+		t.Error("the engine goes on")
 	}
+}
+
+// TestAbandonedJob: the supervisor is gone and the work ignores it; Serve ends
+// all the same, so that the engine can exit.
+func TestAbandonedJob(t *testing.T) {
+	supervisor, served := stuck(t, validJob(), patience{end: 50 * time.Millisecond, alone: time.Minute})
+	supervisor.Close()
+	abandoned(t, served, ErrSupervisorGone)
+}
+
+// TestDeadContainer: when its supervisor is dead and somebody has killed its container,
+// an engine does not go on with a job that does not end: it would keep the dead from
+// being removed. As long as a process lives, it may be one that must not go on alone,
+// and a supervisor that lives sees to the end itself.
+func TestDeadContainer(t *testing.T) {
+	const soon = 200 * time.Millisecond
+	j := validJob()
+	j.Freezer = t.TempDir()
+	below := filepath.Join(j.Freezer, "below")
+	procs := filepath.Join(below, "cgroup.procs")
+	if err := errors.Join(os.Mkdir(below, 0o700), os.WriteFile(filepath.Join(j.Freezer, "cgroup.procs"), nil, 0o600), os.WriteFile(procs, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	supervisor, served := stuck(t, j, patience{end: time.Hour, alone: soon})
+	goesOn := func(why string) {
+		t.Helper()
+		select {
+		case err := <-served:
+			t.Fatalf("the engine ends though %s: %v", why, err)
+		case <-time.After(3 * soon):
+		}
+	}
+	if err := supervisor.Send(Message{Cancel: true}, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	goesOn("its supervisor lives")
+	if err := os.WriteFile(procs, []byte("1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	supervisor.Close()
+	goesOn("a process lives")
+	if err := os.Truncate(procs, 0); err != nil {
+		t.Fatal(err)
+	}
+	abandoned(t, served, context.Canceled)
 }
 
 func TestServeRefuses(t *testing.T) {

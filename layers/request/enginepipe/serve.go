@@ -64,9 +64,9 @@ func Serve(fd int, work Work) error {
 }
 
 // ServeConn is Serve on a Conn, which stays the caller's.
-func ServeConn(conn *Conn, work Work) error { return serve(conn, work, AbandonAfter) }
+func ServeConn(conn *Conn, work Work) error { return serve(conn, work, usual) }
 
-func serve(conn *Conn, work Work, abandonAfter time.Duration) error {
+func serve(conn *Conn, work Work, p patience) error {
 	j, files, err := receiveJob(conn)
 	if err != nil {
 		return errors.Join(err, conn.Send(Message{End: &End{Failure: job.FailureOf(err)}}, sendTimeout))
@@ -81,13 +81,7 @@ func serve(conn *Conn, work Work, abandonAfter time.Duration) error {
 	select {
 	case err = <-ended:
 	case <-ctx.Done():
-		t := time.NewTimer(abandonAfter)
-		defer t.Stop()
-		select {
-		case err = <-ended:
-		case <-t.C:
-			err = fmt.Errorf("%w within %s: %w", ErrAbandoned, abandonAfter, context.Cause(ctx))
-		}
+		err = lastly(ctx, conn, j, ended, p)
 	}
 	last := rep.stop()
 	sent := conn.Send(Message{End: &End{Failure: job.FailureOf(err), Last: last}}, sendTimeout)
