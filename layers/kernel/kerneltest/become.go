@@ -69,6 +69,9 @@ func become(role string) error {
 			return fmt.Errorf("mount a devpts: %w", err)
 		}
 	}
+	if _, err := unix.Write(n[0], []byte{1}); err != nil {
+		return fmt.Errorf("tell that it is there: %w", err)
+	}
 	if err := awaitByte(n[0]); err != nil {
 		return fmt.Errorf("wait to be let go: %w", err)
 	}

@@ -37,7 +37,7 @@ type Container struct {
 	// generation counts the imports behind it.
 	generation int
 	cmd        *exec.Cmd
-	gate       *os.File // one byte lets it execute its program
+	gate       *os.File // the init tells by a byte that it is there; one lets it execute its program
 	in         *os.File
 	out        *os.File
 	lines      *bufio.Reader
@@ -94,8 +94,7 @@ func newContainer(t testing.TB, p *Program, files []*os.File, uid, gid int, args
 	c.out, theirs[1] = c.pipe()
 	stderr, w := c.pipe()
 	theirs[2] = w
-	gate, mine := c.pipe()
-	c.gate = mine
+	gate := c.makeGate()
 	for _, f := range theirs {
 		var st unix.Stat_t
 		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
@@ -138,10 +137,26 @@ func newContainer(t testing.TB, p *Program, files []*os.File, uid, gid int, args
 	}
 	c.lines = bufio.NewReader(c.out)
 	go func() { _, _ = bufio.NewReader(stderr).WriteTo(&c.errors); stderr.Close() }()
+	// When Start returns, the init's exec is not over: whoever seizes it at once is
+	// told of that exec, too (PTRACE_EVENT_EXEC), and takes it for its program's.
+	if _, err := io.ReadFull(c.gate, make([]byte, 1)); err != nil {
+		t.Fatalf("the container's init does not come up: %v\n%s", err, c.errors.String())
+	}
 	if err := joinCgroup(dir, c.Pid); err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// makeGate makes both ends of the gate, and returns the init's.
+func (c *Container) makeGate() *os.File {
+	c.t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.gate = os.NewFile(uintptr(fds[0]), "gate")
+	return os.NewFile(uintptr(fds[1]), "gate of the init")
 }
 
 func (c *Container) pipe() (r, w *os.File) {

@@ -109,7 +109,10 @@ func (p *Process) settle(th *Thread) error {
 		return gone(err)
 	}
 	code := make([]byte, len(frameCode))
-	if p.Read(FrameBase+frameEntry, code) != nil || !bytes.Equal(code, frameCode) {
+	if err := p.Read(FrameBase+frameEntry, code); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotFrame, err)
+	}
+	if !bytes.Equal(code, frameCode) {
 		return ErrNotFrame
 	}
 	return p.inspect()
