@@ -267,9 +267,9 @@ func (o *ordeal) decide() {
 	case o.journal(o.to, "destination", `"LOST"`):
 		o.lost = true
 		o.force()
-	case o.isBereft():
-		o.bereft = true
-		o.giveUp()
+	case o.isBereft() && (o.over || o.died("mig") || strings.Contains(o.errs.String(), "kill "+o.id+" here")):
+		// As mig migrate tells. The source's shim may die meanwhile.
+		o.bereft = o.from.d.Ctr(o.t.Context(), "tasks", "kill", "--signal", "SIGKILL", o.id).Err() == nil
 	}
 }
 
@@ -284,15 +284,6 @@ func (o *ordeal) isBereft() bool {
 func (o *ordeal) journal(h *host, side string, says ...string) bool {
 	b, _ := os.ReadFile(h.Path("/run/mig/journal/" + o.token + "." + side))
 	return !slices.ContainsFunc(says, func(text string) bool { return !strings.Contains(string(b), text) })
-}
-
-// giveUp kills what is left of the source, and then of the copy, as mig migrate has told.
-func (o *ordeal) giveUp() {
-	o.t.Helper()
-	waitFor(o.t, settleWithin, "mig migrate says what to do", func() bool {
-		return o.over || o.died("mig") || strings.Contains(o.errs.String(), "kill "+o.id+" here")
-	})
-	o.from.d.Must(o.t, "tasks", "kill", "--signal", "SIGKILL", o.id)
 }
 
 // textFile takes what a program writes, for a reader who does not wait for its end.
