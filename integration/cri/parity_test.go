@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -149,10 +150,9 @@ func (p *pod) limits() string {
 
 // neighbours are two containers of a pod: one network, one shim.
 func (n *node) neighbours(handler string, d *diary) {
-	before := n.shims()
 	p := n.runPod(handler, "two", nil)
 	defer p.end()
-	p.run("server", "mkdir /tmp/www; echo served >/tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www", nil)
+	server := p.run("server", "mkdir /tmp/www; echo served >/tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www", nil)
 	c := p.run("client", "exec sleep 1000", nil)
 	n.await("the server listens", func() (bool, any) {
 		out := c.exec("wget -q -O - http://127.0.0.1:8080/")
@@ -163,15 +163,17 @@ func (n *node) neighbours(handler string, d *diary) {
 	out, err := n.host.Command(n.ctx(), "busybox", "wget", "-q", "-O", "-", "http://"+p.ip()+":8080/").CombinedOutput()
 	d.note("from the node", fmt.Sprintf("%s %v", out, err))
 	d.note("processes of the client", c.exec("ps -o comm | grep -c httpd; hostname"))
-	d.note("shims of the pod", n.shims()-before)
+	d.note("shims of the pod", n.shims(p.id, server.id, c.id))
 	list, err := n.ListContainers(n.ctx(), &v1.ListContainersRequest{Filter: &v1.ContainerFilter{PodSandboxId: p.id, State: &v1.ContainerStateValue{State: v1.ContainerState_CONTAINER_RUNNING}}})
 	d.note("running containers", fmt.Sprint(len(list.GetContainers()), err))
 }
 
-// shims counts those that run for this daemon.
-func (n *node) shims() (count int) {
+// shims counts those that were started for a pod or for one of its containers. That
+// of a pod before it may still be ending.
+func (n *node) shims(ids ...string) (count int) {
 	for _, p := range n.d.Processes() {
-		if strings.Contains(p.String(), "containerd-shim-") {
+		if what := p.String(); strings.Contains(what, "containerd-shim-") &&
+			slices.ContainsFunc(ids, func(id string) bool { return strings.Contains(what, " -id "+id) }) {
 			count++
 		}
 	}
