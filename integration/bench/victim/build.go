@@ -40,13 +40,14 @@ type Config struct {
 
 	Processes int  // 0 is 1; each has so many megabytes
 	Shared    bool // or they share them
+	Empty     bool // the megabytes are mapped and not touched
 }
 
 // Args is the command line; the program is at path.
 func (c Config) Args(path string) []string {
 	return []string{
 		path, strconv.Itoa(c.Megabytes), strconv.Itoa(c.Threads), strconv.Itoa(c.DirtyMBps), c.looks(),
-		strconv.Itoa(max(1, c.Processes)), flag(c.Shared),
+		strconv.Itoa(max(1, c.Processes)), flag(c.Shared), flag(c.Empty),
 	}
 }
 

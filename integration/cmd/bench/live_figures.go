@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/io-mig/mig/integration/bench/move"
 	"github.com/io-mig/mig/integration/bench/report"
@@ -17,27 +18,45 @@ import (
 const figurePoints = 9
 
 // liveEarly is latency against size, with an early request (memory goes over
-// while the program runs) and without one.
+// while the program runs) and without one, of memory that is there and of address
+// space without a footprint.
 func liveEarly(ctx context.Context, b *bench) error {
-	s := b.report.Add("Latency against size, with and without an early request",
-		"Early: pre-copy, whose rounds fill the destination while the program runs. Without: stop-and-copy. Over TLS.")
-	picture := report.Plot{
-		Name: "early", Title: "Silence against size", X: "MB", Unit: report.Milliseconds, Joined: true,
-		Lines: []report.Line{{Name: "early request"}, {Name: "without"}},
-	}
+	s := b.report.Add("Latency against size, with and without an early request, with and without a footprint",
+		"Early: pre-copy, whose rounds fill the destination while the program runs. Without: stop-and-copy. Over TLS. Untouched: the program has mapped so much and touched none of it.")
+	picture := report.Plot{Name: "early", Title: "Silence against size", X: "MB", Unit: report.Milliseconds, Joined: true}
 	for size := 1; size <= figurePoints; size++ {
-		early := &mover{name: fmt.Sprintf("%d MB, early", size), order: move.Order{Strategy: "pre-copy", Transport: move.TLS}}
-		late := &mover{name: fmt.Sprintf("%d MB, without", size), order: move.Order{Strategy: "stop-and-copy", Transport: move.TLS}}
-		b.compete(ctx, s, victim.Config{Megabytes: size}, []*mover{early, late}, nil)
-		figureRows(s, early, late)
-		s.Row(fmt.Sprintf("%d MB: ratio early / without: silence", size), "", early.silence.Over(late.silence))
+		var all []*mover
+		for _, empty := range []bool{false, true} {
+			pair := earlyAndLate(size, empty)
+			b.compete(ctx, s, victim.Config{Megabytes: size, Empty: empty}, pair, nil)
+			figureRows(s, pair...)
+			name := strings.TrimSuffix(pair[0].name, " early")
+			s.Row(name+" ratio early / without: silence", "", pair[0].silence.Over(pair[1].silence))
+			all = append(all, pair...)
+		}
 		picture.Labels = append(picture.Labels, strconv.Itoa(size))
-		for i, m := range []*mover{early, late} {
+		for i, m := range all {
+			if size == 1 {
+				_, name, _ := strings.Cut(m.name, "MB, ")
+				picture.Lines = append(picture.Lines, report.Line{Name: name})
+			}
 			picture.Lines[i].Points = append(picture.Lines[i].Points, m.silence)
 		}
 	}
 	s.Plot(picture)
 	return nil
+}
+
+// earlyAndLate are the movers with an early request and without one.
+func earlyAndLate(size int, empty bool) []*mover {
+	of := fmt.Sprintf("%d MB,", size)
+	if empty {
+		of += " untouched,"
+	}
+	return []*mover{
+		{name: of + " early", order: move.Order{Strategy: "pre-copy", Transport: move.TLS}},
+		{name: of + " without", order: move.Order{Strategy: "stop-and-copy", Transport: move.TLS}},
+	}
 }
 
 // liveProcesses is latency against the number of processes, whose data are their

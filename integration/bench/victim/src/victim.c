@@ -6,11 +6,12 @@
  * was, and watches two clocks: the longest time between two looks at them is
  * the silence that a checkpoint or a restore has cost it, seen from inside.
  *
- *	victim MEGABYTES THREADS DIRTY_MBPS SPIN PROCESSES SHARED
+ *	victim MEGABYTES THREADS DIRTY_MBPS SPIN PROCESSES SHARED EMPTY
  *
  * Of several processes each is driven in the same way: the first has the
  * threads, all have the same amount of data, of their own or, with SHARED, one
- * shared by all.
+ * shared by all. With EMPTY the memory is mapped and not touched: address space
+ * without a footprint.
  *
  * It is driven through its own memory, which the benchmark reads and writes
  * with process_vm_readv(2) and process_vm_writev(2): a page at a fixed address
@@ -55,6 +56,7 @@ static volatile struct board *board;
 static uint64_t *data;
 static uint64_t words; /* of data */
 static int sharing = MAP_PRIVATE;
+static int empty;
 static int32_t generation;
 
 static uint64_t now(clockid_t clock)
@@ -80,7 +82,7 @@ static uint64_t wrong_words(void)
 {
 	uint64_t wrong = 0;
 	for (uint64_t i = 0; i < words; i++)
-		if (i % WORDS_PER_PAGE && data[i] != word(i))
+		if (i % WORDS_PER_PAGE && data[i] != (empty ? 0 : word(i)))
 			wrong++;
 	return wrong;
 }
@@ -179,7 +181,7 @@ static void obey(uint64_t threads)
 static void fill(void)
 {
 	data = map(DATA_ADDRESS, words * 8, sharing);
-	for (uint64_t i = 0; i < words; i++)
+	for (uint64_t i = 0; !empty && i < words; i++)
 		data[i] = word(i);
 }
 
@@ -203,13 +205,14 @@ static int multiply(uint64_t processes)
 
 int main(int argc, char **argv)
 {
-	if (argc != 7)
+	if (argc != 8)
 		_exit(2);
 	uint64_t threads = strtoull(argv[2], NULL, 10), rate = strtoull(argv[3], NULL, 10);
 	int spin = atoi(argv[4]);
 	words = (strtoull(argv[1], NULL, 10) << 20) / 8;
 	if (atoi(argv[6]))
 		sharing = MAP_SHARED;
+	empty = atoi(argv[7]);
 
 	board = map(BOARD_ADDRESS, 4096, MAP_PRIVATE);
 	fill();
