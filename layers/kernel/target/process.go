@@ -65,8 +65,8 @@ type Process struct {
 
 // newProcess takes hold of a running process by a pidfd, so that everything
 // after is about this process and no successor of its pid.
-func newProcess(s *Source, id record.ProcessID, group int) (*Process, error) {
-	p := &Process{ID: id, Group: group, source: s, pidfd: -1}
+func newProcess(s *Source, group int) (*Process, error) {
+	p := &Process{Group: group, source: s, pidfd: -1}
 	if err := p.lookBy(living(s.proc, group)); err != nil {
 		return nil, err
 	}
@@ -78,6 +78,9 @@ func newProcess(s *Source, id record.ProcessID, group int) (*Process, error) {
 	p.startTime = st.StartTime
 	return p, nil
 }
+
+// born says when it was made.
+func (p *Process) born() Born { return Born{p.startTime, p.Group} }
 
 // lookBy chooses the task by which the process is looked at.
 func (p *Process) lookBy(tid int) error {

@@ -280,22 +280,43 @@ func (s *Source) list() error {
 	if !known[s.first] {
 		pids = append([]int{s.first}, pids...)
 	}
-	for _, pid := range pids {
-		if known[pid] {
-			continue
-		}
-		known[pid] = true
-		p, err := s.meet(pid)
-		if err != nil {
-			return err
-		}
-		if p == nil {
-			continue
-		}
+	fresh, err := s.meetAll(slices.DeleteFunc(slices.Clone(pids), func(pid int) bool { return known[pid] }))
+	for _, p := range fresh {
+		p.ID = record.ProcessID(len(s.processes) + 1)
 		p.Ahead = p.ID == FirstTask // every frame begins with it
 		s.processes = append(s.processes, p)
 	}
-	return nil
+	return err
+}
+
+// meetAll takes hold of processes that were not known, and returns them by their age,
+// the init first, also with an error.
+func (s *Source) meetAll(pids []int) (fresh []*Process, err error) {
+	met := map[int]bool{}
+	for _, pid := range pids {
+		if met[pid] {
+			continue
+		}
+		met[pid] = true
+		p, e := s.meet(pid)
+		if e != nil {
+			err = e
+			break
+		}
+		if p != nil {
+			fresh = append(fresh, p)
+		}
+	}
+	slices.SortStableFunc(fresh, func(a, b *Process) int {
+		switch s.first {
+		case a.Group:
+			return -1
+		case b.Group:
+			return 1
+		}
+		return a.born().Compare(b.born())
+	})
+	return fresh, err
 }
 
 // meet takes hold of a process that was not known; nil if it has ended meanwhile.
@@ -303,7 +324,7 @@ func (s *Source) list() error {
 func (s *Source) meet(pid int) (*Process, error) {
 	const patience = 100 * time.Millisecond
 	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		p, err := newProcess(s, record.ProcessID(len(s.processes)+1), pid)
+		p, err := newProcess(s, pid)
 		if err == nil {
 			return p, nil
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -150,13 +151,9 @@ func (s *Subsystem) findTorn() (out []record.Finding, err error) {
 	if err != nil || len(pids) < 2 {
 		return nil, err
 	}
-	var list []target.Kin
-	for _, pid := range pids {
-		st, err := procfs.Host().Process(pid).Status()
-		if err != nil || !st.HasMM {
-			continue
-		}
-		list = append(list, target.Kin{Task: pid, Pid: st.Tgid, Parent: st.PPid})
+	list, err := kin(pids)
+	if err != nil {
+		return nil, err
 	}
 	found, err := target.Relate(list)
 	if err == nil {
@@ -172,6 +169,31 @@ func (s *Subsystem) findTorn() (out []record.Finding, err error) {
 		}
 	}
 	return out, nil
+}
+
+// kin are running processes by their age, the init first. One that has no memory any
+// more is left out.
+func kin(pids []int) ([]target.Kin, error) {
+	born := map[int]target.Born{}
+	var list []target.Kin
+	for _, pid := range pids {
+		t := procfs.Host().Process(pid)
+		st, err := t.Status()
+		if err != nil || !st.HasMM {
+			continue
+		}
+		stat, err := procfs.Host().Process(st.Tgid).Stat()
+		if err != nil {
+			return nil, err
+		}
+		born[st.Tgid] = target.Born{Start: stat.StartTime, Pid: st.Tgid}
+		list = append(list, target.Kin{Task: pid, Pid: st.Tgid, Parent: st.PPid})
+	}
+	if len(list) > 0 {
+		rest := list[1:] // behind the init
+		slices.SortStableFunc(rest, func(a, b target.Kin) int { return born[a.Pid].Compare(born[b.Pid]) })
+	}
+	return list, nil
 }
 
 // refuseShared looks again when all are stopped.
