@@ -32,6 +32,7 @@ func (f *findings) no(what, remedy, format string, args ...any) {
 // offers, and touches nothing. The error is one of looking.
 func (h *Host) Consider(ctx context.Context, o *peer.Offer, reserved Resources) (*peer.Answer, error) {
 	ctx = in(ctx, o.Namespace)
+	h.awake(ctx)
 	var f findings
 	a := &peer.Answer{}
 	if v := CgroupVersion(); v != o.CgroupVersion {

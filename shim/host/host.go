@@ -17,13 +17,34 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/io-mig/mig/layers/request/peer"
 )
+
+// reconnecting is how soon a connection to a containerd that was started anew is made
+// again. By gRPC's own measure everything fails for up to ten seconds.
+var reconnecting = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 200 * time.Millisecond},
+	MinConnectTimeout: 10 * time.Second,
+}
+
+// restart is how long containerd is waited for that is being started anew.
+const restart = 3 * time.Second
+
+// awake waits until containerd serves, if it was started anew a moment ago. Whoever
+// asks it next says what is wrong with one that does not come.
+func (h *Host) awake(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, restart)
+	defer cancel()
+	_, _ = h.client.IsServing(ctx)
+}
 
 // Host is one containerd.
 type Host struct {
@@ -42,7 +63,7 @@ func Dial(ctx context.Context, address string) (*Host, error) {
 	if _, err := os.Stat(address); err != nil {
 		return nil, fmt.Errorf("containerd's socket: %w (--containerd names another)", err)
 	}
-	c, err := client.New(address)
+	c, err := client.New(address, client.WithExtraDialOpts([]grpc.DialOption{grpc.WithConnectParams(reconnecting)}))
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd at %s: %w", address, err)
 	}
