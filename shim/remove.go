@@ -35,6 +35,7 @@ func remove(f bootstrap.Flags) (*taskapi.DeleteResponse, error) {
 	bundle := filepath.Join(filepath.Dir(cwd), f.ID)
 	ctx, cancel := context.WithTimeout(context.Background(), removeTimeout)
 	defer cancel()
+	removeStaleSocket(bundle) // the rest may take all the time there is
 	if err := removeContainer(ctx, bundle, f.ID); err != nil {
 		slog.Warn("remove container", "container", f.ID, "error", err)
 	}
@@ -43,7 +44,7 @@ func remove(f bootstrap.Flags) (*taskapi.DeleteResponse, error) {
 	if err := mount.UnmountRecursive(filepath.Join(bundle, rootfsDir), 0); err != nil {
 		slog.Warn("unmount root filesystem", "container", f.ID, "error", err)
 	}
-	removeStaleSocket(bundle)
+	removeStaleSocket(bundle) // which a child of the shim still had that was not executed yet
 	if err := bootstrap.RemoveAbandoned(bundle); err != nil {
 		slog.Warn("this bundle will not be removed as it should", "container", f.ID, "error", err)
 	}
