@@ -9,8 +9,11 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/io-mig/mig/layers/control/handover"
 	"github.com/io-mig/mig/layers/request"
 	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/layers/request/journal"
+	"github.com/io-mig/mig/spec/wire"
 )
 
 // restore finds the request by which a shim fills a copy's frame: the shim keeps
@@ -77,8 +80,10 @@ func (r *restore) await(ctx context.Context) (running bool, err error) {
 			return false, nil
 		case err != nil:
 			return false, err
+		case st.Phase == request.Succeeded:
+			return true, nil
 		case st.Phase.Final():
-			return st.Phase == request.Succeeded, nil
+			return r.arrived(st.ID)
 		}
 		select {
 		case <-ctx.Done():
@@ -90,4 +95,17 @@ func (r *restore) await(ctx context.Context) (running bool, err error) {
 		case <-time.After(reportEvery):
 		}
 	}
+}
+
+// arrived reports whether the copy runs, and is whole, though its engine has failed.
+func (r *restore) arrived(request string) (bool, error) {
+	token, err := wire.ParseToken(r.token)
+	if err != nil {
+		return false, err
+	}
+	said, whole, err := journal.CopyOf(journal.Dir, token, request)
+	if errors.Is(err, journal.ErrUnknown) {
+		return false, nil
+	}
+	return err == nil && said == handover.Running && whole, err
 }

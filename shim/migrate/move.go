@@ -280,11 +280,7 @@ func end(r shim.CheckpointRequest) error {
 // arrived asks the journal what became of a copy whose engine has failed: it may
 // run whole all the same.
 func arrived(dir string, from address.Incoming, request string, cause error) error {
-	s, err := journal.Read(dir, from.Token, journal.Destination)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && s.Request != request {
-		return cause // the engine did not come so far
-	}
-	said, whole, err := journal.AnswerWhole(dir, from.Token)
+	said, whole, err := journal.CopyOf(dir, from.Token, request)
 	switch {
 	case errors.Is(err, journal.ErrUnknown):
 		return cause

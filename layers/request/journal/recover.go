@@ -33,6 +33,22 @@ func Answer(dir string, token wire.Token) (handover.Message, error) {
 	return m, err
 }
 
+// CopyOf says what became of the copy that a request of this host was to make, whose
+// engine has ended without telling. It is what decides, and not the request's own
+// outcome: that of an engine which died when the copy ran is a failure.
+//
+// Errors: those of Answer; ErrUnknown, too, where the request did not come so far.
+func CopyOf(dir string, token wire.Token, request string) (m handover.Message, whole bool, err error) {
+	s, err := Read(dir, token, Destination)
+	if err == nil && s.Request != request {
+		return 0, false, ErrUnknown
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, false, errors.Join(ErrUnknown, err)
+	}
+	return AnswerWhole(dir, token)
+}
+
 // AnswerWhole says beside Answer whether the copy has everything: false where
 // what was left behind at the switch has not all come.
 func AnswerWhole(dir string, token wire.Token) (m handover.Message, whole bool, err error) {
