@@ -211,6 +211,29 @@ func TestDeathWalk(t *testing.T) {
 	k.same(k.off, k.id, k.was)
 }
 
+// TestDeathBehindTheSwitch: the engine of a copy that runs dies, which its shim has to
+// tell from the copy's own end, and so have migd, started anew, and one whose containerd
+// has died. The copy stays.
+func TestDeathBehindTheSwitch(t *testing.T) {
+	k := newWalk(t)
+	for _, v := range victims {
+		if v.name != "migd" && v.name != "destination's containerd" {
+			continue
+		}
+		v.name += " and the step's engine"
+		v.engine = true
+		for _, step := range []string{"destination: let go", "destination: RUNNING written", "destination: RUNNING sent", "destination: done"} {
+			if t.Failed() {
+				return
+			}
+			from := k.on
+			if k.check(step, v); k.on == from {
+				t.Errorf("%s: the %s died, and the container is where it was", step, v.name)
+			}
+		}
+	}
+}
+
 // check is one death and what is left of it.
 func (k *walk) check(step string, v victim) {
 	k.t.Helper()

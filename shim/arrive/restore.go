@@ -20,13 +20,15 @@ import (
 // its status, which outlives us.
 type restore struct {
 	dir, namespace, container, token string
+	// journal is the directory in which engines write down how far a move is.
+	journal string
 	// since: requests that are older belong to another life of the id.
 	since time.Time
 	id    string // of the request once it was found
 }
 
 func (d *Daemon) restoreOf(namespace, container, token string, since time.Time) *restore {
-	return &restore{dir: d.opts.State, namespace: namespace, container: container, token: token, since: since}
+	return &restore{dir: d.opts.State, journal: journal.Dir, namespace: namespace, container: container, token: token, since: since}
 }
 
 // status of the request; fs.ErrNotExist as long as there is none.
@@ -103,7 +105,7 @@ func (r *restore) arrived(request string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	said, whole, err := journal.CopyOf(journal.Dir, token, request)
+	said, whole, err := journal.CopyOf(r.journal, token, request)
 	if errors.Is(err, journal.ErrUnknown) {
 		return false, nil
 	}

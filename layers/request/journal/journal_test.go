@@ -125,6 +125,48 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// TestCopyOf: what became of a request's copy is what its host's journal says, whatever
+// the request's own end was, and only of the request that the journal is of.
+func TestCopyOf(t *testing.T) {
+	alive, _ := child(t)
+	dead, kill := child(t)
+	kill()
+	cgroup := t.TempDir()
+	if err := os.WriteFile(filepath.Join(cgroup, "cgroup.procs"), []byte(strconv.Itoa(alive.Pid)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name  string
+		entry handover.Entry
+		init  Process
+		left  bool
+		asked string
+		want  handover.Message
+		whole bool
+		err   error
+	}{
+		{"its engine died when the copy ran", handover.EntryCommitted, alive, false, "restore-1", handover.Running, true, nil},
+		{"its engine died when it had written that down", handover.EntryRunning, alive, false, "restore-1", handover.Running, true, nil},
+		{"its engine died while memory came", handover.EntryRunning, alive, true, "restore-1", handover.Running, false, nil},
+		{"its engine died before COMMIT", handover.EntryNone, alive, false, "restore-1", handover.Aborted, true, nil},
+		{"the copy died with its engine", handover.EntryCommitted, dead, false, "restore-1", handover.Lost, true, nil},
+		{"the journal is of another request", handover.EntryRunning, alive, false, "restore-2", 0, false, ErrUnknown},
+	} {
+		dir := t.TempDir()
+		s := State{Token: wire.NewToken(), Side: Destination, Request: "restore-1", Entry: test.entry, Engine: dead, Init: test.init, Tasks: 1, Freezer: cgroup, Left: test.left}
+		if err := Create(dir, s); err != nil {
+			t.Fatal(err)
+		}
+		m, whole, err := CopyOf(dir, s.Token, test.asked)
+		if m != test.want || whole != test.whole || !errors.Is(err, test.err) {
+			t.Errorf("%s: %s, %v, %v", test.name, m, whole, err)
+		}
+		if _, _, err := CopyOf(dir, wire.NewToken(), test.asked); !errors.Is(err, ErrUnknown) {
+			t.Errorf("%s: another move: %v", test.name, err)
+		}
+	}
+}
+
 // TestPrune forgets what has ended long ago and nothing that is open.
 func TestPrune(t *testing.T) {
 	alive, _ := child(t)
