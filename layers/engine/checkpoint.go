@@ -68,7 +68,7 @@ func checkpointOnce(ctx context.Context, j *job.Job, r job.Reporter) error {
 	if err != nil {
 		return err
 	}
-	if err := writeManifest(ctx, m, j.Container, subsystems); err != nil {
+	if err := writeManifest(ctx, m, j.Container, &src.Files, subsystems); err != nil {
 		return errors.Join(err, m.Close())
 	}
 	strategy, brief, err := imageStrategy(j, src)

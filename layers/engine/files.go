@@ -14,7 +14,13 @@ import (
 
 // filesOf describes the container's file systems to the subsystems.
 func filesOf(j *job.Job, spec *specs.Spec) target.Files {
-	f := target.Files{Root: j.Rootfs, Moves: moves(j.Image), Complete: true}
+	f := specFiles(spec)
+	f.Root, f.Moves, f.Complete = j.Rootfs, moves(j.Image), true
+	return f
+}
+
+// specFiles is what the specification alone says of them.
+func specFiles(spec *specs.Spec) (f target.Files) {
 	for _, m := range spec.Mounts {
 		f.Mounts = append(f.Mounts, target.SpecMount{Destination: m.Destination, Type: m.Type, Source: m.Source, Options: m.Options})
 	}

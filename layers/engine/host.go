@@ -8,20 +8,23 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/kernel"
+	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/image"
 )
 
 // Describe is what a stream of this host's engine will be, for a destination to
 // refuse before anything is sent.
-func Describe(container string) (*image.Manifest, error) {
+func Describe(container string, spec *specs.Spec) (*image.Manifest, error) {
 	subsystems, err := Subsystems()
 	if err != nil {
 		return nil, err
 	}
-	return newManifest(container, subsystems)
+	files := specFiles(spec)
+	return newManifest(container, &files, subsystems)
 }
 
 // Mismatches names everything because of which this host's engine cannot take a
@@ -34,7 +37,7 @@ func Mismatches(man *image.Manifest) error {
 	return checkManifest(man, subsystems)
 }
 
-func newManifest(container string, subsystems *kernel.Manager) (*image.Manifest, error) {
+func newManifest(container string, files *target.Files, subsystems *kernel.Manager) (*image.Manifest, error) {
 	features, err := cpuFeatures()
 	if err != nil {
 		return nil, err
@@ -49,7 +52,7 @@ func newManifest(container string, subsystems *kernel.Manager) (*image.Manifest,
 		PageSize: uint32(os.Getpagesize()), CPUFeatures: features,
 	}
 	for _, e := range subsystems.List() {
-		if !e.NoRecords {
+		if !e.NoRecords && (e.Needed == nil || e.Needed(files)) {
 			man.Subsystems = append(man.Subsystems, image.Subsystem{Name: e.Name, Version: e.Version})
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"runtime"
 
 	"github.com/io-mig/mig/layers/kernel"
+	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/layers/medium"
 	"github.com/io-mig/mig/spec/image"
 	"github.com/io-mig/mig/spec/record"
@@ -19,8 +20,8 @@ import (
 var Version = "0.1.0-dev"
 
 // writeManifest tells the medium what the stream will be.
-func writeManifest(ctx context.Context, m medium.Medium, container string, subsystems *kernel.Manager) error {
-	man, err := newManifest(container, subsystems)
+func writeManifest(ctx context.Context, m medium.Medium, container string, files *target.Files, subsystems *kernel.Manager) error {
+	man, err := newManifest(container, files, subsystems)
 	if err != nil {
 		return err
 	}

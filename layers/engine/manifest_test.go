@@ -6,10 +6,14 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/io-mig/mig/layers/kernel"
+	"github.com/io-mig/mig/layers/kernel/cgroup"
 	"github.com/io-mig/mig/spec/image"
 )
 
@@ -69,6 +73,24 @@ func TestOrderOfSubsystems(t *testing.T) {
 	} {
 		if place[pair[0]] >= place[pair[1]] {
 			t.Errorf("%s must come before %s", pair[0], pair[1])
+		}
+	}
+}
+
+// TestManifestNamesWhatIsNeeded: an older mig, to which cgroups below a container's own
+// are unknown, takes the containers that cannot have any.
+func TestManifestNamesWhatIsNeeded(t *testing.T) {
+	for options, want := range map[string]bool{"ro": false, "rw": true} {
+		spec := &specs.Spec{Mounts: []specs.Mount{{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", options}}}}
+		m, err := Describe("web", spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := slices.Contains(m.Names(), cgroup.Name); got != want {
+			t.Errorf("cgroups mounted %s: %v", options, m.Names())
+		}
+		if all, _ := here(t); len(all.Subsystems)-len(m.Subsystems) > 1 {
+			t.Errorf("%v, of %v", m.Names(), all.Names())
 		}
 	}
 }

@@ -39,7 +39,7 @@ func Subsystems() (*kernel.Manager, error) {
 	m := &kernel.Manager{}
 	for _, e := range []kernel.Entry{
 		{Name: clock.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return clock.New(env) }},
-		{Name: cgroup.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return cgroup.New(env) }},
+		{Name: cgroup.Name, Version: 1, Needed: cgroup.Needed, New: func(env target.Env) kernel.Subsystem { return cgroup.New(env) }},
 		{Name: task.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return task.New(env) }},
 		{Name: uts.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return uts.New(env) }},
 		{Name: network.Name, Version: 1, New: func(env target.Env) kernel.Subsystem { return network.New(env) }},

@@ -73,7 +73,7 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 	out.serve(peer.pulled)
 	ask := func(ctx context.Context) (handover.Message, error) { return question.Ask(ctx, m) }
 	sw := switchover.NewSource(out, log, ask, cancel)
-	if err := writeManifest(ctx, md, j.Container, subsystems); err != nil {
+	if err := writeManifest(ctx, md, j.Container, &src.Files, subsystems); err != nil {
 		return errors.Join(err, md.Close())
 	}
 	point("source: manifest sent")

@@ -37,6 +37,10 @@ type Entry struct {
 	// NoRecords: the subsystem only looks in the pre-flight, so an image does
 	// not need it.
 	NoRecords bool
+	// Needed reports whether a container with these file systems may have anything of
+	// its kind, so that a reader has to know it: one of before it was invented takes the
+	// others. nil: any container may.
+	Needed func(files *target.Files) bool
 	// New makes an instance for one event.
 	New func(env target.Env) Subsystem
 }

@@ -234,7 +234,7 @@ func (m *mover) negotiate(ctx context.Context) error {
 		return fmt.Errorf("%s is the host that container %s is on (%s): name another", m.o.Destination, m.o.Container, self.Name)
 	}
 	m.report.Destination = m.client.Peer.Name
-	state, err := m.o.Describe(m.o.Container)
+	state, err := m.o.Describe(m.o.Container, m.source.Spec)
 	if err != nil {
 		return err
 	}

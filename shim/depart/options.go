@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/policy"
@@ -80,8 +82,8 @@ type Options struct {
 	Network func(bundle, namespace, id string, to address.Move) (*network.Request, error)
 	// CNI is where this host's plug-ins lie.
 	CNI cni.Dirs
-	// Describe is what the engine's stream will be.
-	Describe func(container string) (*image.Manifest, error)
+	// Describe is what the engine's stream of a container will be.
+	Describe func(container string, spec *specs.Spec) (*image.Manifest, error)
 	// Observe is told of every change. It may be nil.
 	Observe func(Progress)
 }

@@ -59,7 +59,7 @@ func (s *Subsystem) made(t *tree) (bool, error) {
 // mayMake says why a container may make no cgroups below its own at p; "" if it
 // may. The specification that is not known allows all.
 func mayMake(p *place, files *target.Files, a *target.Allowed, init procfs.Task) (why string, err error) {
-	if !writable(files) {
+	if !Needed(files) {
 		return "its specification mounts no cgroup without the option ro", nil
 	}
 	uid, gid, err := target.Owner(init, &p.stat)

@@ -101,7 +101,7 @@ func (s *Subsystem) trees() ([]*tree, error) {
 
 // carried are the trees that the container can have made.
 func (s *Subsystem) carried() ([]*tree, error) {
-	if !writable(&s.env.Source.Files) {
+	if !Needed(&s.env.Source.Files) {
 		return nil, nil
 	}
 	trees, err := s.trees()

@@ -79,8 +79,9 @@ func (p *place) has(file string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// writable: the spec lets the container write to cgroups.
-func writable(files *target.Files) bool {
+// Needed reports whether the specification lets the container write to cgroups, without
+// which it has made none.
+func Needed(files *target.Files) bool {
 	return slices.ContainsFunc(files.Mounts, func(m target.SpecMount) bool {
 		cgroups := m.Type == "cgroup" || m.Type == "cgroup2" ||
 			m.Bind() && strings.HasPrefix(filepath.Clean(m.Source)+"/", "/sys/fs/cgroup/")
