@@ -24,8 +24,17 @@ var serial atomic.Int64
 // container makes the bundle of a program that is to run as u.
 func (h *harness) container(t *testing.T, p program, u user) *driver.Container {
 	t.Helper()
+	return h.containerWith(t, p, u, func(*specs.Spec) {})
+}
+
+// containerWith is the same with a change of the spec.
+func (h *harness) containerWith(t *testing.T, p program, u user, change func(*specs.Spec)) *driver.Container {
+	t.Helper()
 	bundles := h.bundles
-	bundles.Edit = func(spec *specs.Spec) { edit(spec, p, u) }
+	bundles.Edit = func(spec *specs.Spec) {
+		edit(spec, p, u)
+		change(spec)
+	}
 	c, err := bundles.New("p"+strconv.FormatInt(serial.Add(1), 10), []string{driver.ProgramPath, p.name})
 	if err != nil {
 		t.Fatal(err)

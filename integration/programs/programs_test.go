@@ -158,12 +158,19 @@ func (h *harness) run(ctx context.Context, t *testing.T, p program, u user) *dri
 		t.Fatal(err)
 	}
 	h.removeLater(t, c)
+	h.readies(t, c, p.name)
+	return c
+}
+
+// readies waits until a program says that it is ready.
+func (h *harness) readies(t *testing.T, c *driver.Container, name string) {
+	t.Helper()
 	for end := time.Now().Add(timeout / 2); ; time.Sleep(2 * time.Millisecond) {
 		switch said := says(t, c); {
 		case said == "ready\n":
-			return c
+			return
 		case strings.Contains(said, "\n") || time.Now().After(end):
-			t.Fatalf("%s is not ready, it says: %s", p.name, said)
+			t.Fatalf("%s is not ready, it says: %s", name, said)
 		}
 	}
 }
