@@ -5,7 +5,6 @@ package shim
 import (
 	"context"
 
-	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/proto"
 )
@@ -61,7 +60,7 @@ func method[Req, Resp any, PReq message[Req], PResp message[Resp]](
 		}
 		resp, err := f(ctx, req)
 		if err != nil {
-			return nil, errgrpc.ToGRPC(err)
+			return nil, toAPI(err)
 		}
 		return resp, nil
 	}
