@@ -16,9 +16,8 @@ import (
 )
 
 // Signal sends sig to the init or, with all, to every process of the cgroup.
-// SIGKILL ends the whole container in any case: the kernel kills a pid namespace
-// with its init, and where the container has none of its own, all its processes
-// are signalled. A paused container is thawed for it.
+// SIGKILL ends the whole container in any case. A paused container is thawed for it
+// when all have it: none of its processes runs again.
 //
 // Errors: ErrNotRunning if there was nobody to signal.
 func (c *Container) Signal(sig os.Signal, all bool) error {
@@ -30,16 +29,23 @@ func (c *Container) Signal(sig os.Signal, all bool) error {
 }
 
 func (c *Container) signal(sig syscall.Signal, all bool) error {
-	if sig == unix.SIGKILL && !c.privatePID {
-		all = true
+	if sig == unix.SIGKILL {
+		return c.kill(all)
 	}
-	var err error
 	if all {
-		err = c.signalAll(sig)
-	} else {
-		err = c.init.Signal(sig)
+		return c.signalAll(sig)
 	}
-	if err == nil && sig == unix.SIGKILL {
+	return c.init.Signal(sig)
+}
+
+// kill ends every process by a signal of its own, also where the kernel would end them
+// with the init: that takes a moment, in which those that were frozen would run.
+func (c *Container) kill(all bool) error {
+	err := c.signalAll(unix.SIGKILL)
+	if err != nil && !all && c.privatePID {
+		err = c.init.Signal(unix.SIGKILL) // whoever cannot be found in its cgroup
+	}
+	if err == nil {
 		// On v1 a frozen task does not even die. Thawing what is not frozen
 		// does nothing.
 		err = c.thaw()
