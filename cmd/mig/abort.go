@@ -81,7 +81,7 @@ func forceSource(st *request.Status) error {
 		return err
 	}
 	if err := journal.Force(journal.Dir, token); err != nil {
-		return fmt.Errorf("request %s has not come to its decision (mig abort without --force undoes it): %w", st.ID, err)
+		return fmt.Errorf("request %s cannot be decided by a person (mig abort without --force undoes what is not decided yet): %w", st.ID, err)
 	}
 	return nil
 }

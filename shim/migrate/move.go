@@ -215,14 +215,13 @@ func (s *source) resolve(machine handover.Source) error {
 			slog.Warn("resolve a move", "container", s.r.ID, "token", s.to.Token, "answer", news)
 			last = news
 		}
-		var actions []handover.Action
-		switch {
-		case journal.Forced(s.dir, s.to.Token):
+		// What the destination knows counts before what a person thought.
+		after, actions := machine.Message(said)
+		if after.Entry == machine.Entry && journal.Forced(s.dir, s.to.Token) {
 			s.cause = errors.Join(s.cause, errors.New("freed by force"))
-			machine, actions = machine.Input(handover.Forced)
-		default:
-			machine, actions = machine.Message(said)
+			_, actions = machine.Input(handover.Forced)
 		}
+		// The machine stays as it is: what could not be written down is asked again.
 		if done, err := s.perform(actions); done {
 			return err
 		}
@@ -253,11 +252,16 @@ func (s *source) perform(actions []handover.Action) (done bool, err error) {
 	for _, a := range actions {
 		switch a.Verb {
 		case handover.Journal:
-			s.state.Entry, s.state.Token, s.state.Side = a.Entry, s.to.Token, journal.Source
-			if err := journal.Write(s.dir, s.state); err != nil {
+			next := s.state
+			next.Entry, next.Token, next.Side = a.Entry, s.to.Token, journal.Source
+			if err := journal.Write(s.dir, next); err != nil {
 				slog.Error("journal", "container", s.r.ID, "error", err)
-				return false, nil // asked again
+				if s.state.Entry != handover.EntryNone {
+					return false, nil // asked again
+				}
+				// COMMIT was never sent, which is what a journal without an entry says, too.
 			}
+			s.state = next
 		case handover.Thaw:
 			return true, errors.Join(s.cause, settle(s.r))
 		case handover.End:
@@ -277,15 +281,21 @@ func end(r shim.CheckpointRequest) error {
 	return err
 }
 
+// unclearError: what became of a copy cannot be told at the moment.
+type unclearError struct{ error }
+
+func (e *unclearError) Unwrap() error { return e.error }
+
 // arrived asks the journal what became of a copy whose engine has failed: it may
-// run whole all the same.
+// run whole all the same. Errors: an unclearError proves nothing; of any other one the
+// copy does not run, or is of no use.
 func arrived(dir string, from address.Incoming, request string, cause error) error {
 	said, whole, err := journal.CopyOf(dir, from.Token, request)
 	switch {
 	case errors.Is(err, journal.ErrUnknown):
 		return cause
 	case err != nil:
-		return errors.Join(cause, err)
+		return &unclearError{errors.Join(cause, err)}
 	case said == handover.Running && !whole:
 		return fmt.Errorf("the copy lacks what was left behind at the switch, and nobody can bring it any more: %w", cause)
 	case said == handover.Running:

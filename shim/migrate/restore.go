@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -115,7 +117,7 @@ func (x *restore) Run(ctx context.Context, c *runtime.Container) error {
 	err = h.Wait(context.WithoutCancel(ctx))
 	seized.Close()
 	if err != nil && x.from != nil {
-		err = arrived(x.journal, *x.from, h.ID(), err)
+		err = x.fate(c, err)
 	}
 	if err != nil {
 		cancel()
@@ -124,6 +126,27 @@ func (x *restore) Run(ctx context.Context, c *runtime.Container) error {
 		err = errors.Join(err, r)
 	}
 	return err
+}
+
+// fate is nil if the copy runs though its engine has failed. A journal that cannot be read
+// or written (on a full disk) says nothing about the copy, which may be the only one by
+// now: it is asked again, for as long as there is a copy.
+func (x *restore) fate(c *runtime.Container, cause error) error {
+	const slowest = time.Second
+	for pause, said := 10*time.Millisecond, false; ; pause = min(2*pause, slowest) {
+		err := arrived(x.journal, *x.from, x.handle.ID(), cause)
+		if unclear := new(unclearError); !errors.As(err, &unclear) {
+			return err
+		}
+		if st, serr := c.Status(); serr == nil && st.State == runtime.StateStopped {
+			return err
+		}
+		if !said {
+			slog.Error("it is not known whether the copy runs, and nobody ends it before it is", "container", x.request.ID, "token", x.from.Token, "error", err)
+			said = true
+		}
+		time.Sleep(pause)
+	}
 }
 
 // errNotSeized: the engine ended before it had the frame. Its own error says

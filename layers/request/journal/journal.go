@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -196,12 +195,21 @@ const (
 	forceSuffix = ".force"
 )
 
+// ErrNoDoubt is wrapped by Force where COMMIT was not sent, or was answered.
+var ErrNoDoubt = errors.New("it is not in doubt what became of the copy")
+
 // Force says that a person has made sure that the copy is dead: the source may
-// go on. Whoever resolves the move finds it. fs.ErrNotExist: there is no such
-// source here.
+// go on. Whoever resolves the move finds it. It is about a COMMIT that was sent: what a
+// person says before that must not free a source that sends it afterwards.
+//
+// Errors: fs.ErrNotExist, there is no such source here; ErrNoDoubt.
 func Force(dir string, token wire.Token) error {
-	if _, err := Read(dir, token, Source); err != nil {
+	s, err := Read(dir, token, Source)
+	if err != nil {
 		return err
+	}
+	if s.Entry != handover.EntryCommitted {
+		return fmt.Errorf("move %s: %w", token, ErrNoDoubt)
 	}
 	return replace(Path(dir, token, Source)+forceSuffix, nil)
 }
@@ -212,17 +220,23 @@ func Forced(dir string, token wire.Token) bool {
 	return err == nil
 }
 
-// ended: nothing follows, and the other side does not need it much longer.
+// ended: nothing follows, and the other side does not need it much longer. A source that
+// has moved is ended when its process is: that may hold what the copy still lacks, and
+// without the journal it would be taken for one that never moved, and let go. Neither is
+// it denied of a copy that runs that it does.
 func (s State) ended() bool {
 	switch s.Entry {
-	case handover.EntryMoved, handover.EntryKept, handover.EntryRunning, handover.EntryAborted:
+	case handover.EntryMoved, handover.EntryRunning:
+		return !s.Init.Alive()
+	case handover.EntryKept, handover.EntryAborted:
 		return true
 	}
 	return false
 }
 
 // prune forgets moves that have ended long ago, or, where there are very many,
-// those that have ended at all. What is open is never forgotten.
+// those that have ended at all. What is open, or cannot be read, is never forgotten:
+// "long ago" may be a clock that was set a moment ago.
 func prune(dir string, now time.Time) {
 	es, err := os.ReadDir(dir)
 	if err != nil {
@@ -238,8 +252,7 @@ func prune(dir string, now time.Time) {
 		if err != nil || len(es) < maxFiles && now.Sub(info.ModTime()) < keep {
 			continue
 		}
-		s, err := Read(dir, token, Side(side))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && (s.ended() || !s.Engine.Alive() && !s.Init.Alive()) {
+		if s, err := Read(dir, token, Side(side)); err == nil && (s.ended() || !s.Engine.Alive() && !s.Init.Alive()) {
 			remove(dir, token, Side(side))
 		}
 	}

@@ -49,6 +49,15 @@ func TestRoundTrip(t *testing.T) {
 	if err := Force(dir, wire.NewToken()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("force of an unknown move: %v", err)
 	}
+	for _, entry := range []handover.Entry{handover.EntryNone, handover.EntryMoved, handover.EntryKept} {
+		s := State{Token: wire.NewToken(), Side: Source, Entry: entry}
+		if err := Create(dir, s); err != nil {
+			t.Fatal(err)
+		}
+		if err := Force(dir, s.Token); !errors.Is(err, ErrNoDoubt) || Forced(dir, s.Token) {
+			t.Errorf("force of a move that is %q: %v", entry, err)
+		}
+	}
 	if err := os.WriteFile(Path(dir, s.Token, Source), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -170,6 +179,8 @@ func TestCopyOf(t *testing.T) {
 // TestPrune forgets what has ended long ago and nothing that is open.
 func TestPrune(t *testing.T) {
 	alive, _ := child(t)
+	dead, kill := child(t)
+	kill()
 	dir := t.TempDir()
 	make := func(side Side, entry handover.Entry, init Process) wire.Token {
 		s := State{Token: wire.NewToken(), Side: side, Entry: entry, Init: init}
@@ -178,7 +189,15 @@ func TestPrune(t *testing.T) {
 		}
 		return s.Token
 	}
-	ended, open := make(Source, handover.EntryMoved, alive), make(Source, handover.EntryCommitted, alive)
+	ended, open := make(Source, handover.EntryMoved, dead), make(Source, handover.EntryCommitted, alive)
+	// Its copy runs and may lack what it holds; were its journal gone, its shim would
+	// let it go when its engine dies.
+	holds := make(Source, handover.EntryMoved, alive)
+	copied := make(Destination, handover.EntryRunning, alive)
+	torn := make(Source, handover.EntryCommitted, alive)
+	if err := os.WriteFile(Path(dir, torn, Source), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	prune(dir, time.Now().Add(keep/2))
 	if _, err := Read(dir, ended, Source); err != nil {
 		t.Errorf("too early: %v", err)
@@ -187,8 +206,47 @@ func TestPrune(t *testing.T) {
 	if _, err := Read(dir, ended, Source); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("ended long ago: %v", err)
 	}
-	if _, err := Read(dir, open, Source); err != nil {
-		t.Errorf("an open one is forgotten: %v", err)
+	for _, token := range []wire.Token{open, holds, torn} {
+		if _, err := os.Lstat(Path(dir, token, Source)); err != nil {
+			t.Errorf("one that is not over is forgotten: %v", err)
+		}
+	}
+	if _, err := Read(dir, copied, Destination); err != nil {
+		t.Errorf("the copy runs, and is forgotten: %v", err)
+	}
+}
+
+// TestAnswerOnFullDisk: what is settled is answered where nothing can be written, not
+// even the lock. What is not is an error, which says nothing about the copy.
+func TestAnswerOnFullDisk(t *testing.T) {
+	alive, _ := child(t)
+	dead, kill := child(t)
+	kill()
+	for _, test := range []struct {
+		entry  handover.Entry
+		engine Process
+		want   handover.Message
+	}{
+		{handover.EntryRunning, dead, handover.Running},
+		{handover.EntryAborted, dead, handover.Aborted},
+		{handover.EntryLost, dead, handover.Lost},
+		{handover.EntryNone, alive, handover.Ready},
+		{handover.EntryCommitted, alive, handover.Ready},
+		{handover.EntryCommitted, dead, 0},
+	} {
+		dir := t.TempDir()
+		s := State{Token: wire.NewToken(), Side: Destination, Entry: test.entry, Engine: test.engine, Init: alive}
+		if err := Create(dir, s); err != nil {
+			t.Fatal(err)
+		}
+		// No file can be made where a directory is.
+		if err := errors.Join(os.Mkdir(Path(dir, s.Token, Destination)+lockSuffix, 0o700), os.Mkdir(Path(dir, s.Token, Destination)+staged, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Answer(dir, s.Token)
+		if got != test.want || (err == nil) != (test.want != 0) || errors.Is(err, ErrUnknown) {
+			t.Errorf("%s, engine %v: %s, %v", test.entry, test.engine, got, err)
+		}
 	}
 }
 

@@ -50,25 +50,24 @@ func CopyOf(dir string, token wire.Token, request string) (m handover.Message, w
 }
 
 // AnswerWhole says beside Answer whether the copy has everything: false where
-// what was left behind at the switch has not all come.
+// what was left behind at the switch has not all come. What is settled, or in the hands
+// of an engine that lives, it only reads: that works on a full disk, too.
 func AnswerWhole(dir string, token wire.Token) (m handover.Message, whole bool, err error) {
-	unlock, err := Lock(dir, token, Destination)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, false, errors.Join(ErrUnknown, err)
-	}
+	s, err := readCopy(dir, token)
 	if err != nil {
 		return 0, false, err
 	}
-	defer unlock()
-	s, err := Read(dir, token, Destination)
-	if errors.Is(err, fs.ErrNotExist) {
-		_ = os.Remove(Path(dir, token, Destination) + lockSuffix)
-		return 0, false, errors.Join(ErrUnknown, err)
+	if s.recoverable() {
+		unlock, err := Lock(dir, token, Destination)
+		if err != nil {
+			return 0, false, err
+		}
+		defer unlock()
+		if s, err = readCopy(dir, token); err != nil { // another may have recovered it
+			return 0, false, err
+		}
 	}
-	if err != nil {
-		return 0, false, err
-	}
-	if (s.Entry == handover.EntryNone || s.Entry == handover.EntryCommitted) && s.Engine.Alive() {
+	if s.open() && s.Engine.Alive() {
 		return handover.Ready, !s.Left, nil
 	}
 	_, actions := handover.RecoverDestination(s.Entry, s.whole())
@@ -86,6 +85,22 @@ func AnswerWhole(dir string, token wire.Token) (m handover.Message, whole bool, 
 	}
 	return said, !s.Left, nil
 }
+
+func readCopy(dir string, token wire.Token) (State, error) {
+	s, err := Read(dir, token, Destination)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errors.Join(ErrUnknown, err)
+	}
+	return s, err
+}
+
+// open: the copy's engine has not written down what became of it.
+func (s State) open() bool {
+	return s.Entry == handover.EntryNone || s.Entry == handover.EntryCommitted
+}
+
+// recoverable: and never will.
+func (s State) recoverable() bool { return s.open() && !s.Engine.Alive() }
 
 // whole reports whether the copy of a dead engine runs: its first process lives,
 // untraced and not about to die, and none of the others is missing. It waits for
