@@ -90,6 +90,7 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 		tune.Observer = hurrying(tune.Observer, control.StateHolding, control.StateDecided)
 	}
 	tune.Observer = whenWhole(tune.Observer, control.StateCleaning, log)
+	tune.Observer = decided(tune.Observer, control.StateLeft, r, func() uint64 { return out.Moved() + peer.pulls.Load() })
 	tune.Reside = container.Source{Source: src}.Reside
 	tune.Await = func(done <-chan struct{}) { tracer.WaitFor(done) }
 	quiesce, wake := application(j, r)
@@ -177,6 +178,7 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	tune.Moved = in.Moved
 	tune.Observer = whenWhole(hurrying(tune.Observer, control.StateBuilding, control.StateRunning), control.StateDone, log)
 	tune.Observer = beginning(tune.Observer, control.StateReady, staged)
+	tune.Observer = decided(tune.Observer, control.StateFilling, r, func() uint64 { return in.Moved() + peer.pulls.Load() })
 	tune.Reside = container.Frame{Frame: fr}.Reside
 	x = control.NewImport(control.ImportOptions{
 		Tuning: tune, Container: container.Frame{Frame: fr}, Medium: in,
@@ -356,6 +358,17 @@ func whenWhole(observe control.Observer, at control.State, log *entries) control
 			slog.Error("journal", "error", err)
 		}
 	}
+}
+
+// decided is an observer that tells the supervisor, from a state on, that the copy runs
+// and that only the rest of its state is still to come: a cancel must not lose that. The
+// telling is not waited for.
+func decided(observe control.Observer, at control.State, r job.Reporter, moved func() uint64) control.Observer {
+	d, ok := r.(job.Decider)
+	if !ok {
+		return observe
+	}
+	return beginning(observe, at, func() { d.Decided(moved) })
 }
 
 // beginning is an observer that has fn begun at a state, in the background: whoever

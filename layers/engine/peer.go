@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/io-mig/mig/layers/kernel"
@@ -17,6 +18,9 @@ import (
 // peer is target.Peer over a stream, which is bound when it is connected: the
 // subsystems are made before.
 type peer struct {
+	// pulls are the bytes that were pulled, or given to whoever pulls.
+	pulls atomic.Uint64
+
 	mu sync.Mutex
 	// Below: guarded by mu, nil until bound.
 	link    stream.Peer
@@ -76,7 +80,11 @@ func (p *peer) Pull(ctx context.Context, want record.Pull) (*record.Record, func
 	if puller == nil {
 		return nil, nil, fmt.Errorf("pull of %s: %w", want.Subsystem, errNotConnected)
 	}
-	return puller.Pull(ctx, want)
+	r, release, err := puller.Pull(ctx, want)
+	if err == nil {
+		p.pulls.Add(1 + uint64(len(r.Payload)))
+	}
+	return r, release, err
 }
 
 // pulled answers the copy's pulls, on the source.
@@ -97,6 +105,7 @@ func (p *peer) pulled(ctx context.Context, want record.Pull) (*record.Record, fu
 	if r.Subsystem != want.Subsystem || r.Process != want.Process {
 		return nil, nil, fmt.Errorf("subsystem %s answers a pull with %s: defect in mig", want.Subsystem, r.Header)
 	}
+	p.pulls.Add(1 + uint64(len(r.Payload)))
 	return r, done, r.Seal()
 }
 

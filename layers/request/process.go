@@ -99,7 +99,7 @@ func (p *ProcessEngine) launch(logName string) (*process, error) {
 	}
 	r := &process{
 		cmd: cmd, release: release, conn: conn, out: out, grace: p.Grace, progress: make(chan job.Progress, 1),
-		asked: make(chan struct{}), gone: make(chan struct{}),
+		asked: make(chan struct{}), gone: make(chan struct{}), began: time.Now(),
 	}
 	if r.grace <= 0 {
 		r.grace = DefaultGrace
@@ -193,6 +193,11 @@ type process struct {
 	grace    time.Duration
 	progress chan job.Progress
 	killed   atomic.Bool
+	// decided: the engine has said so, and gives up by itself. heard is when it said
+	// something last, in nanoseconds since began.
+	decided atomic.Bool
+	heard   atomic.Int64
+	began   time.Time
 
 	// app puts the application to rest, nil if it need not be.
 	app job.Quiescer
@@ -326,6 +331,7 @@ func (r *process) read(ctx context.Context) (*enginepipe.End, error) {
 	defer cancel()
 	for {
 		m, files, err := r.conn.Receive()
+		r.heard.Store(int64(time.Since(r.began)))
 		if err == nil {
 			var taken bool
 			if taken, err = r.take(&m, files); taken {
@@ -347,6 +353,8 @@ func (r *process) read(ctx context.Context) (*enginepipe.End, error) {
 			return m.End, nil
 		case m.Drop != 0:
 			r.drop(m.Drop)
+		case m.Decided:
+			r.decided.Store(true)
 		case m.Quiesce:
 			go r.quiesce(ctx)
 		case m.Wake != nil:
@@ -380,14 +388,26 @@ func (r *process) stopper(ctx context.Context, exited <-chan struct{}) {
 	}
 	// One that does not read is as good as cancelled: its socket breaks.
 	_ = r.conn.Send(enginepipe.Message{Cancel: true}, sendTimeout)
-	t := time.NewTimer(r.grace)
-	defer t.Stop()
-	select {
-	case <-exited:
-	case <-t.C:
-		r.killed.Store(true)
-		r.cmd.Process.Kill()
+	for wait := r.grace; wait > 0; wait = r.more() {
+		t := time.NewTimer(wait)
+		select {
+		case <-exited:
+			t.Stop()
+			return
+		case <-t.C:
+		}
 	}
+	r.killed.Store(true)
+	r.cmd.Process.Kill()
+}
+
+// more is how much longer an engine whose grace is over may take: as long as it tells
+// of itself, if what it does cannot be undone any more.
+func (r *process) more() time.Duration {
+	if !r.decided.Load() {
+		return 0
+	}
+	return r.grace - (time.Since(r.began) - time.Duration(r.heard.Load()))
 }
 
 // EngineDiedError is an engine process that ended without telling the outcome.

@@ -98,6 +98,18 @@ func testWork(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter)
 		<-ctx.Done()
 		r.Report(job.Progress{State: "rolled back"})
 		return ctx.Err()
+	case "decided", "decided and deaf":
+		r.(job.Decider).Decided(func() uint64 { return uint64(time.Now().UnixNano()) })
+		r.Report(job.Progress{State: "waiting"})
+		<-ctx.Done()
+		if j.Options["do"] == "decided and deaf" {
+			select {}
+		}
+		for range 100 { // ten times as long as the grace
+			r.Report(job.Progress{State: "left"})
+			time.Sleep(30 * time.Millisecond)
+		}
+		return nil
 	case "deaf":
 		r.Report(job.Progress{State: "waiting"})
 		select {}
@@ -290,6 +302,23 @@ func TestDeafEngineIsKilled(t *testing.T) {
 	var died *EngineDiedError
 	if err := h.Wait(context.Background()); !errors.As(err, &died) || !died.Killed {
 		t.Errorf("outcome %v", err)
+	}
+}
+
+// TestDecidedEngineGoesOn: what cannot be undone any more goes to its end, cancelled or
+// not, as long as its engine tells of itself.
+func TestDecidedEngineGoesOn(t *testing.T) {
+	m := testManager(t, testEngine(t))
+	h := waiting(t, m, testJob("decided"))
+	h.Cancel()
+	if err := h.Wait(context.Background()); err != nil {
+		t.Errorf("outcome %v", err)
+	}
+	h = waiting(t, m, testJob("decided and deaf"))
+	h.Cancel()
+	var died *EngineDiedError
+	if err := h.Wait(context.Background()); !errors.As(err, &died) || !died.Killed {
+		t.Errorf("outcome of one that does nothing any more: %v", err)
 	}
 }
 

@@ -43,6 +43,8 @@ type move struct {
 	end     *peer.End
 	// left: not everything could be undone, or finished.
 	left bool
+	// unknown: nobody could tell yet whether the copy runs, so nothing may be undone.
+	unknown bool
 }
 
 // Consider implements peer.Destination.
@@ -176,7 +178,7 @@ func (m *move) Await(ctx context.Context, report func(job.Progress)) *peer.End {
 	// Its end tells whether the copy runs, so it is awaited whatever the source
 	// does meanwhile.
 	go func() { started <- m.copy.Start(context.WithoutCancel(ctx)) }()
-	restore := m.d.restoreOf(m.offer.Namespace, m.offer.Container.ID, m.offer.Token, m.began)
+	restore := m.d.restoreOf(m.offer.Namespace, m.offer.Container.ID, m.offer.Token)
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
 	for {
@@ -189,8 +191,13 @@ func (m *move) Await(ctx context.Context, report func(job.Progress)) *peer.End {
 		if st, err := restore.status(); err == nil {
 			report(st.Progress)
 		}
-		if ctx.Err() != nil {
-			if err := restore.abort(); err != nil {
+		if why := context.Cause(ctx); why != nil {
+			if errors.Is(why, peer.ErrEnding) && restore.filling() {
+				// The next daemon waits for its end, and finishes it.
+				m.left, m.end = true, &peer.End{Pid: m.copy.Pid(), Running: true}
+				return m.end
+			}
+			if err := restore.giveUp(why); err != nil {
 				m.d.opts.Log.Warn("cancel a move", "token", m.offer.Token, "error", err)
 			}
 		}
@@ -201,13 +208,7 @@ func (m *move) Await(ctx context.Context, report func(job.Progress)) *peer.End {
 func (m *move) ended(ctx context.Context, restore *restore, err error) *peer.End {
 	end := &peer.End{Pid: m.copy.Pid()}
 	if err != nil {
-		// An error of the call is not yet one of the restore: containerd may have
-		// died meanwhile. The shim's own record decides.
-		if running, told := restore.await(ctx); told != nil {
-			err = errors.Join(err, told)
-		} else if running {
-			err = nil
-		}
+		err = m.fate(ctx, restore, err)
 	}
 	if st, serr := restore.status(); serr == nil {
 		end.Last = st.Progress.Bounded()
@@ -228,6 +229,22 @@ func (m *move) ended(ctx context.Context, restore *restore, err error) *peer.End
 	return end
 }
 
+// fate is nil if the copy runs though the call to start it has failed. Such an error is
+// not yet one of the restore: containerd may have died meanwhile. The shim's own record
+// and the journal decide. Where they cannot be read nobody knows, and nothing is undone:
+// the copy may be the only one.
+func (m *move) fate(ctx context.Context, restore *restore, err error) error {
+	running, told := restore.await(ctx)
+	switch {
+	case told != nil:
+		m.unknown = true
+		return errors.Join(err, told)
+	case running:
+		return nil
+	}
+	return err
+}
+
 // finish takes the marks of a move off. The copy runs whether that works or not.
 func (m *move) finish(ctx context.Context) {
 	err := m.d.opts.Host.Finish(context.WithoutCancel(ctx), m.offer.Namespace, m.offer.Container.ID, m.offer.Token)
@@ -242,6 +259,10 @@ func (m *move) Undo(reason error) error {
 	m.leaveAcceptor()
 	if !m.touched {
 		return nil
+	}
+	if m.unknown {
+		m.left = true
+		return errors.New("it is not known yet whether the copy runs: that is seen to when it is")
 	}
 	// What was copied is of use to the next attempt if this one was cut off while
 	// it copied.

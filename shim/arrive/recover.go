@@ -126,11 +126,14 @@ func (d *Daemon) settled(ctx context.Context, u host.Unfinished) (running bool, 
 	if u.Container == "" {
 		return false, nil // it had not got as far as a container
 	}
-	r := d.restoreOf(u.Namespace, u.Container, u.Token, u.Created)
+	r := d.restoreOf(u.Namespace, u.Container, u.Token)
 	defer d.expect(u.Token)()
 	for {
 		st, err := r.status()
 		if errors.Is(err, fs.ErrNotExist) {
+			if running, err := r.unrecorded(); running || err != nil {
+				return running, err
+			}
 			return d.withoutRecord(ctx, u)
 		}
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/io-mig/mig/layers/request"
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/layers/request/journal"
+	"github.com/io-mig/mig/layers/request/peer"
 	"github.com/io-mig/mig/spec/wire"
 )
 
@@ -22,16 +23,18 @@ type restore struct {
 	dir, namespace, container, token string
 	// journal is the directory in which engines write down how far a move is.
 	journal string
-	// since: requests that are older belong to another life of the id.
-	since time.Time
-	id    string // of the request once it was found
+	id      string // of the request once it was found
 }
 
-func (d *Daemon) restoreOf(namespace, container, token string, since time.Time) *restore {
-	return &restore{dir: d.opts.State, journal: journal.Dir, namespace: namespace, container: container, token: token, since: since}
+func (d *Daemon) restoreOf(namespace, container, token string) *restore {
+	if t, err := wire.ParseToken(token); err == nil {
+		token = t.String() // as requests have it
+	}
+	return &restore{dir: d.opts.State, journal: journal.Dir, namespace: namespace, container: container, token: token}
 }
 
-// status of the request; fs.ErrNotExist as long as there is none.
+// status of the request; fs.ErrNotExist as long as there is none. It is found by its
+// token: by its time it might be that of an earlier life of the id, when the clock was set.
 func (r *restore) status() (*request.Status, error) {
 	store, err := request.OpenStore(r.dir, r.namespace)
 	if err != nil {
@@ -42,7 +45,7 @@ func (r *restore) status() (*request.Status, error) {
 	}
 	all, err := store.List() // what cannot be read is not ours
 	for i := len(all) - 1; i >= 0; i-- {
-		if st := all[i]; st.Kind == job.Restore && st.Container == r.container && (st.Token == r.token || !st.Created.Before(r.since)) {
+		if st := all[i]; st.Kind == job.Restore && st.Container == r.container && st.Token == r.token {
 			r.id = st.ID
 			return st, nil
 		}
@@ -72,14 +75,34 @@ func (r *restore) abort() error {
 	return nil
 }
 
+// giveUp is abort for a reason. A copy that runs is the container: if it only waits for
+// the rest of its memory, it is given up by the source's own word alone, which says that
+// nobody can bring that any more, and not because somebody is not heard of.
+func (r *restore) giveUp(why error) error {
+	if told := new(peer.AbortedError); !errors.As(why, &told) && r.filling() {
+		return nil
+	}
+	return r.abort()
+}
+
+// filling: the copy runs, and what was left behind at the switch is still to come.
+func (r *restore) filling() bool {
+	token, err := wire.ParseToken(r.token)
+	if err != nil {
+		return false
+	}
+	said, whole, err := journal.AnswerWhole(r.journal, token)
+	return err == nil && said == handover.Running && !whole
+}
+
 // await returns whether the copy runs once the shim has told. Without a request
-// nothing was restored.
+// nothing was restored, as far as the journal agrees.
 func (r *restore) await(ctx context.Context) (running bool, err error) {
 	for {
 		st, err := r.status()
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return false, nil
+			return r.unrecorded()
 		case err != nil:
 			return false, err
 		case st.Phase == request.Succeeded:
@@ -90,7 +113,7 @@ func (r *restore) await(ctx context.Context) (running bool, err error) {
 		select {
 		case <-ctx.Done():
 			// Who waits has given up; the outcome decides all the same.
-			if err := r.abort(); err != nil {
+			if err := r.giveUp(context.Cause(ctx)); err != nil {
 				return false, err
 			}
 			time.Sleep(reportEvery)
@@ -110,4 +133,28 @@ func (r *restore) arrived(request string) (bool, error) {
 		return false, nil
 	}
 	return err == nil && said == handover.Running && whole, err
+}
+
+// errAtWork: a copy is being filled, or waits for the rest of its memory.
+var errAtWork = errors.New("its engine is at work, or the copy runs and lacks memory, and there is no record of the request")
+
+// unrecorded is what the journal says of a copy of whose request there is no record: it
+// may have been forgotten, or /run was full when it began.
+func (r *restore) unrecorded() (running bool, err error) {
+	token, err := wire.ParseToken(r.token)
+	if err != nil {
+		return false, err
+	}
+	said, whole, err := journal.AnswerWhole(r.journal, token)
+	switch {
+	case errors.Is(err, journal.ErrUnknown):
+		return false, nil
+	case err != nil:
+		return false, err
+	case said == handover.Running && whole:
+		return true, nil
+	case said == handover.Running, said == handover.Ready:
+		return false, errAtWork
+	}
+	return false, nil
 }

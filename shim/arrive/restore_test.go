@@ -4,6 +4,8 @@ package arrive
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,6 +16,7 @@ import (
 	"github.com/io-mig/mig/layers/request"
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/layers/request/journal"
+	"github.com/io-mig/mig/layers/request/peer"
 	"github.com/io-mig/mig/spec/wire"
 )
 
@@ -62,7 +65,7 @@ func TestAwait(t *testing.T) {
 			}
 			now := time.Now()
 			record(t, state, &request.Status{ID: id, Token: token.String(), Kind: job.Restore, Container: container, Phase: test.phase, Created: now})
-			r := &restore{dir: state, journal: dir, namespace: namespace, container: container, token: token.String(), since: now}
+			r := &restore{dir: state, journal: dir, namespace: namespace, container: container, token: token.String()}
 			if running, err := r.await(t.Context()); err != nil || running != test.running {
 				t.Errorf("running: %v, %v", running, err)
 			}
@@ -71,6 +74,111 @@ func TestAwait(t *testing.T) {
 	r := &restore{dir: t.TempDir(), journal: t.TempDir(), namespace: namespace, container: container, token: wire.NewToken().String()}
 	if running, err := r.await(t.Context()); err != nil || running {
 		t.Errorf("there is no request: running: %v, %v", running, err)
+	}
+}
+
+// TestAwaitWithoutRecord: a copy whose request nobody has a record of, or only one of an
+// earlier life of the id that seems to be younger since the clock was set back, is what
+// the journal says it is.
+func TestAwaitWithoutRecord(t *testing.T) {
+	here, err := journal.ProcessOf(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const container = "web"
+	dead := journal.Process{Pid: here.Pid, Start: here.Start + 1}
+	for _, test := range []struct {
+		name    string
+		entry   handover.Entry
+		engine  journal.Process
+		left    bool
+		running bool
+		err     error
+	}{
+		{"it runs", handover.EntryRunning, dead, false, true, nil},
+		{"it is being filled", handover.EntryNone, here, false, false, errAtWork},
+		{"it runs, and memory comes", handover.EntryRunning, here, true, false, errAtWork},
+		{"it never ran", handover.EntryAborted, dead, false, false, nil},
+		{"it is lost", handover.EntryLost, dead, false, false, nil},
+	} {
+		state, dir, token := t.TempDir(), filepath.Join(t.TempDir(), "journal"), wire.NewToken()
+		s := journal.State{Token: token, Side: journal.Destination, Container: container, Request: "restore-2", Entry: test.entry, Engine: test.engine, Init: here, Left: test.left}
+		if err := journal.Create(dir, s); err != nil {
+			t.Fatal(err)
+		}
+		before := time.Now().Add(time.Hour)
+		record(t, state, &request.Status{ID: "restore-1", Token: wire.NewToken().String(), Kind: job.Restore, Container: container, Phase: request.Succeeded, Created: before})
+		r := &restore{dir: state, journal: dir, namespace: namespace, container: container, token: token.String()}
+		if running, err := r.await(t.Context()); running != test.running || !errors.Is(err, test.err) {
+			t.Errorf("%s: running: %v, %v", test.name, running, err)
+		}
+	}
+	state := t.TempDir()
+	record(t, state, &request.Status{ID: "restore-1", Token: wire.NewToken().String(), Kind: job.Restore, Container: container, Phase: request.Succeeded, Created: time.Now().Add(time.Hour)})
+	r := &restore{dir: state, journal: t.TempDir(), namespace: namespace, container: container, token: wire.NewToken().String()}
+	if running, err := r.await(t.Context()); err != nil || running {
+		t.Errorf("nothing was restored, and an earlier copy was: running: %v, %v", running, err)
+	}
+}
+
+// TestGiveUp: a copy that runs and waits for the rest of its memory is not given up
+// because its source, or migd, is gone; the source's own word ends it.
+func TestGiveUp(t *testing.T) {
+	here, err := journal.ProcessOf(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name  string
+		entry handover.Entry
+		left  bool
+		why   error
+		given bool
+	}{
+		{"filling, the source is gone", handover.EntryRunning, true, fmt.Errorf("%w: reset", peer.ErrAborted), false},
+		{"filling, migd ends", handover.EntryRunning, true, peer.ErrEnding, false},
+		{"filling, the source has told", handover.EntryRunning, true, &peer.AbortedError{Reason: "its shim has died"}, true},
+		{"building, the source is gone", handover.EntryNone, false, fmt.Errorf("%w: reset", peer.ErrAborted), true},
+	} {
+		state, dir, token := t.TempDir(), filepath.Join(t.TempDir(), "journal"), wire.NewToken()
+		s := journal.State{Token: token, Side: journal.Destination, Request: "restore-1", Entry: test.entry, Engine: here, Init: here, Left: test.left}
+		if err := journal.Create(dir, s); err != nil {
+			t.Fatal(err)
+		}
+		record(t, state, &request.Status{ID: "restore-1", Token: token.String(), Kind: job.Restore, Container: "web", Phase: request.Active})
+		r := &restore{dir: state, journal: dir, namespace: namespace, container: "web", token: token.String()}
+		if err := r.giveUp(test.why); err != nil {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		if _, err := os.Lstat(filepath.Join(state, namespace, "requests", "restore-1.abort")); (err == nil) != test.given {
+			t.Errorf("%s: given up: %v", test.name, err == nil)
+		}
+	}
+}
+
+// TestUnknownFate: where nobody can tell whether a copy runs, nothing of it is removed.
+func TestUnknownFate(t *testing.T) {
+	state, dir, token := t.TempDir(), filepath.Join(t.TempDir(), "journal"), wire.NewToken()
+	here, err := journal.ProcessOf(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := journal.State{Token: token, Side: journal.Destination, Request: "restore-1", Entry: handover.EntryCommitted, Init: here}
+	if err := journal.Create(dir, s); err != nil {
+		t.Fatal(err)
+	}
+	// Its recovery cannot be written down.
+	if err := os.Mkdir(journal.Path(dir, token, journal.Destination)+".new", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	record(t, state, &request.Status{ID: "restore-1", Token: token.String(), Kind: job.Restore, Container: "web", Phase: request.Failed})
+	m := &move{touched: true, prepared: true, offer: &peer.Offer{Token: token.String()}} // it has no host: nobody is asked to remove anything
+	r := &restore{dir: state, journal: dir, namespace: namespace, container: "web", token: token.String()}
+	if err := m.fate(t.Context(), r, errors.New("containerd is gone")); err == nil {
+		t.Error("it is said to run")
+	}
+	if err := m.Undo(errors.New("it failed")); err == nil || !m.left {
+		t.Errorf("undone: %v; left for later: %v", err, m.left)
 	}
 }
 

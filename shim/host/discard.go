@@ -189,8 +189,6 @@ type Unfinished struct {
 	Namespace, Token string
 	// Container is empty where there is only an image or a lease.
 	Container string
-	// Created is when the container's record was made.
-	Created time.Time
 	// Network is what the container is given of this host's network, nil if
 	// nothing.
 	Network *network.Request
@@ -202,10 +200,10 @@ func (h *Host) Unfinished(ctx context.Context, namespace string) ([]Unfinished, 
 	ctx = in(ctx, namespace)
 	var list []Unfinished
 	seen := map[string]bool{}
-	add := func(token, id string, created time.Time, r *network.Request) {
+	add := func(token, id string, r *network.Request) {
 		if token != "" && (id != "" || !seen[token]) {
 			seen[token] = true
-			list = append(list, Unfinished{Namespace: namespace, Token: token, Container: id, Created: created, Network: r})
+			list = append(list, Unfinished{Namespace: namespace, Token: token, Container: id, Network: r})
 		}
 	}
 	filter := fmt.Sprintf("labels.%q", LabelIncoming)
@@ -214,21 +212,21 @@ func (h *Host) Unfinished(ctx context.Context, namespace string) ([]Unfinished, 
 		return nil, fmt.Errorf("containers on their way to this host: %w", err)
 	}
 	for _, c := range containers {
-		add(c.Labels[LabelIncoming], c.ID, c.CreatedAt, networkOf(c.Spec.GetValue()))
+		add(c.Labels[LabelIncoming], c.ID, networkOf(c.Spec.GetValue()))
 	}
 	images, err := h.incomingImages(ctx, "")
 	if err != nil {
 		return nil, err
 	}
 	for _, i := range images {
-		add(i.Labels[LabelIncoming], "", i.CreatedAt, nil)
+		add(i.Labels[LabelIncoming], "", nil)
 	}
 	leases, err := h.client.LeasesService().List(ctx, filter)
 	if err != nil {
 		return nil, fmt.Errorf("leases of moves: %w", err)
 	}
 	for _, l := range leases {
-		add(l.Labels[LabelIncoming], "", l.CreatedAt, nil)
+		add(l.Labels[LabelIncoming], "", nil)
 	}
 	return list, nil
 }

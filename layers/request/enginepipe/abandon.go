@@ -16,7 +16,8 @@ import (
 
 // patience is how long a cancelled job may go on.
 type patience struct {
-	// end is for any job.
+	// end is for any job, from its cancellation on, or, if it cannot be undone any more,
+	// since something has moved.
 	end time.Duration
 	// alone is for one whose supervisor is dead, and of whose container nothing lives
 	// any more. Somebody else has killed it then, and can remove neither the dead nor
@@ -28,18 +29,24 @@ type patience struct {
 var usual = patience{end: AbandonAfter, alone: time.Second}
 
 // lastly waits for the end of a job that was cancelled, or gives up on it.
-func lastly(ctx context.Context, conn *Conn, j *job.Job, ended <-chan error, p patience) error {
-	limit := time.NewTimer(p.end)
-	defer limit.Stop()
-	look := time.NewTicker(p.alone / 10)
+func lastly(ctx context.Context, conn *Conn, j *job.Job, ended <-chan error, rep *reporter, p patience) error {
+	look := time.NewTicker(min(p.alone, p.end) / 10)
 	defer look.Stop()
-	for lived := time.Now(); ; {
+	began := time.Now()
+	var moved uint64
+	for lived := began; ; {
 		select {
 		case err := <-ended:
 			return err
-		case <-limit.C:
-			return fmt.Errorf("%w within %s: %w", ErrAbandoned, p.end, context.Cause(ctx))
 		case now := <-look.C:
+			if f := rep.moved.Load(); f != nil {
+				if n := (*f)(); n != moved { // it falls with a connection that ends
+					moved, began = n, now
+				}
+			}
+			if now.Sub(began) >= p.end {
+				return fmt.Errorf("%w within %s: %w", ErrAbandoned, p.end, context.Cause(ctx))
+			}
 			if !conn.Over() || inhabited(j.Freezer) {
 				lived = now
 			}

@@ -8,6 +8,7 @@
 //	                           <---  progress, any number of times
 //	                           <---  keep and leave (with a descriptor), drop, any number of times
 //	                           <---  quiesce, wake, in turn
+//	                           <---  decided, at most once
 //	   quiesced, for each quiesce --->
 //	   cancel, at most once    --->
 //	                           <---  end (the failure, or none)
@@ -65,7 +66,9 @@ type Message struct {
 	// Leave is for how long the one descriptor that comes with the message is to be
 	// held (job.Keeper.Leave).
 	Leave time.Duration `json:"leave,omitempty"`
-	End   *End          `json:"end,omitempty"`
+	// Decided: see job.Decider. An engine that says so gives up by itself.
+	Decided bool `json:"decided,omitempty"`
+	End     *End `json:"end,omitempty"`
 	// Quiesce and Wake are job.Quiescer's, Quiesced is the answer to Quiesce.
 	Quiesce  bool      `json:"quiesce,omitempty"`
 	Wake     *Wake     `json:"wake,omitempty"`

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -189,6 +190,42 @@ func TestAbandonedJob(t *testing.T) {
 	supervisor, served := stuck(t, validJob(), patience{end: 50 * time.Millisecond, alone: time.Minute})
 	supervisor.Close()
 	abandoned(t, served, ErrSupervisorGone)
+}
+
+// TestDecidedJob: a job that cannot be undone any more is not given up because somebody
+// has cancelled it, but because nothing moves.
+func TestDecidedJob(t *testing.T) {
+	a, b := pair(t)
+	if err := a.Send(Message{Job: validJob()}, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	const end = 100 * time.Millisecond
+	var moved atomic.Uint64
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	served := make(chan error, 1)
+	go func() {
+		served <- serve(b, func(_ context.Context, _ *job.Job, _ []*os.File, r job.Reporter) error {
+			r.(job.Decider).Decided(moved.Load)
+			<-release
+			return nil
+		}, patience{end: end, alone: time.Minute})
+	}()
+	if m, _, err := a.Receive(); err != nil || !m.Decided {
+		t.Fatalf("the supervisor hears %+v, %v", m, err)
+	}
+	if err := a.Send(Message{Cancel: true}, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	for begun := time.Now(); time.Since(begun) < 10*end; time.Sleep(end / 10) {
+		moved.Add(1)
+		select {
+		case err := <-served:
+			t.Fatalf("the engine ends while something moves: %v", err)
+		default:
+		}
+	}
+	abandoned(t, served, context.Canceled)
 }
 
 // TestDeadContainer: when its supervisor is dead and somebody has killed its container,

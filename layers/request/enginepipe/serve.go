@@ -29,7 +29,8 @@ const (
 	// sendTimeout is how long one side waits for the other to read.
 	sendTimeout = 10 * time.Second
 	// AbandonAfter is how long a job may take to end after its cancellation,
-	// before the engine gives up on it: longer than control's undoing takes.
+	// before the engine gives up on it: longer than control's undoing takes. Of one that
+	// cannot be undone any more (job.Decider) it is how long nothing may have moved.
 	AbandonAfter = 45 * time.Second
 )
 
@@ -81,7 +82,7 @@ func serve(conn *Conn, work Work, p patience) error {
 	select {
 	case err = <-ended:
 	case <-ctx.Done():
-		err = lastly(ctx, conn, j, ended, p)
+		err = lastly(ctx, conn, j, ended, rep, p)
 	}
 	last := rep.stop()
 	sent := conn.Send(Message{End: &End{Failure: job.FailureOf(err), Last: last}}, sendTimeout)
@@ -168,6 +169,13 @@ func (r *reporter) Supervised() error {
 	return nil
 }
 
+// Decided is job.Decider's.
+func (r *reporter) Decided(moved func() uint64) {
+	r.moved.Store(&moved)
+	// A supervisor that is gone notices nothing any more.
+	_ = r.conn.Send(Message{Decided: true}, sendTimeout)
+}
+
 // Leave is job.Keeper's.
 func (r *reporter) Leave(f *os.File, d time.Duration) error {
 	return r.conn.Send(Message{Leave: d}, sendTimeout, f)
@@ -200,6 +208,7 @@ type reporter struct {
 	conn     *Conn
 	quiesced chan *job.Failure
 	kept     atomic.Uint64
+	moved    atomic.Pointer[func() uint64] // nil: the job can be undone
 	mu       sync.Mutex
 	latest   job.Progress
 	fresh    chan struct{}

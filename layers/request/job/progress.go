@@ -120,6 +120,15 @@ type Supervised interface {
 	Supervised() error
 }
 
+// Decider is a Reporter that is told when its job cannot be undone any more.
+type Decider interface {
+	// Decided says that nothing is to be undone from here on, and that much may still
+	// have to be done: what the copy of a moved container lacks is with the other host.
+	// Whoever cancels the job, before or afterwards, has not ended it as long as moved,
+	// bytes that have come or gone, grows.
+	Decided(moved func() uint64)
+}
+
 // Reporter takes a job's progress. It does not block.
 type Reporter interface {
 	Report(p Progress)

@@ -249,7 +249,7 @@ func TestSourceThatIsGone(t *testing.T) {
 			if err := <-served; !errors.Is(err, ErrAborted) {
 				t.Errorf("the server says %v", err)
 			}
-			if !errors.Is(d.undone, ErrAborted) {
+			if told := new(AbortedError); !errors.Is(d.undone, ErrAborted) || errors.As(d.undone, &told) {
 				t.Errorf("undone because of %v", d.undone)
 			}
 		})
@@ -272,7 +272,8 @@ func TestAbortWhileItMoves(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "run out of patience") {
 		t.Errorf("the client says %v", err)
 	}
-	if err := <-served; !errors.Is(err, ErrAborted) {
+	err = <-served
+	if told := new(AbortedError); !errors.Is(err, ErrAborted) || !errors.As(err, &told) {
 		t.Errorf("the server says %v", err)
 	}
 }

@@ -40,8 +40,17 @@ type Server struct {
 	oldest, newest int
 }
 
-// ErrAborted is wrapped where the source has ended the move.
+// ErrAborted is wrapped where the source has ended the move, or is gone.
 var ErrAborted = errors.New("the source has ended the move")
+
+// AbortedError is an end that the source has told. Who is merely not heard of any more
+// may be cut off, and has not decided anything.
+type AbortedError struct{ Reason string }
+
+func (e *AbortedError) Error() string { return ErrAborted.Error() + ": " + e.Reason }
+
+// Unwrap returns ErrAborted.
+func (e *AbortedError) Unwrap() error { return ErrAborted }
 
 // ErrEnding is wrapped where this side's context has ended the move.
 var ErrEnding = errors.New("the destination's daemon ends, and takes nothing any more")
@@ -143,7 +152,7 @@ func (t *talk) run(ctx context.Context) (*End, error) {
 		case err != nil:
 			return nil, err
 		case m.Abort != nil:
-			return nil, fmt.Errorf("%w: %s", ErrAborted, m.Abort.Reason)
+			return nil, &AbortedError{m.Abort.Reason}
 		case m.Blob != nil:
 			err = t.store(ctx, m.Blob)
 		case m.Prepare != nil:
@@ -260,7 +269,7 @@ func (t *talk) move(ctx context.Context) (*End, error) {
 		case err != nil:
 			err = lost(daemon, err)
 		case m.Abort != nil:
-			err = fmt.Errorf("%w: %s", ErrAborted, m.Abort.Reason)
+			err = &AbortedError{m.Abort.Reason}
 		default:
 			err = fmt.Errorf("%w: it speaks out of turn", ErrProtocol)
 		}
