@@ -15,7 +15,7 @@ import (
 func TestHugePagesMove(t *testing.T) {
 	// Of testdata/huge.c. A host whose source has most of the pool has too few of
 	// them, whatever other tests have borrowed meanwhile.
-	const needed, spare = 104, 4
+	const needed, spare = 109, 4
 	if err := hugepages.Lend(t, needed+spare); err != nil {
 		t.Skip(err)
 	}
@@ -24,7 +24,7 @@ func TestHugePagesMove(t *testing.T) {
 	w.runPod(i, "huge", "/huge")
 	c := w.questions()
 	w.good(c, "verify")
-	w.refused(w.alpha, "104 huge pages of 2 MB, and", "huge", w.beta.IP)
+	w.refused(w.alpha, "109 huge pages of 2 MB, and", "huge", w.beta.IP)
 	w.good(c, "verify")
 	w.one("huge", w.alpha, w.beta)
 

@@ -78,6 +78,10 @@ func edit(spec *specs.Spec, p program, u user) {
 	if p.needs&needsCgroups != 0 {
 		writableCgroups(spec)
 	}
+	if p.needs&needsHugeSegments != 0 && !u.mapped {
+		// In a user namespace it would not count; there it is the group's right.
+		addCapability(spec.Process.Capabilities, "CAP_IPC_LOCK")
+	}
 	spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1024, Hard: 4096}}
 }
 
@@ -89,6 +93,15 @@ func writableCgroups(spec *specs.Spec) {
 	for i := range spec.Mounts {
 		if m := &spec.Mounts[i]; m.Type == "cgroup" {
 			m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return o == "ro" })
+		}
+	}
+}
+
+// addCapability gives a program a capability, also an unprivileged user's.
+func addCapability(c *specs.LinuxCapabilities, name string) {
+	for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Permitted, &c.Inheritable, &c.Ambient} {
+		if !slices.Contains(*set, name) {
+			*set = append(*set, name)
 		}
 	}
 }

@@ -33,6 +33,7 @@ const (
 	changesFiles
 	needsHugePages
 	needsCgroups
+	needsHugeSegments
 )
 
 // build compiles all programs into one static binary in dir.

@@ -119,8 +119,8 @@ func (x *IpcObject) GetCreatorGid() uint32 {
 	return 0
 }
 
-// SharedSegment is System V shared memory (kind 1, entity: its number in the
-// image, from 1). Its content follows in records of kind 2: raw bytes, entity:
+// SharedSegment is System V shared memory (kind 1, or kind 8 where it has huge pages,
+// entity: its number in the image, from 1, of both kinds). Its content follows in records of kind 2: raw bytes, entity:
 // number << 40 | offset / 4096. What they leave out is zero.
 type SharedSegment struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -130,7 +130,10 @@ type SharedSegment struct {
 	// shmctl(IPC_RMID) was called: it ends with its last attachment.
 	Removed bool `protobuf:"varint,3,opt,name=removed,proto3" json:"removed,omitempty"`
 	// shmctl(SHM_LOCK).
-	Locked        bool `protobuf:"varint,4,opt,name=locked,proto3" json:"locked,omitempty"`
+	Locked bool `protobuf:"varint,4,opt,name=locked,proto3" json:"locked,omitempty"`
+	// Of kind 8, and only there: the size of its pages in bytes (SHM_HUGETLB). It is
+	// whole pages that it has, and content may lie behind its size in the last one.
+	HugePageSize  uint64 `protobuf:"varint,5,opt,name=huge_page_size,json=hugePageSize,proto3" json:"huge_page_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -191,6 +194,13 @@ func (x *SharedSegment) GetLocked() bool {
 		return x.Locked
 	}
 	return false
+}
+
+func (x *SharedSegment) GetHugePageSize() uint64 {
+	if x != nil {
+		return x.HugePageSize
+	}
+	return 0
 }
 
 // SemaphoreSet is a set of System V semaphores (kind 3, entity: its id).
@@ -595,12 +605,13 @@ const file_spec_state_ipc_proto_rawDesc = "" +
 	"\vcreator_uid\x18\x06 \x01(\rR\n" +
 	"creatorUid\x12\x1f\n" +
 	"\vcreator_gid\x18\a \x01(\rR\n" +
-	"creatorGid\"\x83\x01\n" +
+	"creatorGid\"\xa9\x01\n" +
 	"\rSharedSegment\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.mig.state.IpcObjectR\x06object\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x18\n" +
 	"\aremoved\x18\x03 \x01(\bR\aremoved\x12\x16\n" +
-	"\x06locked\x18\x04 \x01(\bR\x06locked\"R\n" +
+	"\x06locked\x18\x04 \x01(\bR\x06locked\x12$\n" +
+	"\x0ehuge_page_size\x18\x05 \x01(\x04R\fhugePageSize\"R\n" +
 	"\fSemaphoreSet\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.mig.state.IpcObjectR\x06object\x12\x14\n" +
 	"\x05value\x18\x02 \x03(\rR\x05value\"Y\n" +

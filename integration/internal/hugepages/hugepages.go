@@ -61,6 +61,28 @@ func Lend(t testing.TB, pages int) error {
 	return nil
 }
 
+// group is the file with the group whose members may make System V shared memory of
+// huge pages without a capability.
+const group = "/proc/sys/vm/hugetlb_shm_group"
+
+// LetGroup lets a group of the host, by default root's, make System V shared memory of
+// huge pages until the test and its subtests have ended. One test at a time does so.
+func LetGroup(t testing.TB, gid int) error {
+	was, err := os.ReadFile(group)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(group, []byte(strconv.Itoa(gid)), 0); err != nil {
+		return err
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(group, was, 0); err != nil {
+			t.Errorf("give the right to huge pages back: %v", err)
+		}
+	})
+	return nil
+}
+
 // change changes the list of loans and the pool by as much. What processes have that
 // were killed goes back, too. If the kernel finds too few pages nothing is changed.
 func change(edit func([]loan) []loan) error {

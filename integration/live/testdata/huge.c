@@ -2,12 +2,13 @@
 
 /*
  * A program with memory of huge pages of every kind, to which it writes all the time:
- * private, shared with a child, a memfd, and a reservation that is larger than what
- * it uses.
+ * private, shared with a child, a memfd, System V shared memory that it has attached
+ * and that nobody has, and a reservation that is larger than what it uses.
  */
 #include "control.h"
 
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -37,6 +38,18 @@ static void whole(const char *what, const unsigned long *page, unsigned long cou
     if (page[i] != (count << 32 | i) && !wrong[0]) snprintf(wrong, sizeof wrong, "%s: word %lu is %#lx at count %lu", what, i, page[i], count);
 }
 
+static int segment(key_t key, int pages) {
+  int id = shmget(key, pages * HUGE, IPC_CREAT | IPC_EXCL | 0600 | SHM_HUGETLB | HUGE_2MB);
+  if (id < 0) perror("shmget"), exit(1);
+  return id;
+}
+
+static unsigned long *attached(int id) {
+  void *p = shmat(id, 0, 0);
+  if (p == (void *)-1) perror("shmat"), exit(1);
+  return p;
+}
+
 static unsigned huge_kb(void) {
   FILE *f = fopen("/proc/self/status", "r");
   char line[128];
@@ -53,18 +66,28 @@ int main(void) {
   if (fd < 0 || ftruncate(fd, 2 * HUGE)) return 1;
   unsigned long *file = mmap(0, 2 * HUGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (file == MAP_FAILED) return 1;
+  int id = segment(0x4875, 2), left = segment(0x4876, 3);
+  unsigned long *sysv = attached(id), *quiet = attached(left);
+  step(quiet + WORDS, 78);
+  if (shmdt(quiet)) return 1;
   unsigned long *last = own + (RESERVED - 1) * WORDS;
   step(last, 77);
   struct pollfd p = {control, POLLIN, 0};
   for (;; count++) {
-    step(own, count), step(shared + WORDS, count), step(file, count);
+    step(own, count), step(shared + WORDS, count), step(file, count), step(sysv, count);
     if (poll(&p, 1, 0) != 1 || !asked()[0]) continue;
-    whole("private", own, count), whole("shared", shared + WORDS, count), whole("memfd", file, count), whole("the last", last, 77);
-    CHECK(huge_kb() == 4 * 2048);
+    whole("private", own, count), whole("shared", shared + WORDS, count), whole("memfd", file, count), whole("the last", last, 77), whole("segment", sysv, count);
+    CHECK(huge_kb() == 5 * 2048);
     CHECK(own[WORDS] == 0); /* is made now */
     madvise(own + WORDS, HUGE, MADV_DONTNEED);
     struct stat st;
     CHECK(!fstat(fd, &st) && st.st_blksize == HUGE && st.st_size == 2 * HUGE);
+    CHECK(shmget(0x4875, 0, 0) == id && shmget(0x4876, 0, 0) == left);
+    quiet = attached(left);
+    whole("the segment that nobody has", quiet + WORDS, 78);
+    CHECK(!shmdt(quiet));
+    struct shmid_ds ds;
+    CHECK(!shmctl(id, IPC_STAT, &ds) && ds.shm_nattch == 1 && ds.shm_segsz == 2 * HUGE);
     verdict();
   }
 }

@@ -40,6 +40,8 @@ enum {
 	HUGE_PAGES = 16,
 	/* the container may make cgroups below its own */
 	CGROUPS = 32,
+	/* System V shared memory of huge pages, to which the harness gives the right */
+	HUGE_SEGMENTS = 64,
 };
 
 struct program {

@@ -24,13 +24,15 @@ const (
 	semGetAll  = 13
 	semSetAll  = 17
 	shmLock    = 11
-	shmRDOnly  = 0o10000
 	shmRemoved = 0o1000 // SHM_DEST of shm_perm.mode
 	shmLocked  = 0o2000 // SHM_LOCKED
+	shmHuge    = 0o4000 // SHM_HUGETLB
 	msgCopy    = 0o40000
 	msgNoError = 0o10000
 
 	permissions = 0o777
+
+	pageSize = 4096
 )
 
 // Offsets in struct ipc64_perm, with which struct shmid64_ds, semid64_ds and
@@ -143,17 +145,4 @@ func peek(id int32, n int, buf []byte) (int64, []byte, error) {
 		return 0, nil, errNoMessage
 	}
 	return 0, nil, fmt.Errorf("copy message %d of %s %d (the kernel needs CONFIG_CHECKPOINT_RESTORE): %w", n, queues.name, id, e)
-}
-
-// attach maps a segment, for reading, into the engine, and returns where.
-func attach(id int32) (uintptr, error) {
-	at, _, e := unix.Syscall(unix.SYS_SHMAT, uintptr(id), 0, shmRDOnly)
-	if e != 0 {
-		return 0, fmt.Errorf("attach %s %d: %w", segments.name, id, e)
-	}
-	return at, nil
-}
-
-func detach(at uintptr) {
-	_, _, _ = unix.Syscall(unix.SYS_SHMDT, at, 0, 0)
 }

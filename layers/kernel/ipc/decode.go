@@ -54,6 +54,9 @@ func decodeSegment(r *record.Record) (*state.SharedSegment, error) {
 	if m.Size == 0 || m.Size > target.MaxSize {
 		return nil, fmt.Errorf("%w: shared memory of %d bytes", errImage, m.Size)
 	}
+	if huge := r.Kind == KindHugeSegment; huge != (m.HugePageSize > 0) || huge && !target.ValidHugeSize(m.HugePageSize) {
+		return nil, fmt.Errorf("%w: shared memory of kind %d with huge pages of %d bytes", errImage, r.Kind, m.HugePageSize)
+	}
 	return m, checkObject(m.Object)
 }
 

@@ -24,7 +24,7 @@ func encode(t testing.TB, kind uint32, m proto.Message) *record.Record {
 // accepts decodes a record by its kind.
 func accepts(r *record.Record) (proto.Message, error) {
 	switch r.Kind {
-	case KindSegment:
+	case KindSegment, KindHugeSegment:
 		return decodeSegment(r)
 	case KindSemaphores:
 		return decodeSemaphores(r)
@@ -51,24 +51,31 @@ func TestHostileObjectsAreRefused(t *testing.T) {
 		kind uint32
 		m    proto.Message
 	}{
-		"segment without object":  {KindSegment, &state.SharedSegment{Size: 1}},
-		"negative id":             {KindSegment, &state.SharedSegment{Size: 1, Object: &state.IpcObject{Id: -1}}},
-		"mode":                    {KindSegment, &state.SharedSegment{Size: 1, Object: &state.IpcObject{Mode: 0o4777}}},
-		"empty segment":           {KindSegment, &state.SharedSegment{Object: good}},
-		"huge segment":            {KindSegment, &state.SharedSegment{Object: good, Size: target.MaxSize + 1}},
-		"set without semaphores":  {KindSemaphores, &state.SemaphoreSet{Object: good}},
-		"too many semaphores":     {KindSemaphores, &state.SemaphoreSet{Object: good, Value: make([]uint32, maxValues+1)}},
-		"semaphore's value":       {KindSemaphores, &state.SemaphoreSet{Object: good, Value: []uint32{maxValue + 1}}},
-		"queue without object":    {KindQueue, &state.MessageQueue{}},
-		"message type 0":          {KindMessages, &state.QueuedMessages{Message: []*state.QueuedMessage{{Text: []byte("x")}}}},
-		"queue without name":      {KindPosixQueue, posix(func(q *state.PosixQueue) { q.Name = nil })},
-		"queue with path":         {KindPosixQueue, posix(func(q *state.PosixQueue) { q.Name = []byte("../x") })},
-		"queue called ..":         {KindPosixQueue, posix(func(q *state.PosixQueue) { q.Name = []byte("..") })},
-		"queue with NUL":          {KindPosixQueue, posix(func(q *state.PosixQueue) { q.Name = []byte("a\x00b") })},
-		"queue's mode":            {KindPosixQueue, posix(func(q *state.PosixQueue) { q.Mode = 0o4600 })},
-		"queue of no messages":    {KindPosixQueue, posix(func(q *state.PosixQueue) { q.MaxMessages = 0 })},
-		"priority":                {KindPosixMessages, &state.QueuedPosixMessages{Message: []*state.QueuedPosixMessage{{Priority: maxPriority + 1}}}},
-		"queue of large messages": {KindPosixQueue, posix(func(q *state.PosixQueue) { q.MessageSize = 1 << 40 })},
+		"segment without object":   {KindSegment, &state.SharedSegment{Size: 1}},
+		"negative id":              {KindSegment, &state.SharedSegment{Size: 1, Object: &state.IpcObject{Id: -1}}},
+		"mode":                     {KindSegment, &state.SharedSegment{Size: 1, Object: &state.IpcObject{Mode: 0o4777}}},
+		"empty segment":            {KindSegment, &state.SharedSegment{Object: good}},
+		"huge segment":             {KindSegment, &state.SharedSegment{Object: good, Size: target.MaxSize + 1}},
+		"huge pages of none":       {KindHugeSegment, &state.SharedSegment{Object: good, Size: 1}},
+		"huge pages of 4 kB":       {KindHugeSegment, &state.SharedSegment{Object: good, Size: 1, HugePageSize: 4096}},
+		"huge pages of 3 MB":       {KindHugeSegment, &state.SharedSegment{Object: good, Size: 1, HugePageSize: 3 << 20}},
+		"huge pages of 1 TB":       {KindHugeSegment, &state.SharedSegment{Object: good, Size: 1, HugePageSize: 1 << 40}},
+		"huge pages, called small": {KindSegment, &state.SharedSegment{Object: good, Size: 1, HugePageSize: 2 << 20}},
+		"empty of huge pages":      {KindHugeSegment, &state.SharedSegment{Object: good, HugePageSize: 2 << 20}},
+		"too large of huge pages":  {KindHugeSegment, &state.SharedSegment{Object: good, Size: 1 << 63, HugePageSize: 2 << 20}},
+		"set without semaphores":   {KindSemaphores, &state.SemaphoreSet{Object: good}},
+		"too many semaphores":      {KindSemaphores, &state.SemaphoreSet{Object: good, Value: make([]uint32, maxValues+1)}},
+		"semaphore's value":        {KindSemaphores, &state.SemaphoreSet{Object: good, Value: []uint32{maxValue + 1}}},
+		"queue without object":     {KindQueue, &state.MessageQueue{}},
+		"message type 0":           {KindMessages, &state.QueuedMessages{Message: []*state.QueuedMessage{{Text: []byte("x")}}}},
+		"queue without name":       {KindPosixQueue, posix(func(q *state.PosixQueue) { q.Name = nil })},
+		"queue with path":          {KindPosixQueue, posix(func(q *state.PosixQueue) { q.Name = []byte("../x") })},
+		"queue called ..":          {KindPosixQueue, posix(func(q *state.PosixQueue) { q.Name = []byte("..") })},
+		"queue with NUL":           {KindPosixQueue, posix(func(q *state.PosixQueue) { q.Name = []byte("a\x00b") })},
+		"queue's mode":             {KindPosixQueue, posix(func(q *state.PosixQueue) { q.Mode = 0o4600 })},
+		"queue of no messages":     {KindPosixQueue, posix(func(q *state.PosixQueue) { q.MaxMessages = 0 })},
+		"priority":                 {KindPosixMessages, &state.QueuedPosixMessages{Message: []*state.QueuedPosixMessage{{Priority: maxPriority + 1}}}},
+		"queue of large messages":  {KindPosixQueue, posix(func(q *state.PosixQueue) { q.MessageSize = 1 << 40 })},
 	} {
 		if _, err := accepts(encode(t, c.kind, c.m)); err == nil {
 			t.Errorf("%s: accepted", name)
@@ -76,6 +83,7 @@ func TestHostileObjectsAreRefused(t *testing.T) {
 	}
 	for kind, m := range map[uint32]proto.Message{
 		KindSegment:       &state.SharedSegment{Object: good, Size: 100},
+		KindHugeSegment:   &state.SharedSegment{Object: good, Size: 100, HugePageSize: 2 << 20},
 		KindSemaphores:    &state.SemaphoreSet{Object: good, Value: []uint32{0, maxValue}},
 		KindQueue:         &state.MessageQueue{Object: good, MaxBytes: 16384},
 		KindMessages:      &state.QueuedMessages{Message: []*state.QueuedMessage{{Type: 1}}},
@@ -91,13 +99,18 @@ func TestHostileObjectsAreRefused(t *testing.T) {
 // Records that contradict those before them are refused before anything is done.
 func TestUnannouncedContentIsRefused(t *testing.T) {
 	s := New(target.Env{Frame: &target.Frame{OwnIPC: true}})
-	s.segments = []*segment{{msg: &state.SharedSegment{Object: &state.IpcObject{}, Size: 5000}, fd: 7}}
+	s.segments = []*segment{
+		{msg: &state.SharedSegment{Object: &state.IpcObject{}, Size: 5000}, fd: 7},
+		{msg: &state.SharedSegment{Object: &state.IpcObject{}, Size: 5000, HugePageSize: 2 << 20}, fd: 8},
+	}
 	for name, r := range map[string]*record.Record{
-		"no segment":    {Header: record.Header{Entity: target.ContentEntity(2, 0)}, Payload: []byte("x")},
-		"segment 0":     {Header: record.Header{Entity: target.ContentEntity(0, 0)}, Payload: []byte("x")},
-		"behind it":     {Header: record.Header{Entity: target.ContentEntity(1, 8192)}, Payload: []byte("x")},
-		"longer":        {Header: record.Header{Entity: target.ContentEntity(1, 4096)}, Payload: make([]byte, 905)},
-		"empty content": {Header: record.Header{Entity: target.ContentEntity(1, 0)}},
+		"no segment":           {Header: record.Header{Entity: target.ContentEntity(3, 0)}, Payload: []byte("x")},
+		"behind the huge page": {Header: record.Header{Entity: target.ContentEntity(2, 2<<20)}, Payload: []byte("x")},
+		"over its end":         {Header: record.Header{Entity: target.ContentEntity(2, 2<<20-4096)}, Payload: make([]byte, 4097)},
+		"segment 0":            {Header: record.Header{Entity: target.ContentEntity(0, 0)}, Payload: []byte("x")},
+		"behind it":            {Header: record.Header{Entity: target.ContentEntity(1, 8192)}, Payload: []byte("x")},
+		"longer":               {Header: record.Header{Entity: target.ContentEntity(1, 4096)}, Payload: make([]byte, 905)},
+		"empty content":        {Header: record.Header{Entity: target.ContentEntity(1, 0)}},
 	} {
 		if _, err := s.fill(nil, r); err == nil {
 			t.Errorf("%s: accepted", name)
@@ -125,7 +138,7 @@ func TestUnannouncedContentIsRefused(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	o := &state.IpcObject{Id: 1, Mode: 0o600}
 	for kind, m := range map[uint32]proto.Message{
-		KindSegment: &state.SharedSegment{Object: o, Size: 1}, KindSemaphores: &state.SemaphoreSet{Object: o, Value: []uint32{1}},
+		KindSegment: &state.SharedSegment{Object: o, Size: 1}, KindHugeSegment: &state.SharedSegment{Object: o, Size: 1, HugePageSize: 2 << 20}, KindSemaphores: &state.SemaphoreSet{Object: o, Value: []uint32{1}},
 		KindQueue: &state.MessageQueue{Object: o}, KindMessages: &state.QueuedMessages{Message: []*state.QueuedMessage{{Type: 1}}},
 		KindPosixQueue:    &state.PosixQueue{Name: []byte("q"), MaxMessages: 1, MessageSize: 1},
 		KindPosixMessages: &state.QueuedPosixMessages{Message: []*state.QueuedPosixMessage{{Priority: 1}}},

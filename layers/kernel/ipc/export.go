@@ -31,6 +31,7 @@ type content struct {
 	id       int32
 	size     uint64
 	attached bool
+	huge     uint64 // size of its huge pages in bytes
 }
 
 // Checkpoint exports everything but content with the first residual step, that
@@ -134,33 +135,68 @@ func (s *Subsystem) exportSegments(init procfs.Task, list []procfs.SysVShm, push
 			return err
 		}
 		c := &content{number: uint64(i + 1), id: o.Id, size: g.Size}
-		c.Path, c.attached = links[uint64(uint32(o.Id))], links[uint64(uint32(o.Id))] != ""
+		if l, ok := links[o.Id]; ok {
+			c.Path, c.attached, c.huge = l.path, true, l.huge
+		} else if c.huge, err = hugePageOf(o.Id, g.Size); err != nil {
+			return fmt.Errorf("%s %d: %w", segments.name, o.Id, err)
+		}
 		s.todo = append(s.todo, c)
-		s.total.Add(g.ResidentBytes + g.SwappedBytes)
-		msg := &state.SharedSegment{Object: o, Size: g.Size, Removed: g.Mode&shmRemoved != 0, Locked: g.Mode&shmLocked != 0}
-		if err := push(KindSegment, c.number, msg); err != nil {
+		msg := &state.SharedSegment{Object: o, Size: g.Size, Removed: g.Mode&shmRemoved != 0, Locked: g.Mode&shmLocked != 0, HugePageSize: c.huge}
+		kind := uint32(KindSegment)
+		if c.huge > 0 {
+			// hugetlbfs does not tell of holes, and what the kernel shows as resident is
+			// not to be believed: see target.HugeSegment.
+			kind, c.Sparse = KindHugeSegment, true
+		} else {
+			s.total.Add(g.ResidentBytes + g.SwappedBytes)
+		}
+		if err := push(kind, c.number, msg); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// hugePageOf looks at a segment that no process has attached.
+func hugePageOf(id int32, size uint64) (uint64, error) {
+	a, err := target.AttachSegment(id, size)
+	if err != nil {
+		return 0, err
+	}
+	defer a.Detach()
+	return a.Page, nil
+}
+
+// link leads to a segment's file by a mapping that a process has of it.
+type link struct {
+	path string
+	huge uint64 // size of its huge pages in bytes
+}
+
 // attachments finds a mapping of each segment that a process has attached, by
 // the segment's id: its inode.
-func (s *Subsystem) attachments() (map[uint64]string, error) {
+func (s *Subsystem) attachments() (map[int32]link, error) {
 	dev, err := target.ShmDevice()
 	if err != nil {
 		return nil, err
 	}
-	links := map[uint64]string{}
+	links := map[int32]link{}
 	for _, p := range s.env.Source.Processes() {
 		maps, err := p.Proc.Maps()
 		if err != nil {
 			return nil, fmt.Errorf("pid %d: %w", p.Pid, err)
 		}
 		for i := range maps {
-			if m := &maps[i]; m.Kind == procfs.MapSysV && m.Dev == dev {
-				links[m.Inode] = p.Proc.Path(fmt.Sprintf("map_files/%x-%x", m.Start, m.End))
+			m := &maps[i]
+			if m.Kind != procfs.MapSysV {
+				continue
+			}
+			huge, err := target.HugeDevice(m.Dev)
+			if err != nil {
+				return nil, err
+			}
+			if huge > 0 || m.Dev == dev {
+				links[int32(m.Inode)] = link{p.Proc.Path(fmt.Sprintf("map_files/%x-%x", m.Start, m.End)), huge}
 			}
 		}
 	}
@@ -187,29 +223,18 @@ func (s *Subsystem) exportContents(ctx context.Context, out record.Sink) (uint64
 
 func (c *content) copy(ctx context.Context, limit uint64, out record.Sink) (uint64, bool, error) {
 	if !c.attached {
-		at, err := attach(c.id)
+		a, err := target.AttachSegment(c.id, c.size)
 		if err != nil {
 			return 0, false, err
 		}
-		defer detach(at)
-		c.Path = fmt.Sprintf("/proc/self/map_files/%x-%x", at, uint64(at)+wholePages(c.size))
-	}
-	var on unix.Statfs_t
-	if err := unix.Statfs(c.Path, &on); err != nil {
-		return 0, false, err
-	}
-	if on.Type == unix.HUGETLBFS_MAGIC {
-		return 0, false, &refusal{fmt.Sprintf("%s %d", segments.name, c.id), "it uses huge pages (SHM_HUGETLB), which are not carried by this version", ""}
+		defer a.Detach()
+		c.Path = a.Path
 	}
 	return c.Next(limit, func(offset int64, b []byte) error {
 		h := record.Header{Subsystem: Name, Kind: KindContent, Entity: target.ContentEntity(c.number, offset)}
 		return out.Push(ctx, &record.Record{Header: h, Payload: b})
 	})
 }
-
-func wholePages(n uint64) uint64 { return (n + pageSize - 1) &^ (pageSize - 1) }
-
-const pageSize = 4096
 
 // exportQueue pushes a queue and copies of its messages.
 func exportQueue(init procfs.Task, q *procfs.SysVMsg, push func(uint32, uint64, proto.Message) error) error {

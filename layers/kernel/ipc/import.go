@@ -69,7 +69,7 @@ func (s *Subsystem) receive(in *record.Record) (n uint64, err error) {
 	}
 	s.entities.Add(1)
 	switch in.Kind {
-	case KindSegment:
+	case KindSegment, KindHugeSegment:
 		err = s.makeSegment(t, in)
 	case KindContent:
 		n, err = s.fill(t, in)
@@ -92,15 +92,22 @@ func (s *Subsystem) receive(in *record.Record) (n uint64, err error) {
 	return n, nil
 }
 
-// create makes an object as its creator by one call, which has to return its id.
-func (s *Subsystem) create(t *target.Task, k *kind, o *state.IpcObject, c tracer.Call) error {
+// create makes an object as its creator by one call, which has to return its id. The
+// right, nil for most, is what it needs for huge pages.
+func (s *Subsystem) create(t *target.Task, k *kind, o *state.IpcObject, c tracer.Call, right *target.HugeRight) error {
 	if err := s.inside(func() error { return k.setNext(o.Id) }); err != nil {
 		return err
 	}
 	p := t.Plan()
 	p.AsUser(o.CreatorUid, o.CreatorGid)
+	if right != nil {
+		p.UseHugeRight(right)
+	}
 	made := p.Quiet(c)
 	p.AsRoot()
+	if right != nil {
+		p.DropHugeRight()
+	}
 	if err := p.Run(); err != nil {
 		return err
 	}
@@ -123,19 +130,16 @@ func (s *Subsystem) makeSegment(t *target.Task, in *record.Record) error {
 	if in.Entity != uint64(len(s.segments)+1) {
 		return fmt.Errorf("%w: segment number %d in place of %d", errImage, in.Entity, len(s.segments)+1)
 	}
-	key := m.Object.Key
-	if m.Removed {
-		key = 0 // the key may be another's by now
-	}
-	if err := s.create(t, segments, m.Object, tracer.Syscall(unix.SYS_SHMGET, uint64(uint32(key)), m.Size, ipcCreate|ipcExcl|anybody)); err != nil {
+	if err := s.shmget(t, m); err != nil {
 		return err
 	}
+	size := target.SegmentBytes(m.Size, m.HugePageSize)
 	calls := []tracer.Call{tracer.Syscall(unix.SYS_SHMAT, uint64(m.Object.Id), 0, 0)}
 	if err := t.Run(calls); err != nil {
 		return fmt.Errorf("attach it: %w", err)
 	}
 	at := uint64(calls[0].Ret)
-	f, err := os.OpenFile(t.Proc.Path(fmt.Sprintf("map_files/%x-%x", at, at+wholePages(m.Size))), os.O_RDWR, 0)
+	f, err := os.OpenFile(t.Proc.Path(fmt.Sprintf("map_files/%x-%x", at, at+size)), os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
@@ -150,8 +154,33 @@ func (s *Subsystem) makeSegment(t *target.Task, in *record.Record) error {
 	}
 	s.segments = append(s.segments, &segment{m, fds[0]})
 	s.owners = append(s.owners, owner{kind: segments, object: m.Object, removed: m.Removed, locked: m.Locked})
-	s.env.Frame.AddSegment(m.Object.Id, m.Size)
+	s.env.Frame.AddSegment(m.Object.Id, target.Segment{Size: size, Page: m.HugePageSize})
 	return nil
+}
+
+// shmget makes a segment. Huge pages are made only where the live spec lets its
+// processes do that.
+func (s *Subsystem) shmget(t *target.Task, m *state.SharedSegment) error {
+	key, flags := m.Object.Key, uint64(ipcCreate|ipcExcl|anybody)
+	if m.Removed {
+		key = 0 // the key may be another's by now
+	}
+	var right *target.HugeRight
+	if m.HugePageSize > 0 {
+		err := target.CheckHugeSize(m.HugePageSize)
+		if err == nil {
+			right, err = s.env.Frame.Allowed.HugeSegments(t.Proc)
+		}
+		if err != nil {
+			return fmt.Errorf("make %s %d: %w", segments.name, m.Object.Id, err)
+		}
+		flags |= shmHuge | uint64(target.HugeFlag(m.HugePageSize))
+	}
+	err := s.create(t, segments, m.Object, tracer.Syscall(unix.SYS_SHMGET, uint64(uint32(key)), m.Size, flags), right)
+	if m.HugePageSize > 0 && errors.Is(err, unix.ENOMEM) {
+		return fmt.Errorf("%s: %w", target.WantedHuge(m.HugePageSize, target.SegmentBytes(m.Size, m.HugePageSize)/m.HugePageSize), err)
+	}
+	return err
 }
 
 // fill writes content, by the process itself: its pages are charged to the
@@ -162,8 +191,19 @@ func (s *Subsystem) fill(t *target.Task, in *record.Record) (uint64, error) {
 		return 0, fmt.Errorf("%w: content of a segment that was not announced", errImage)
 	}
 	g, n := s.segments[number-1], uint64(len(in.Payload))
-	if size := g.msg.Size; n == 0 || g.fd < 0 || uint64(offset) > size || n > size-uint64(offset) {
-		return 0, fmt.Errorf("%w: %d bytes at %d of a segment of %d", errImage, n, offset, g.msg.Size)
+	size := g.msg.Size
+	if g.msg.HugePageSize > 0 {
+		size = target.SegmentBytes(size, g.msg.HugePageSize)
+	}
+	if n == 0 || g.fd < 0 || uint64(offset) > size || n > size-uint64(offset) {
+		return 0, fmt.Errorf("%w: %d bytes at %d of a segment of %d", errImage, n, offset, size)
+	}
+	if huge := g.msg.HugePageSize; huge > 0 {
+		if err := t.WriteHuge(g.fd, huge, uint64(offset), in.Payload); err != nil {
+			return 0, fmt.Errorf("write %s %d: %w", segments.name, g.msg.Object.Id, err)
+		}
+		s.bytes.Add(n)
+		return n, nil
 	}
 	p := t.Plan()
 	p.Expect(tracer.Syscall(unix.SYS_PWRITE64, uint64(g.fd), p.Put(in.Payload), n, uint64(offset)), int64(n))
@@ -180,7 +220,7 @@ func (s *Subsystem) makeSemaphores(t *target.Task, in *record.Record) error {
 		return err
 	}
 	n := uint64(len(m.Value))
-	if err := s.create(t, semaphores, m.Object, tracer.Syscall(unix.SYS_SEMGET, uint64(uint32(m.Object.Key)), n, ipcCreate|ipcExcl|anybody)); err != nil {
+	if err := s.create(t, semaphores, m.Object, tracer.Syscall(unix.SYS_SEMGET, uint64(uint32(m.Object.Key)), n, ipcCreate|ipcExcl|anybody), nil); err != nil {
 		return err
 	}
 	var b []byte
@@ -198,7 +238,7 @@ func (s *Subsystem) makeQueue(t *target.Task, in *record.Record) error {
 	if err != nil {
 		return err
 	}
-	if err := s.create(t, queues, m.Object, tracer.Syscall(unix.SYS_MSGGET, uint64(uint32(m.Object.Key)), ipcCreate|ipcExcl|anybody)); err != nil {
+	if err := s.create(t, queues, m.Object, tracer.Syscall(unix.SYS_MSGGET, uint64(uint32(m.Object.Key)), ipcCreate|ipcExcl|anybody), nil); err != nil {
 		return err
 	}
 	s.owners = append(s.owners, owner{kind: queues, object: m.Object})

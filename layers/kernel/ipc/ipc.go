@@ -9,7 +9,8 @@
 // had (/proc/sys/kernel/{shm,sem,msg}_next_id) and as the user that made them,
 // so that they are charged to the container; they get their owner and mode when
 // the processes are about to run, since the frame has to use them before.
-// Whoever attaches shared memory is the subsystem memory's business.
+// Whoever attaches shared memory is the subsystem memory's business. That of huge
+// pages is made where the live spec gives the right to make it, and nowhere else.
 //
 // Not carried are the times and process ids that the kernel keeps of the last
 // calls. What a process has to take back at its end (SEM_UNDO of semop(2))
@@ -53,6 +54,9 @@ const (
 	KindPosixQueue = 6
 	// KindPosixMessages: state.QueuedPosixMessages, entity is the queue's number.
 	KindPosixMessages = 7
+	// KindHugeSegment: state.SharedSegment of huge pages, entity is its number in
+	// the image. Earlier versions, which would make small pages, do not know it.
+	KindHugeSegment = 8
 )
 
 // refusal is something that cannot be carried: what it is, why, and a remedy.
@@ -101,6 +105,11 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 	case err != nil:
 		return nil, fmt.Errorf("ipc: pid %d: %w", s.env.Source.Init, err)
 	}
+	huge, err := s.refuseHuge()
+	if err != nil {
+		return nil, fmt.Errorf("ipc: pid %d: %w", s.env.Source.Init, err)
+	}
+	out = append(out, huge...)
 	if len(found.sem) == 0 {
 		return out, nil
 	}

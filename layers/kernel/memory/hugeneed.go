@@ -23,8 +23,12 @@ import (
 // would not fit is refused while it runs.
 
 // verbHuge is a destination's command to its source: its huge pages. The answer's
-// body says what is lacking, and is empty if nothing is.
-const verbHuge = "huge-pages"
+// body says what is lacking, and is empty if nothing is. verbHugeSegments comes before
+// it: this version makes System V shared memory of them, too.
+const (
+	verbHuge         = "huge-pages"
+	verbHugeSegments = "huge-segments"
+)
 
 // maxHugeSizes bounds the sizes of huge pages that a host may name.
 const maxHugeSizes = 16
@@ -38,8 +42,12 @@ type hugeNeed struct {
 	mu sync.Mutex
 	// Below: guarded by mu.
 	objects map[hugeObject]*hugeUse
-	// told: the destination has said what it has.
-	told bool
+	// segments are System V shared memory, attached or not, which has all of its pages
+	// reserved. (Whether it was made with SHM_NORESERVE the kernel does not tell.)
+	segments []target.HugeSegment
+	// told: the destination has said what it has, toldSegments: it carries System V
+	// shared memory.
+	told, toldSegments bool
 }
 
 // hugeObject is what shares its huge pages: the mappings of a file, also in forked
@@ -77,7 +85,7 @@ func (h *hugeNeed) ask() (end func()) {
 
 // note takes in a mapping of a process.
 func (h *hugeNeed) note(pid int, m *procfs.SmapsMapping) {
-	if !m.Flags.Has(procfs.VMHugeTLB) || m.KernelPageSize == 0 {
+	if !m.Flags.Has(procfs.VMHugeTLB) || m.KernelPageSize == 0 || m.Kind == procfs.MapSysV {
 		return
 	}
 	h.mu.Lock()
@@ -102,19 +110,40 @@ func (h *hugeNeed) needs() map[uint64]uint64 {
 	for _, u := range h.objects {
 		n[u.size] += u.pages()
 	}
+	for _, g := range h.segments {
+		n[g.Page] += g.Size / g.Page
+	}
 	return n
+}
+
+// noteSegments takes in the System V shared memory of huge pages.
+func (h *hugeNeed) noteSegments(list []target.HugeSegment) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.segments = list
 }
 
 // promised refuses a container with huge pages whose destination has not said that it
 // can make such.
 func (h *hugeNeed) promised(move bool) error {
 	h.mu.Lock()
-	told, some := h.told, len(h.objects) > 0
-	h.mu.Unlock()
-	if !move || told || !some {
-		return nil
+	defer h.mu.Unlock()
+	const remedy = "which the destination's version of mig does not carry: upgrade it there"
+	switch {
+	case !move:
+	case !h.told && len(h.objects)+len(h.segments) > 0:
+		return errors.New("the container has huge pages (hugetlb), " + remedy)
+	case !h.toldSegments && len(h.segments) > 0:
+		return errors.New("the container has System V shared memory of huge pages (SHM_HUGETLB), " + remedy)
 	}
-	return errors.New("the container has huge pages (hugetlb), which the destination's version of mig does not carry: upgrade it there")
+	return nil
+}
+
+// segmentsCarried takes the destination's word that it carries System V shared memory.
+func (h *hugeNeed) segmentsCarried() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.toldSegments = true
 }
 
 // answer is the source's to verbHuge, when it knows what it needs.
@@ -166,6 +195,9 @@ func (s *Subsystem) offerHuge(ctx context.Context) error {
 		if free[size], err = target.HugeFree(size); err != nil {
 			return err
 		}
+	}
+	if _, err := s.env.Peer.Command(ctx, record.Command{To: Name, Verb: verbHugeSegments}); err != nil && ctx.Err() != nil {
+		return ctx.Err()
 	}
 	answer, err := s.env.Peer.Command(ctx, record.Command{To: Name, Verb: verbHuge, Body: encodeHuge(free)})
 	if err != nil {

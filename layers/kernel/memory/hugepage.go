@@ -18,7 +18,7 @@ import (
 )
 
 // Memory of huge pages: private (MAP_HUGETLB), shared without a file, which is a
-// sharedObject, and memfds of huge pages. It is not copied ahead and not left
+// sharedObject, memfds of huge pages, and System V shared memory of them. It is not copied ahead and not left
 // behind: its pages come at the switch.
 
 // madvPopulateWrite is MADV_POPULATE_WRITE, Linux 5.14.
@@ -30,10 +30,8 @@ func hugeFlags(size uint64) int { return unix.MAP_HUGETLB | target.HugeFlag(size
 // refuseHuge names what of huge pages is not carried.
 func refuseHuge(at string, m *procfs.SmapsMapping) *refusal {
 	switch {
-	case m.Kind == procfs.MapHugeAnon, m.Kind == procfs.MapMemfd:
+	case m.Kind == procfs.MapHugeAnon, m.Kind == procfs.MapMemfd, m.Kind == procfs.MapSysV:
 		return nil
-	case m.Kind == procfs.MapSysV:
-		return &refusal{at, "it is System V shared memory of huge pages (SHM_HUGETLB), which is not carried by this version", ""}
 	}
 	return &refusal{at, "it is of a file on hugetlbfs, which is not carried by this version", "use MAP_HUGETLB without a file, or memfd_create(2) with MFD_HUGETLB"}
 }
@@ -45,7 +43,7 @@ func validHuge(m *state.Mapping) string {
 	switch {
 	case size == 0:
 		return ""
-	case m.Backing != state.Backing_BACKING_HUGETLB && m.Backing != state.Backing_BACKING_OBJECT:
+	case m.Backing != state.Backing_BACKING_HUGETLB && m.Backing != state.Backing_BACKING_OBJECT && m.Backing != state.Backing_BACKING_SYSV:
 		return "huge pages of backing " + m.Backing.String()
 	case !target.ValidHugeSize(size) || (m.Start|m.Length|m.Offset)&(size-1) != 0:
 		return fmt.Sprintf("%#x bytes from offset %#x are no huge pages of %#x bytes", m.Length, m.Offset, size)
@@ -73,16 +71,7 @@ func explainHuge(m *state.Mapping, err error) error {
 	if m.HugePageSize == 0 || !errors.Is(err, unix.ENOMEM) {
 		return err
 	}
-	return fmt.Errorf("%s: %w", wantedHuge(m.HugePageSize, m.Length/m.HugePageSize), err)
-}
-
-// wantedHuge says how many huge pages were asked for and are free, for a person.
-func wantedHuge(size, pages uint64) string {
-	free := "unknown"
-	if n, err := target.HugeFree(size); err == nil {
-		free = fmt.Sprint(n)
-	}
-	return fmt.Sprintf("%d huge pages of %s are needed, free are %s (add some: /sys/kernel/mm/hugepages/hugepages-%dkB/nr_hugepages)", pages, target.HugeName(size), free, size>>10)
+	return fmt.Errorf("%s: %w", target.WantedHuge(m.HugePageSize, m.Length/m.HugePageSize), err)
 }
 
 // hugeSet are huge pages, by their addresses.

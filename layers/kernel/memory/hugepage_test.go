@@ -36,7 +36,8 @@ func hugeMapping(change func(*state.Mapping)) *state.Mapping {
 func TestHostileHugePages(t *testing.T) {
 	shared := func(m *state.Mapping) { m.Shared, m.Object, m.Offset = true, 1, huge2M }
 	object := func(m *state.Mapping) { m.Backing, m.Object, m.Offset = state.Backing_BACKING_OBJECT, 1, huge2M }
-	for name, change := range map[string]func(*state.Mapping){"private": nil, "shared": shared, "memfd": object} {
+	sysv := func(m *state.Mapping) { shared(m); m.Backing = state.Backing_BACKING_SYSV }
+	for name, change := range map[string]func(*state.Mapping){"private": nil, "shared": shared, "memfd": object, "System V": sysv} {
 		if err := validMapping(hugeMapping(change)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -56,6 +57,9 @@ func TestHostileHugePages(t *testing.T) {
 		"grows down":        func(m *state.Mapping) { m.GrowsDown = true },
 		"guards":            func(m *state.Mapping) { m.Guard = []*state.Range{{Start: m.Start, Length: huge2M}} },
 		"memfd's offset":    func(m *state.Mapping) { object(m); m.Offset += pageSize },
+		"segment's offset":  func(m *state.Mapping) { sysv(m); m.Offset += pageSize },
+		"segment's length":  func(m *state.Mapping) { sysv(m); m.Length -= pageSize },
+		"private segment":   func(m *state.Mapping) { sysv(m); m.Shared = false },
 		"of small memory":   func(m *state.Mapping) { m.Backing = state.Backing_BACKING_ANONYMOUS },
 		"of a named file":   func(m *state.Mapping) { m.Backing, m.Path = state.Backing_BACKING_FILE, "/x" },
 	} {
@@ -84,7 +88,7 @@ func TestHugeMappingsAreClassified(t *testing.T) {
 		{shown(procfs.MapHugeAnon, false, flags), state.Backing_BACKING_HUGETLB, ""},
 		{shown(procfs.MapHugeAnon, true, flags|procfs.VMNoReserve), state.Backing_BACKING_HUGETLB, ""},
 		{shown(procfs.MapMemfd, true, flags), state.Backing_BACKING_FILE, ""}, // which becomes an object
-		{shown(procfs.MapSysV, true, flags), 0, "SHM_HUGETLB"},
+		{shown(procfs.MapSysV, true, flags), state.Backing_BACKING_SYSV, ""},
 		{shown(procfs.MapFile, true, flags), 0, "hugetlbfs"},
 		{shown(procfs.MapHugeAnon, false, 0), 0, "not carried"}, // a file of this name
 		{shown(procfs.MapHugeAnon, false, flags|procfs.VMUffdMissing), 0, "userfaultfd"},
@@ -176,6 +180,64 @@ func TestHugeNeeds(t *testing.T) {
 	}
 	if err := newNeed().promised(true); err != nil {
 		t.Errorf("a container without: %v", err)
+	}
+}
+
+// System V shared memory needs all of its pages, wherever and in how many parts it is
+// attached, and a destination that says that it carries it.
+func TestHugeSegmentsAreNeeded(t *testing.T) {
+	h := newNeed()
+	end := h.ask()
+	m := &procfs.SmapsMapping{Flags: procfs.VMHugeTLB, KernelPageSize: huge2M, PrivateHugetlb: huge2M}
+	m.Start, m.End, m.Shared, m.Kind = huge1G, huge1G+huge2M, true, procfs.MapSysV
+	h.note(1, m)
+	h.noteSegments([]target.HugeSegment{{ID: 1, Size: 3 * huge2M, Page: huge2M}, {ID: 2, Size: huge2M, Page: huge2M}, {ID: 3, Size: huge1G, Page: huge1G}})
+	end()
+	if n := h.needs(); len(n) != 2 || n[huge2M] != 4 || n[huge1G] != 1 {
+		t.Errorf("needs %v", n)
+	}
+	s := New(target.Env{Source: &target.Source{}})
+	s.huge.noteSegments([]target.HugeSegment{{ID: 1, Size: huge2M, Page: huge2M}})
+	close(s.huge.asked)
+	ask := func(verb string, body []byte) {
+		t.Helper()
+		if _, err := s.Command(t.Context(), record.Command{To: Name, Verb: verb, Body: body}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.huge.promised(true); err == nil {
+		t.Error("a destination that has said nothing gets huge pages")
+	}
+	ask(verbHuge, encodeHuge(map[uint64]uint64{huge2M: 1}))
+	if err := s.huge.promised(true); err == nil || !strings.Contains(err.Error(), "SHM_HUGETLB") {
+		t.Errorf("a destination of the version before this one: %v", err)
+	}
+	ask(verbHugeSegments, nil)
+	if err := s.huge.promised(true); err != nil {
+		t.Error(err)
+	}
+}
+
+// A forged mapping of a segment is refused before anything is attached.
+func TestForgedSegmentsAreNotAttached(t *testing.T) {
+	f := &target.Frame{}
+	f.AddSegment(1, target.Segment{Size: 2 * huge2M, Page: huge2M})
+	f.AddSegment(2, target.Segment{Size: 2 * huge2M})
+	s := New(target.Env{Frame: f})
+	for name, change := range map[string]func(*state.Mapping){
+		"small pages of huge ones": func(m *state.Mapping) { m.HugePageSize = 0 },
+		"huge pages of small ones": func(m *state.Mapping) { m.Object = 2 },
+		"pages of another size":    func(m *state.Mapping) { m.HugePageSize = huge1G },
+		"behind its end":           func(m *state.Mapping) { m.Offset += huge2M },
+		"of nobody's":              func(m *state.Mapping) { m.Object = 3 },
+	} {
+		m := hugeMapping(func(m *state.Mapping) {
+			m.Shared, m.Object, m.Offset, m.Length, m.Backing = true, 1, huge2M, huge2M, state.Backing_BACKING_SYSV
+		})
+		change(m)
+		if err := s.attachSegments(nil, []*state.Mapping{m}, []*state.Mapping{m}); !errors.Is(err, errLayout) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

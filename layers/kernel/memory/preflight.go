@@ -22,6 +22,11 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("memory: %w", err)
 	}
+	list, err := s.env.Source.HugeSegments()
+	if err != nil {
+		return nil, fmt.Errorf("memory: %w", err)
+	}
+	s.huge.noteSegments(list)
 	return out, nil
 }
 

@@ -34,6 +34,10 @@ func (s *Subsystem) Command(ctx context.Context, c record.Command) (record.Comma
 	if s.env.Source != nil && c.Verb == verbHuge {
 		return s.huge.answer(ctx, c)
 	}
+	if s.env.Source != nil && c.Verb == verbHugeSegments {
+		s.huge.segmentsCarried()
+		return record.Command{To: Name, Verb: c.Verb}, nil
+	}
 	if s.env.Source == nil || c.Verb != verbRepeats {
 		return record.Command{}, fmt.Errorf("memory: command %q is not known here", c.Verb)
 	}

@@ -51,9 +51,9 @@ func (s *Subsystem) attachSegments(t *target.Task, mappings, all []*state.Mappin
 		if m.Backing != state.Backing_BACKING_SYSV {
 			continue
 		}
-		size, ok := s.env.Frame.SegmentSize(int32(m.Object))
-		if !ok || m.Offset+m.Length > wholePages(size) {
-			return fmt.Errorf("%w: mapping %#x of System V shared memory %d, which is not in the image or shorter", errLayout, m.Start, m.Object)
+		g, ok := s.env.Frame.Segment(int32(m.Object))
+		if !ok || m.Offset+m.Length > g.Size || m.HugePageSize != g.Page {
+			return fmt.Errorf("%w: mapping %#x of System V shared memory %d, which is not in the image, shorter or of other pages", errLayout, m.Start, m.Object)
 		}
 		a := attachment{int32(m.Object), m.Start - m.Offset, m.MayWrite}
 		if parts[a] == nil {
@@ -62,8 +62,8 @@ func (s *Subsystem) attachSegments(t *target.Task, mappings, all []*state.Mappin
 		parts[a] = append(parts[a], m)
 	}
 	for _, a := range order {
-		size, _ := s.env.Frame.SegmentSize(a.id)
-		if err := a.attach(t, wholePages(size), parts[a], all); err != nil {
+		g, _ := s.env.Frame.Segment(a.id)
+		if err := a.attach(t, g.Size, parts[a], all); err != nil {
 			return fmt.Errorf("attach System V shared memory %d at %#x: %w", a.id, a.base, err)
 		}
 	}

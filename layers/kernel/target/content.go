@@ -41,10 +41,42 @@ type Content struct {
 	// Path is a magic link that leads to the file. It is opened anew with each
 	// step: no offset of the application's moves.
 	Path string
-	// Sparse: pieces of zeroes are passed over. A file system without SEEK_DATA
+	// Sparse: pieces of zeroes are passed over. hugetlbfs, which has no SEEK_DATA,
 	// does not tell of holes.
 	Sparse bool
 	offset int64 // what is before it was read
+	holds  holdings
+}
+
+// holdings is how much of a file on hugetlbfs is there, which it tells as its blocks,
+// and how much was found of it. All of a terabyte would have to be read to find out that
+// the rest of it is a hole.
+type holdings struct {
+	page, there, found int64 // in bytes
+	last               int64 // the end of the last page that was found
+}
+
+// look looks how much there is.
+func (h *holdings) look(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	const block = 512 // stat(2)
+	h.page, h.there = max(st.Blksize, 1), st.Blocks*block
+	return nil
+}
+
+// all reports that nothing is to be found from an offset on.
+func (h *holdings) all(from int64) bool { return h.found >= h.there && from >= h.last }
+
+// note takes in a piece, which does not reach over the end of a page, that holds
+// something.
+func (h *holdings) note(at int64) {
+	if at >= h.last {
+		h.found += h.page
+		h.last = at/h.page*h.page + h.page
+	}
 }
 
 var contentBuffers = sync.Pool{New: func() any { b := make([]byte, ContentBytes); return &b }}
@@ -61,6 +93,11 @@ func (c *Content) Next(limit uint64, push func(offset int64, b []byte) error) (n
 		return 0, false, os.NewSyscallError("open", err)
 	}
 	defer unix.Close(fd)
+	if c.Sparse {
+		if err := c.holds.look(fd); err != nil {
+			return 0, false, err
+		}
+	}
 	buf := contentBuffers.Get().(*[]byte)
 	defer contentBuffers.Put(buf)
 	for n < limit {
@@ -69,6 +106,9 @@ func (c *Content) Next(limit uint64, push func(offset int64, b []byte) error) (n
 			return n, err == nil, err
 		}
 		for at := start; at < end && n < limit; {
+			if c.Sparse && c.holds.all(at) {
+				return n, true, nil
+			}
 			got, err := unix.Pread(fd, (*buf)[:min(ContentBytes, end-at)], at)
 			if err != nil {
 				return n, false, os.NewSyscallError("pread", err)
@@ -77,6 +117,9 @@ func (c *Content) Next(limit uint64, push func(offset int64, b []byte) error) (n
 				return n, false, errors.New("it became shorter while it was read: somebody outside of the container writes to it")
 			}
 			if b := (*buf)[:got]; !c.Sparse || !IsZero(b) {
+				if c.Sparse {
+					c.holds.note(at)
+				}
 				if err := push(at, b); err != nil {
 					return n, false, err
 				}

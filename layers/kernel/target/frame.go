@@ -65,8 +65,8 @@ type Frame struct {
 	freePid int             // the last one that ForkFree found
 	// objects are the files whose content travels, by their ids.
 	objects map[uint64]*Object
-	// segments are the sizes of the System V shared memory that was made.
-	segments map[int32]uint64
+	// segments are the System V shared memory that was made.
+	segments map[int32]Segment
 	commit   func() error // runs once
 	armed    func() error // likewise, see Arm
 	// atCommit are the functions that AtCommit was given.

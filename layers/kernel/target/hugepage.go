@@ -102,6 +102,15 @@ func HugeName(size uint64) string {
 // given: those that are free and not reserved, and those that the system may add.
 func HugeFree(size uint64) (uint64, error) { return hugeFree(hugePools, size) }
 
+// WantedHuge says how many huge pages were asked for and are free, for a person.
+func WantedHuge(size, pages uint64) string {
+	free := "unknown"
+	if n, err := HugeFree(size); err == nil {
+		free = fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%d huge pages of %s are needed, free are %s (add some: /sys/kernel/mm/hugepages/hugepages-%dkB/nr_hugepages)", pages, HugeName(size), free, size>>10)
+}
+
 func hugeFree(pools string, size uint64) (uint64, error) {
 	dir := filepath.Join(pools, fmt.Sprintf("hugepages-%dkB", size>>10))
 	var n [4]uint64

@@ -17,7 +17,7 @@ import (
 func pool(t *testing.T, dir, name string, free, reserved, overcommit, surplus string) {
 	t.Helper()
 	at := filepath.Join(dir, name)
-	if err := os.Mkdir(at, 0o700); err != nil {
+	if err := os.MkdirAll(at, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for file, text := range map[string]string{

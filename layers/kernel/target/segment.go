@@ -26,22 +26,27 @@ var ShmDevice = sync.OnceValues(func() (procfs.Dev, error) {
 	return procfs.Dev{Major: unix.Major(st.Dev), Minor: unix.Minor(st.Dev)}, nil
 })
 
+// Segment is what an import has made of System V shared memory.
+type Segment struct {
+	// Size in bytes, of whole pages; Page that of its huge pages, 0 for small ones.
+	Size, Page uint64
+}
+
 // AddSegment notes that the image's System V shared memory with this identifier
-// has been made, with size bytes: tasks may attach it. Of anybody else's they
-// must not.
-func (f *Frame) AddSegment(id int32, size uint64) {
+// has been made: tasks may attach it. Of anybody else's they must not.
+func (f *Frame) AddSegment(id int32, g Segment) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.segments == nil {
-		f.segments = map[int32]uint64{}
+		f.segments = map[int32]Segment{}
 	}
-	f.segments[id] = size
+	f.segments[id] = g
 }
 
-// SegmentSize is the size in bytes of a segment that AddSegment was told of.
-func (f *Frame) SegmentSize(id int32) (size uint64, ok bool) {
+// Segment is a segment that AddSegment was told of.
+func (f *Frame) Segment(id int32) (g Segment, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	size, ok = f.segments[id]
-	return size, ok
+	g, ok = f.segments[id]
+	return g, ok
 }
