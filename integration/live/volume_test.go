@@ -54,6 +54,10 @@ func TestFilesMove(t *testing.T) {
 			if strings.Contains(info, "io.mig/") {
 				t.Errorf("marks of a move are left:\n%s", info)
 			}
+			// Its shim, which was told them when it arrived, does not know them any more.
+			w.refused(from, "choose copy-volume=/mnt", id, to.IP)
+			w.mustMove(from, "--shared-volume", "/mnt", id, to.IP)
+			w.one(id, to, from)
 		})
 	}
 }

@@ -6,6 +6,7 @@ package describe
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"strings"
 
@@ -23,7 +24,7 @@ func Checkpoint(c *runtime.Container, bundle string, spec *specs.Spec) (job.Job,
 		Kind: job.Checkpoint, Container: c.ID(), Bundle: bundle, Rootfs: filepath.Join(bundle, "rootfs"),
 		SpecPath: filepath.Join(bundle, "config.json"),
 		Terminal: spec.Process != nil && spec.Process.Terminal,
-		Options:  Options(spec.Annotations),
+		Options:  Options(own(spec.Annotations)),
 	}
 	return j, Container(&j, c)
 }
@@ -54,6 +55,22 @@ func freezer(paths map[string]string) string {
 // OptionPrefix marks annotations that are policies for checkpoints and
 // restores; what follows is the option's name, for example "io.mig/tcp".
 const OptionPrefix = "io.mig/"
+
+// AddedForMove is the annotation that lists, separated by commas, those that a move
+// to this host has added: policies for that move only. containerd's record of the
+// container loses them when it has arrived; the bundle that its shim reads has them
+// as long as the task lives.
+const AddedForMove = OptionPrefix + "incoming-policies"
+
+// own are a container's annotations without those of the move that brought it here.
+// They would come before what is chosen for the next one.
+func own(annotations map[string]string) map[string]string {
+	out := maps.Clone(annotations)
+	for key := range strings.SplitSeq(annotations[AddedForMove], ",") {
+		delete(out, key)
+	}
+	return out
+}
 
 // Options are the policies that a container's annotations choose.
 func Options(annotations map[string]string) map[string]string {

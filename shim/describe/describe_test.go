@@ -25,3 +25,23 @@ func TestOptions(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 }
+
+// TestOwn: what was chosen for the move that brought a container here is not chosen
+// for its next checkpoint or move.
+func TestOwn(t *testing.T) {
+	arrived := map[string]string{
+		"io.mig/tmpfs": "drop", "io.mig/copy-volume": "/data", "io.mig/map-ip": "10.0.0.1=10.0.0.2",
+		AddedForMove: "io.mig/copy-volume,io.mig/map-ip",
+	}
+	got := Options(own(arrived))
+	delete(got, "incoming-policies")
+	if !maps.Equal(got, map[string]string{"tmpfs": "drop"}) {
+		t.Errorf("of a container that has arrived: %v", got)
+	}
+	if arrived["io.mig/copy-volume"] == "" {
+		t.Error("the annotations themselves were changed")
+	}
+	if got := Options(own(nil)); len(got) != 0 {
+		t.Errorf("of no annotations: %v", got)
+	}
+}

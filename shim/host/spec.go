@@ -33,7 +33,7 @@ const (
 	AnnotationInsecure = "io.mig/insecure"
 	// annotationAdded lists the annotations with policies that hold for the move
 	// only.
-	annotationAdded = "io.mig/incoming-policies"
+	annotationAdded = describe.AddedForMove
 	// annotationNetwork is what the container is given of this host's network.
 	annotationNetwork = describe.OptionPrefix + network.OptionRequest
 )
