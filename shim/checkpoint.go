@@ -118,13 +118,22 @@ func (s *service) checkpoint(ctx context.Context, t *task, req CheckpointRequest
 	t.wakeApplication(err)
 	if err != nil {
 		undo()
-		return fmt.Errorf("checkpoint %s to %s: %w", t.id, req.Image, asAPI(err))
+		return fmt.Errorf("%s: %w", purpose(t.id, req.Image), asAPI(err))
 	}
 	s.events.Put(&eventapi.TaskCheckpointed{ContainerID: t.id, Checkpoint: req.Image})
 	if !req.Exit {
 		return nil
 	}
 	return s.awaitExit(t, req.Image)
+}
+
+// purpose is what a request is about, for its error. The options in the address of a
+// move are no person's any more.
+func purpose(id, image string) string {
+	if m, err := address.ParseMove(image); err == nil && address.IsMove(image) {
+		return fmt.Sprintf("move %s to %s", id, m.Host)
+	}
+	return fmt.Sprintf("checkpoint %s to %s", id, image)
 }
 
 // awaitExit waits for the end of a task whose state is safe elsewhere.

@@ -16,7 +16,7 @@ import (
 )
 
 func abortCommand() *cobra.Command {
-	var where stores
+	var all stores
 	var timeout time.Duration
 	var force bool
 	c := &cobra.Command{
@@ -32,13 +32,16 @@ The source of a move that was cut off after its decision stays frozen until the
 destination says what became of the copy. If you know that the copy is dead, and
 never comes back, --force lets the source go on. If the copy lives all the same,
 there are two of it.`,
-		Args: cobra.ExactArgs(1),
+		Args: words(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			store, st, err := where.find(args[0])
+			store, st, err := all.find(args[0])
 			if err != nil {
 				return err
 			}
 			if force {
+				if !forcible(st) {
+					return fmt.Errorf("request %s is %s: no container of it is in doubt, there is nothing to force", st.ID, st.Phase)
+				}
 				if err := forceSource(st); err != nil {
 					return err
 				}
@@ -65,10 +68,22 @@ there are two of it.`,
 			return nil
 		},
 	}
-	where.flags(c)
+	all.flags(c)
 	c.Flags().BoolVar(&force, "force", false, "the copy of a move is dead for good: let the source go on")
 	c.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for the end")
 	return c
+}
+
+// forcible: a request that runs, or whose container may still be frozen behind it. An
+// engine that died in the middle has left no more than that it failed.
+func forcible(st *request.Status) bool {
+	switch {
+	case !st.Phase.Final() || st.Doubt != nil:
+		return true
+	case st.Phase != request.Failed:
+		return false
+	}
+	return st.Failure == nil || ends[st.Failure.End] == "" || st.Failure.End == "held"
 }
 
 // forceSource tells whoever resolves a move that a person has decided it.

@@ -4,7 +4,11 @@ package main
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"net"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -32,6 +36,9 @@ func certsCommand() *cobra.Command {
 One machine keeps the authority. It makes a directory for each host, which is
 copied to the host's /etc/mig/tls. Hosts read the files again for every
 connection: nothing has to be restarted after a change.`,
+		// With a function, a subcommand that is not known is an error.
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	c.PersistentFlags().StringVar(&dir, "dir", defaultAuthority, "directory of the authority")
 	c.AddCommand(certsInit(&dir), certsHost(&dir), certsRevoke(&dir), certsList(&dir))
@@ -47,7 +54,14 @@ func certsInit(dir *string) *cobra.Command {
 		Short: "Make the authority that signs the hosts' certificates",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cert, err := authority.Init(*dir, name, time.Duration(days)*day, rotate)
+			valid, err := validity(days)
+			if err != nil {
+				return err
+			}
+			if name == "" {
+				return errors.New("--name: an authority needs one")
+			}
+			cert, err := authority.Init(*dir, name, valid, rotate)
 			if err != nil {
 				return err
 			}
@@ -81,13 +95,22 @@ func certsHost(dir *string) *cobra.Command {
 NAME is what people type after mig migrate, and so are --ip and --dns. A second
 certificate for the same NAME replaces the first; the first stays valid until it
 runs out, or until it is revoked before the second is made.`,
-		Args: cobra.ExactArgs(1),
+		Args: words(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			valid, err := validity(days)
+			if err != nil {
+				return err
+			}
+			for _, a := range addresses {
+				if net.ParseIP(a) == nil {
+					return fmt.Errorf("--ip %s: this is no address (--dns is for names)", a)
+				}
+			}
 			a, err := authority.Open(*dir)
 			if err != nil {
 				return err
 			}
-			cert, where, err := a.Host(args[0], append(names, addresses...), time.Duration(days)*day)
+			cert, where, err := a.Host(args[0], append(names, addresses...), valid)
 			if err != nil {
 				return err
 			}
@@ -105,7 +128,7 @@ func certsRevoke(dir *string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke NAME|FILE",
 		Short: "Have a host's certificate refused by the others",
-		Args:  cobra.ExactArgs(1),
+		Args:  words(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := authority.Open(*dir)
 			if err != nil {
@@ -137,17 +160,36 @@ func certsList(dir *string) *cobra.Command {
 				return err
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "HOST\tSERIAL\tUNTIL\tSTATE")
+			fmt.Fprintln(w, "HOST\tSERIAL\tUNTIL\tSTATE\tNAMES")
 			for _, h := range hosts {
 				cert, err := a.Certificate(h)
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", h, cert.SerialNumber.Text(16), until(cert), state(a, cert, time.Now()))
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", h, cert.SerialNumber.Text(16), until(cert), state(a, cert, time.Now()), namesIn(cert))
 			}
 			return w.Flush()
 		},
 	}
+}
+
+// validity is a number of days as a time. Nobody wants a century, which would
+// overflow before long.
+func validity(days int) (time.Duration, error) {
+	const most = 36500
+	if days < 1 || days > most {
+		return 0, fmt.Errorf("--days %d: a certificate is valid for 1 to %d days", days, most)
+	}
+	return time.Duration(days) * day, nil
+}
+
+// namesIn are those that people may type for the host.
+func namesIn(cert *x509.Certificate) string {
+	names := slices.Clone(cert.DNSNames)
+	for _, ip := range cert.IPAddresses {
+		names = append(names, ip.String())
+	}
+	return oneLine(strings.Join(names, ", "))
 }
 
 func until(cert *x509.Certificate) string { return cert.NotAfter.Local().Format(time.DateOnly) }

@@ -39,7 +39,7 @@ func checkCommand() *cobra.Command {
 
 It makes the checks that come first in every checkpoint, without touching the
 container. Exit status 1 means that a checkpoint would be refused.`,
-		Args: cobra.ExactArgs(1),
+		Args: words(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			report, err := check(cmd.Context(), state, namespace, args[0])
 			if err != nil {
@@ -57,7 +57,7 @@ container. Exit status 1 means that a checkpoint would be refused.`,
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
-	c.Flags().StringVarP(&namespace, "namespace", "n", "default", "containerd's namespace of the container")
+	c.Flags().StringVarP(&namespace, "namespace", "n", fromEnv("CONTAINERD_NAMESPACE", "default"), "containerd's namespace of the container")
 	c.Flags().StringVar(&state, "state", "/run/containerd", "containerd's state directory")
 	return c
 }
@@ -82,6 +82,7 @@ func check(ctx context.Context, state, namespace, id string) (*checkReport, erro
 	if err != nil {
 		return nil, fmt.Errorf("check container %s: %w", id, err)
 	}
+	found = append(found, describe.CheckOptions(j.Options)...)
 	r := &checkReport{
 		Namespace: namespace, Container: id, Pid: j.InitPid, Possible: true,
 		Findings: []record.Finding{}, Warnings: []record.Finding{},

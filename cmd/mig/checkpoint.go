@@ -4,12 +4,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
+	"regexp"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/io-mig/mig/layers/request"
+	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/shim/host"
 )
@@ -33,7 +38,7 @@ This asks the container's shim itself: a large container that runs on is stopped
 for what it writes meanwhile only. The image holds the processes and what they hold
 open, not the container's files: with --exit these stay as they were, and mig restore
 goes on from there.`,
-		Args: cobra.ExactArgs(2),
+		Args: words(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return o.run(cmd.Context(), args[0], args[1], cmd.OutOrStdout())
 		},
@@ -46,7 +51,7 @@ goes on from there.`,
 }
 
 func (o *checkpointOptions) run(ctx context.Context, id, dir string, out io.Writer) error {
-	dir, err := filepath.Abs(dir)
+	dir, err := localDirectory(dir)
 	if err != nil {
 		return err
 	}
@@ -64,10 +69,53 @@ func (o *checkpointOptions) run(ctx context.Context, id, dir string, out io.Writ
 		return err
 	}
 	defer context.AfterFunc(ctx, func() { _ = shim.Close() })() // cancels the checkpoint
+	began := time.Now()
 	if err := shim.Checkpoint(dir, o.exit); err != nil {
+		if ctx.Err() != nil {
+			return o.interrupted(context.WithoutCancel(ctx), id, dir, began)
+		}
 		return err
 	}
 	return o.report(id, dir, out)
+}
+
+// aURL is what mig checkpoint does not take: a scheme and something behind it.
+var aURL = regexp.MustCompile(`^[a-z][a-z0-9+.-]*:/`)
+
+// localDirectory is the absolute path of a directory that a person has typed.
+func localDirectory(dir string) (string, error) {
+	switch {
+	case dir == "":
+		return "", errors.New("an empty name is no directory for an image")
+	case address.IsMove(dir):
+		return "", fmt.Errorf("%s is another host: mig migrate moves a container there", dir)
+	case aURL.MatchString(dir):
+		return "", fmt.Errorf("%s is a URL, and an image is written into a directory: ./%s if it is really called so", dir, dir)
+	}
+	return filepath.Abs(dir)
+}
+
+// interrupted waits until the shim has undone the checkpoint, which it begins as soon
+// as the connection to it has ended.
+func (o *checkpointOptions) interrupted(ctx context.Context, id, dir string, began time.Time) error {
+	store, err := request.OpenStore(o.requests, o.namespace)
+	if err != nil {
+		return err
+	}
+	list, err := store.List()
+	for _, st := range list {
+		if st.Kind != job.Checkpoint || st.Container != id || st.Image != dir || st.Created.Before(began) {
+			continue
+		}
+		if st, err = awaitEnd(ctx, store, st.ID, time.Minute); err != nil {
+			return err
+		}
+		if st.Phase == request.Succeeded {
+			return fmt.Errorf("interrupted too late: the image %s of %s is complete", dir, id)
+		}
+		return fmt.Errorf("interrupted: the checkpoint of %s was undone (mig status %s tells more)", id, st.ID)
+	}
+	return errors.Join(fmt.Errorf("interrupted: the checkpoint of %s had not begun", id), err)
 }
 
 // report says what the request of a checkpoint says of itself.

@@ -27,7 +27,14 @@ func (d detail) text(width int, now time.Time) string {
 	}
 	line("request", "%s", st.ID)
 	line(kind(st), "%s, namespace %s", st.Container, st.Namespace)
-	line("image", "%s", st.Image)
+	what := "image"
+	switch kind(st) {
+	case moveOut:
+		what = "to"
+	case moveIn:
+		what = "from"
+	}
+	line(what, "%s", where(st))
 	if st.Token != "" {
 		line("token", "%s", st.Token)
 	}
@@ -39,7 +46,11 @@ func (d detail) text(width int, now time.Time) string {
 	line("started", "%s", begun(st).Local().Format(time.DateTime))
 	line("time", "%s", took(lasted(st, now)))
 	if st.Progress.Downtime > 0 {
-		line("stopped for", "%s", took(st.Progress.Downtime))
+		if kind(st) == moveIn { // what came before is the source's to tell
+			line("went on", "%s after the last of its state", took(st.Progress.Downtime))
+		} else {
+			line("stopped for", "%s", took(st.Progress.Downtime))
+		}
 	}
 	line("moved", "%s in %d records, %s", size(st.Progress.Bytes), st.Progress.Records, rate(st, now))
 	_ = w.Flush()

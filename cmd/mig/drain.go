@@ -20,6 +20,8 @@ type drained struct {
 	Moved       int              `json:"moved"`
 	Failed      int              `json:"failed"`
 	Moves       []*depart.Report `json:"moves"`
+	// Others are running containers of other runtimes: they stay here.
+	Others []string `json:"others"`
 }
 
 // drain moves every running container of the namespace, some at a time. What
@@ -32,7 +34,11 @@ func (o *migrateOptions) drain(ctx context.Context, out, progress io.Writer) err
 	if err != nil {
 		return err
 	}
-	d := &drained{Destination: o.Destination, Moves: make([]*depart.Report, len(ids))}
+	others, err := o.Host.Others(ctx, o.Namespace)
+	if err != nil {
+		return err
+	}
+	d := &drained{Destination: o.Destination, Moves: make([]*depart.Report, len(ids)), Others: append([]string{}, others...)}
 	o.Bandwidth = portion(o.Bandwidth, min(o.parallel, len(ids)))
 	var mu sync.Mutex
 	tell := func(r *depart.Report, err error) {
@@ -63,9 +69,7 @@ func (o *migrateOptions) drain(ctx context.Context, out, progress io.Writer) err
 		})
 	}
 	wg.Wait()
-	if o.report != "" {
-		err = writeReport(o.report, d.Moves...)
-	}
+	err = o.page.write(d.Moves...)
 	if o.json {
 		err = errors.Join(err, printJSON(out, d))
 	} else {
@@ -86,10 +90,13 @@ func outcomeLine(r *depart.Report, err error) string {
 }
 
 func (d *drained) table() string {
-	if len(d.Moves) == 0 {
-		return "no containers of io.mig.v1 run in this namespace\n"
-	}
 	var b strings.Builder
+	if len(d.Others) > 0 {
+		fmt.Fprintf(&b, "of other runtimes, these stay here: %s\n", oneLine(strings.Join(d.Others, ", ")))
+	}
+	if len(d.Moves) == 0 {
+		return b.String() + "no containers of io.mig.v1 run in this namespace\n"
+	}
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "CONTAINER\tOUTCOME\tTIME\tSTOPPED\tSIZE")
 	for _, r := range d.Moves {

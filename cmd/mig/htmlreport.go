@@ -5,10 +5,14 @@ package main
 import (
 	"bytes"
 	_ "embed"
+	"errors"
 	"fmt"
 	"html/template"
+	"io"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/shim/depart"
@@ -23,8 +27,42 @@ var reportTemplate = template.Must(template.New("report").Funcs(template.FuncMap
 	"when": func(t time.Time) string { return t.Local().Format(time.DateTime) },
 }).Parse(reportPage))
 
-// writeReport writes one self-contained page about one move or several.
-func writeReport(file string, reports ...*depart.Report) error {
+// reportFile is the file of a report, nil for none. It is opened before anything is
+// moved: a path that is wrong should not come out afterwards.
+type reportFile os.File
+
+// openReport makes the file; an empty path means none. What is in it stays until write.
+func openReport(path string) (*reportFile, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("--report: %w", err)
+	}
+	return (*reportFile)(f), nil
+}
+
+// write makes it one self-contained page about one move or several, and closes it.
+func (r *reportFile) write(reports ...*depart.Report) error {
+	if r == nil {
+		return nil
+	}
+	f := (*os.File)(r)
+	err := f.Truncate(0)
+	if errors.Is(err, unix.EINVAL) { // a pipe or a device
+		err = nil
+	}
+	if err == nil {
+		err = writeReport(f, reports...)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("--report: %w", err)
+	}
+	return nil
+}
+
+func writeReport(w io.Writer, reports ...*depart.Report) error {
 	var pages []reportMove
 	for _, r := range reports {
 		if r != nil {
@@ -33,9 +71,10 @@ func writeReport(file string, reports ...*depart.Report) error {
 	}
 	var b bytes.Buffer
 	if err := reportTemplate.Execute(&b, pages); err != nil {
-		return fmt.Errorf("report %s: %w", file, err)
+		return err
 	}
-	return os.WriteFile(file, b.Bytes(), 0o644)
+	_, err := w.Write(b.Bytes())
+	return err
 }
 
 // reportMove is one move as the page shows it.

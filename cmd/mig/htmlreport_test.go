@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,20 +29,54 @@ func movedReport() *depart.Report {
 	}
 }
 
-// TestReportPage: the page needs nothing else, its bars lie within the picture,
-// and names cannot become markup.
-func TestReportPage(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "out.html")
-	failed := movedReport()
-	failed.Moved, failed.Removed, failed.Failure = false, false, &job.Failure{Text: "no <b>memory</b>"}
-	if err := writeReport(file, movedReport(), nil, failed, &depart.Report{Container: "early"}); err != nil {
+// TestReportFile: a file that cannot be written is known before a move, what is in one
+// stays until there is something better, and is replaced whole.
+func TestReportFile(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := openReport(filepath.Join(dir, "none", "x.html")); err == nil || !strings.Contains(err.Error(), "--report") {
+		t.Errorf("no directory: %v", err)
+	}
+	file := filepath.Join(dir, "x.html")
+	old := strings.Repeat("old", 1<<16)
+	if err := os.WriteFile(file, []byte(old), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(file)
+	r, err := openReport(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	page := string(b)
+	if b, _ := os.ReadFile(file); string(b) != old {
+		t.Error("what was there is gone before the move")
+	}
+	if err := r.write(movedReport()); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(file); !strings.Contains(string(b), "<svg") || strings.Contains(string(b), "oldold") {
+		t.Errorf("the file has %d bytes: %.80q", len(b), b)
+	}
+	none, err := openReport("")
+	if err := errors.Join(err, none.write(movedReport())); err != nil {
+		t.Errorf("no report was wanted: %v", err)
+	}
+	full, err := openReport("/dev/full")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := full.write(movedReport()); err == nil || !strings.Contains(err.Error(), "--report") {
+		t.Errorf("a full disk: %v", err)
+	}
+}
+
+// TestReportPage: the page needs nothing else, its bars lie within the picture,
+// and names cannot become markup.
+func TestReportPage(t *testing.T) {
+	var out strings.Builder
+	failed := movedReport()
+	failed.Moved, failed.Removed, failed.Failure = false, false, &job.Failure{Text: "no <b>memory</b>"}
+	if err := writeReport(&out, movedReport(), nil, failed, &depart.Report{Container: "early"}); err != nil {
+		t.Fatal(err)
+	}
+	page := out.String()
 	for _, want := range []string{
 		"<svg viewBox=\"0 0 1000 142\"", `class="stopped"`, "residual: 20ms", "web&lt;script&gt;", `beta\x1b`, "12.5ms", "700 pages", "no &lt;b&gt;memory", "Not moved",
 	} {

@@ -21,7 +21,7 @@ func inspectCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "inspect DIRECTORY",
 		Short: "Show what a checkpoint image holds: sizes per subsystem, process and mapping",
-		Args:  cobra.ExactArgs(1),
+		Args:  words(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			manifest, sum, err := inspect(cmd.Context(), args[0])
 			if err != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,12 +39,13 @@ type migrateOptions struct {
 	parallel                      int
 	copied, shared                []string
 	mapIP                         string
+	page                          *reportFile // of report
 }
 
 func migrateCommand() *cobra.Command {
 	var o migrateOptions
 	c := &cobra.Command{
-		Use:   "migrate CONTAINER HOST[:PORT]|mig://HOST[:PORT][?OPTIONS]",
+		Use:   "migrate CONTAINER|--all HOST[:PORT]|mig://HOST[:PORT][?OPTIONS]",
 		Short: "Move a running container to another host",
 		Long: `Move a running container to another host.
 
@@ -56,12 +58,12 @@ HOST may be an address as ctr tasks checkpoint --image-path takes it, whose
 options (strategy, downtime, ...) take the place of the flags; then the ended
 container is kept here, since another client is at work with it.
 
-With --all every container of the namespace is moved.`,
+With --all every running container of the namespace is moved.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if o.all {
-				return cobra.ExactArgs(1)(cmd, args)
+				return words(1)(cmd, args)
 			}
-			return cobra.ExactArgs(2)(cmd, args)
+			return words(2)(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Destination = args[len(args)-1]
@@ -79,28 +81,28 @@ With --all every container of the namespace is moved.`,
 	f.StringVar(&o.Strategy, "strategy", control.Auto.Name, "auto, stop-and-copy, pre-copy, post-copy or hybrid")
 	f.DurationVar(&o.Downtime, "downtime", 20*time.Millisecond, "how long the container may be stopped, a budget")
 	f.DurationVar(&o.Timeout, "timeout", time.Minute, "give up, with the container running here, after that time (0: never)")
-	f.StringVar(&o.bandwidth, "bandwidth", "", "most bytes per second, for example 100MB (no limit)")
+	f.StringVar(&o.bandwidth, "bandwidth", "", "most `bytes` per second, for example 100MB (no limit)")
 	f.StringVar(&o.Compress, "compress", "auto", "auto, zstd or none")
 	f.IntVar(&o.Rounds, "rounds", 0, "most early rounds (the strategy's)")
 	f.BoolVar(&o.AutoConverge, "auto-converge", false, "slow the container down while it writes faster than its memory travels")
 	f.IntVar(&o.Streams, "streams", 0, "number of connections (chosen by the engine)")
-	f.StringSliceVar(&o.copied, "copy-volume", nil, "mount point whose content goes along, may be repeated")
-	f.StringSliceVar(&o.shared, "shared-volume", nil, "mount point whose content the other host has, may be repeated")
+	f.StringSliceVar(&o.copied, "copy-volume", nil, "mount `point` whose content goes along, may be repeated")
+	f.StringSliceVar(&o.shared, "shared-volume", nil, "mount `point` whose content the other host has, may be repeated")
 	f.StringVar(&o.tcp, "tcp", "", "TCP connections to the outside: keep, close or refuse (the annotation io.mig/tcp, or refuse)")
-	f.StringToStringVar(&o.Policies, "policy", nil, "NAME=VALUE as in the annotation io.mig/NAME, for this move, may be repeated")
-	f.StringVar(&o.mapIP, "map-ip", "", "OLD=NEW[,OLD=NEW]: addresses that change")
+	f.StringToStringVar(&o.Policies, "policy", nil, "`NAME=VALUE` as in the annotation io.mig/NAME, for this move, may be repeated: "+strings.Join(policy.Names(), ", "))
+	f.StringVar(&o.mapIP, "map-ip", "", "addresses that change, `OLD=NEW` and more separated by commas")
 	f.StringVar(&o.CNI.Bin, "cni-bin-dir", cni.DefaultBinDir, "directory of this host's CNI plug-ins")
 	f.DurationVar(&o.CNI.Timeout, "cni-timeout", cni.DefaultTimeout, "how long plug-ins may take to take the container off one network")
 	f.BoolVar(&o.Keep, "keep", false, "leave the ended container here")
-	f.StringVar(&o.LogURI, "log-uri", "", "where the container's output goes on the other host, for example file:///var/log/web")
+	f.StringVar(&o.LogURI, "log-uri", "", "where the container's output goes on the other host, a `URI` such as file:///var/log/web")
 	f.StringVar(&o.TLS, "tls", "/etc/mig/tls", "directory of this host's certificate")
 	f.StringVar(&o.Peer, "peer", "", "name that the other host's certificate must have (HOST)")
 	f.BoolVar(&o.Insecure, "insecure", false, "plain text, for a test on the loopback interface")
-	f.BoolVar(&o.all, "all", false, "move every container of the namespace to the host, the only argument")
+	f.BoolVar(&o.all, "all", false, "move every running container of the namespace to the host, the only argument")
 	f.IntVar(&o.parallel, "parallel", 2, "with --all: how many at a time; they share the bandwidth")
 	f.StringVar(&o.Token, "token", "", "name of the move on both hosts, 32 hexadecimal digits (a random one)")
 	f.BoolVar(&o.json, "json", false, "print one JSON object")
-	f.StringVar(&o.report, "report", "", "write an HTML page with the time line to this file")
+	f.StringVar(&o.report, "report", "", "write an HTML page with the time line to this `file`")
 	c.MarkFlagsMutuallyExclusive("tls", "insecure")
 	c.MarkFlagsMutuallyExclusive("all", "token")
 	return c
@@ -119,6 +121,9 @@ func (o *migrateOptions) run(ctx context.Context, out, progress io.Writer) error
 	}
 	defer h.Close()
 	o.Host = h
+	if o.page, err = openReport(o.report); err != nil {
+		return err
+	}
 	if o.all {
 		return o.drain(ctx, out, progress)
 	}
@@ -126,12 +131,10 @@ func (o *migrateOptions) run(ctx context.Context, out, progress io.Writer) error
 	o.Observe = show.show
 	r, err := depart.Move(ctx, o.Options)
 	show.end()
-	if o.report != "" {
-		err = errors.Join(err, writeReport(o.report, r))
-	}
+	unwritten := o.page.write(r)
 	if o.json {
 		if perr := printJSON(out, r); perr != nil || err == nil {
-			return perr
+			return errors.Join(perr, unwritten)
 		}
 		if r.Moved { // what failed came after that, and says so
 			return fmt.Errorf("%s: %w", o.Container, err)
@@ -140,9 +143,9 @@ func (o *migrateOptions) run(ctx context.Context, out, progress io.Writer) error
 	}
 	if err == nil {
 		_, err = io.WriteString(out, moved(r))
-		return err
+		return errors.Join(err, unwritten)
 	}
-	return explain(progress, r, err)
+	return errors.Join(explain(progress, r, err), unwritten)
 }
 
 // fromEnv is a variable that containerd's clients read, or else a default.
@@ -170,6 +173,9 @@ func (o *migrateOptions) complete() error {
 		o.Policies = policy.Add(o.Policies, map[string]string{policy.MapIP: o.mapIP})
 	}
 	if o.tcp != "" {
+		if !slices.Contains([]string{"keep", "close", "refuse"}, o.tcp) {
+			return fmt.Errorf("--tcp %s: want keep, close or refuse", o.tcp)
+		}
 		o.Policies = policy.Add(o.Policies, map[string]string{policy.TCP: o.tcp})
 	}
 	if o.bandwidth != "" {
@@ -271,7 +277,11 @@ func moved(r *depart.Report) string {
 	if r.DowntimeMS > 0 {
 		s += ", stopped for " + took(millis(r.DowntimeMS))
 	}
-	if n := len(r.Rounds); n > 0 {
+	switch n := len(r.Rounds); n {
+	case 0:
+	case 1:
+		s += ", 1 round before"
+	default:
 		s += fmt.Sprintf(", %d rounds before", n)
 	}
 	s += ", " + size(r.Bytes) + " sent"

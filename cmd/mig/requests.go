@@ -17,15 +17,35 @@ import (
 	"github.com/io-mig/mig/spec/wire"
 )
 
+const (
+	moveOut = "move out"
+	moveIn  = "move in"
+)
+
 // kind is what a request is, as a person calls it.
 func kind(st *request.Status) string {
 	switch {
 	case st.Kind == job.Checkpoint && address.IsMove(st.Image):
-		return "move out"
+		return moveOut
 	case st.Kind == job.Restore && address.IsIncoming(st.Image):
-		return "move in"
+		return moveIn
 	}
 	return string(st.Kind)
+}
+
+// where says what a request has to do with: the other host of a move, or the image.
+func where(st *request.Status) string {
+	switch kind(st) {
+	case moveOut:
+		if m, err := address.ParseMove(st.Image); err == nil {
+			return m.Host
+		}
+	case moveIn:
+		if in, err := address.ParseIncoming(st.Image); err == nil && in.From != "" {
+			return in.From
+		}
+	}
+	return st.Image
 }
 
 // stores says where the statuses of requests are.
@@ -107,5 +127,5 @@ func (s *stores) find(id string) (*request.Store, *request.Status, error) {
 			}
 		}
 	}
-	return nil, nil, fmt.Errorf("there is no request %s on this host (mig status lists them): %w", id, fs.ErrNotExist)
+	return nil, nil, fmt.Errorf("there is no request %s on this host (mig status lists them)", id)
 }

@@ -35,7 +35,7 @@ ended: it was made by ctr containers create, say, or ended by mig checkpoint --e
 Its files are the container's own, as they are now; what it may do is what its OCI
 configuration says. It runs in the background. Its output goes where --log-uri says,
 or into the log that its ended task had.`,
-		Args: cobra.ExactArgs(2),
+		Args: words(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return o.run(cmd.Context(), args[0], args[1], cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},

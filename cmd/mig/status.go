@@ -25,11 +25,11 @@ type statusOptions struct {
 func statusCommand() *cobra.Command {
 	var o statusOptions
 	c := &cobra.Command{
-		Use:   "status [REQUEST]",
-		Short: "Show the checkpoints and restores of this host, or one of them whole",
-		Long: `Show the checkpoints and restores of this host, the newest first, or one of them
-with its progress by subsystem and the whole text of its failure.`,
-		Args: cobra.MaximumNArgs(1),
+		Use:   "status [REQUEST|TOKEN]",
+		Short: "Show the checkpoints, restores and moves of this host, or one of them whole",
+		Long: `Show the checkpoints, restores and moves of this host, the newest first, or one of
+them with its progress by subsystem and the whole text of its failure.`,
+		Args: func(cmd *cobra.Command, args []string) error { return usage(cmd, cobra.MaximumNArgs(1)(cmd, args)) },
 		RunE: func(cmd *cobra.Command, args []string) error {
 			show := o.list
 			if len(args) == 1 {

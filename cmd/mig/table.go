@@ -36,10 +36,10 @@ func (t table) text(width int, now time.Time) string {
 	}
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "REQUEST\tKIND\tNAMESPACE\tCONTAINER\tPHASE\tDONE\tSIZE\tTIME\tSTARTED")
+	fmt.Fprintln(w, "REQUEST\tKIND\tNAMESPACE\tCONTAINER\tPHASE\tDONE\tSIZE\tTIME\tSTARTED\tWHERE")
 	for _, st := range t {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", oneLine(st.ID), oneLine(kind(st)), oneLine(st.Namespace), oneLine(st.Container),
-			oneLine(shortPhase(st)), done(st), size(st.Progress.Bytes), took(lasted(st, now)), begun(st).Local().Format(time.DateTime))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", oneLine(st.ID), oneLine(kind(st)), oneLine(st.Namespace), oneLine(st.Container),
+			oneLine(shortPhase(st)), done(st), size(st.Progress.Bytes), took(lasted(st, now)), begun(st).Local().Format(time.DateTime), oneLine(where(st)))
 	}
 	_ = w.Flush() // a strings.Builder takes everything
 	return clip(b.String(), width)

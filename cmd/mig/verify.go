@@ -16,7 +16,7 @@ func verifyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify DIRECTORY",
 		Short: "Check every checksum of a checkpoint image and name all damage",
-		Args:  cobra.ExactArgs(1),
+		Args:  words(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			im, err := directory.OpenImage(args[0])
 			if err != nil {

@@ -17,8 +17,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/io-mig/mig/layers/engine"
 	"github.com/io-mig/mig/layers/request"
 	"github.com/io-mig/mig/layers/request/address"
+	"github.com/io-mig/mig/layers/request/enginepipe"
 	"github.com/io-mig/mig/layers/request/identity"
 	"github.com/io-mig/mig/shim/cni"
 )
@@ -57,7 +59,8 @@ func command() *cobra.Command {
 The other hosts are those with a certificate of the same authority (mig certs).
 A container that is on its way bears the label io.mig/incoming; what a migd that
 died has left of one is finished or removed at the next start.`,
-		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		Version: fmt.Sprintf("%s, build %s", engine.Version, enginepipe.Build),
+		Args:    cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.valid(); err != nil {
 				return err
@@ -65,6 +68,7 @@ died has left of one is finished or removed at the next start.`,
 			return serve(cmd.Context(), &o)
 		},
 	}
+	c.SetVersionTemplate("migd {{.Version}}\n")
 	f := c.Flags()
 	f.StringVar(&o.containerd, "containerd", "/run/containerd/containerd.sock", "containerd's socket")
 	f.StringVar(&o.listen, "listen", ":"+address.DefaultPort, "address to listen on")
@@ -74,7 +78,7 @@ died has left of one is finished or removed at the next start.`,
 	f.StringVar(&o.state, "state", "/run/migd", "directory of sockets")
 	f.StringVar(&o.requests, "requests", request.DefaultDir, "directory of mig's state")
 	f.StringSliceVar(&o.namespaces, "namespace", nil, "containerd's namespace that containers may come to, may be repeated (all)")
-	f.StringToStringVar(&o.snapshotters, "snapshotter", nil, "FROM=TO: use another snapshotter than the source's, may be repeated")
+	f.StringToStringVar(&o.snapshotters, "snapshotter", nil, "`FROM=TO`: use another snapshotter than the source's, may be repeated")
 	f.StringVar(&o.cni.Conf, "cni-conf-dir", cni.DefaultConfDir, "directory of the configurations of CNI networks")
 	f.StringVar(&o.cni.Bin, "cni-bin-dir", cni.DefaultBinDir, "directory of CNI plug-ins")
 	f.DurationVar(&o.cni.Timeout, "cni-timeout", cni.DefaultTimeout, "how long CNI plug-ins may take for one network")
@@ -86,7 +90,7 @@ died has left of one is finished or removed at the next start.`,
 func (o *config) valid() error {
 	host, _, err := net.SplitHostPort(o.listen)
 	if err != nil {
-		return fmt.Errorf("--listen: %w", err)
+		return fmt.Errorf("--listen: %w (want [ADDRESS]:PORT)", err)
 	}
 	ip := net.ParseIP(host)
 	if o.insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) {

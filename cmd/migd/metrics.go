@@ -40,7 +40,7 @@ func newMetrics(tls string) *metrics {
 		state:    prometheus.NewCounter(prometheus.CounterOpts{Name: "mig_state_bytes_total", Help: "Bytes of containers' state that came to this host."}),
 		took: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "mig_move_duration_seconds", Help: "How long moves that arrived took.",
 			Buckets: prometheus.ExponentialBuckets(0.05, 2, 14)}),
-		downtime: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "mig_move_downtime_seconds", Help: "How long no copy ran, of moves that arrived.",
+		downtime: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "mig_move_downtime_seconds", Help: "From the last of a container's state until its copy ran, of moves that arrived: the part of the time for which it was stopped that this host sees.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14)}),
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "mig_info", Help: "1, labelled with mig's version.", ConstLabels: prometheus.Labels{"version": engine.Version}})

@@ -68,7 +68,7 @@ func serve(ctx context.Context, o *config) error {
 	})
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.listen)
 	if err != nil {
-		return err
+		return fmt.Errorf("--listen %s: %w", o.listen, err)
 	}
 	if o.metrics != "" {
 		if err := d.serveMetrics(ctx); err != nil {
@@ -148,7 +148,7 @@ func (d *daemon) secure(ctx context.Context, conn net.Conn) (net.Conn, error) {
 func (d *daemon) serveMetrics(ctx context.Context) error {
 	l, err := net.Listen("tcp", d.o.metrics)
 	if err != nil {
-		return fmt.Errorf("--metrics: %w", err)
+		return fmt.Errorf("--metrics %s: %w (want [ADDRESS]:PORT)", d.o.metrics, err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", d.metrics.handler())

@@ -119,7 +119,7 @@ func TestMigRestoreRefused(t *testing.T) {
 			{"no directory", "redis", dir + "-not", "no such file or directory"},
 			{"no image", "redis", t.TempDir(), "no image is there, or an incomplete one"},
 			{"another version", "redis", later(t, dir), "image format 99."},
-			{"no log", "redis", dir, "is no log that the shim knows"},
+			{"no log", "redis", dir, "want file:///PATH or binary:///PATH"},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				args := []string{test.id, test.dir}

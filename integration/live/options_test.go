@@ -81,7 +81,7 @@ func TestFlags(t *testing.T) {
 	t.Run("streams of a client that stays behind", func(t *testing.T) {
 		w.speaker("mute")
 		r := w.mustMove(w.alpha, "mute", w.beta.IP)
-		if !strings.Contains(fmt.Sprint(r.Warnings), "standard output leads to a client by") {
+		if !strings.Contains(fmt.Sprint(r.Warnings), "standard output (/") {
 			t.Errorf("warnings: %q", r.Warnings)
 		}
 		before := w.beta.count(t, "mute")

@@ -138,6 +138,8 @@ func (d *Daemon) Serve(ctx context.Context, conn net.Conn) {
 	switch {
 	case o.Running:
 		log.Info("container has arrived", "bytes", o.Bytes, "downtime", o.Downtime)
+	case o.Token == "" && errors.Is(err, peer.ErrAborted): // somebody who has typed this very host, say
+		log.Info("a source has left without naming a container", "peer", conn.RemoteAddr())
 	case o.Refused:
 		log.Warn("container was refused", "error", err)
 	default:

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/io-mig/mig/layers/control"
@@ -89,11 +90,17 @@ func (m *mover) move(ctx context.Context) error {
 			break
 		}
 	}
+	var up *givenUpError
+	if err != nil && ctx.Err() != nil && !r.Moved && !errors.As(err, &up) {
+		err = &givenUpError{container: m.o.Container, why: context.Cause(ctx), here: err}
+	}
 	if m.client != nil {
 		_ = m.client.Close() // everything was said; a peer that is gone makes noise here
 	}
 	if err != nil && !r.Moved && m.source != nil && m.ended(ctx) {
 		err = fmt.Errorf("container %s does not run here any more: %w", m.o.Container, err)
+	} else if errors.As(err, &up) {
+		up.runs = m.source != nil
 	} else if err != nil && !r.Moved && m.cut {
 		err = fmt.Errorf("the connection to %s was lost (move the container again when it is back): %w", r.Destination, err)
 	}
@@ -140,10 +147,10 @@ func (m *mover) tell(p Progress) {
 func (m *mover) lock() (net.Listener, error) {
 	name := sha256.Sum256([]byte(m.o.Host.Self("").ID + "\x00" + m.o.Namespace + "\x00" + m.o.Container))
 	l, err := net.Listen("unix", fmt.Sprintf("@mig-migrate-%x", name[:16]))
-	if err != nil {
-		return nil, fmt.Errorf("another mig migrate moves container %s at this moment: %w", m.o.Container, err)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("another mig migrate moves container %s at this moment (mig status shows it)", m.o.Container)
 	}
-	return l, nil
+	return l, err
 }
 
 // preflight reads the container and asks the engine what is in the way.
@@ -173,6 +180,9 @@ func (m *mover) preflight(ctx context.Context) error {
 	}
 	if m.source.Container.Network, err = m.o.Network(bundle, m.o.Namespace, m.o.Container, m.o.move(m.token)); err != nil {
 		return fmt.Errorf("network of container %s: %w", m.o.Container, err)
+	}
+	if err := unmapped(m.o.Policies[policy.MapIP], m.source.Container.Network); err != nil {
+		return err
 	}
 	var refused []record.Finding
 	for _, f := range found {
@@ -223,12 +233,13 @@ func (m *mover) base(ctx context.Context) error {
 func (m *mover) negotiate(ctx context.Context) error {
 	conn, err := outgoing.Dial(ctx, m.o.move(m.token), wire.Control)
 	if err != nil {
-		return fmt.Errorf("reach migd: %w", err)
+		return m.unreached(fmt.Errorf("reach migd: %w", err))
 	}
 	self := m.o.Host.Self(m.o.Tool)
 	c := peer.NewConn(conn)
 	if m.client, err = peer.Meet(c, self); err != nil {
-		return errors.Join(err, c.Close())
+		_ = c.Close() // with an error it is closed already, or makes noise
+		return m.unreached(err)
 	}
 	if m.client.Peer.ID == self.ID {
 		return fmt.Errorf("%s is the host that container %s is on (%s): name another", m.o.Destination, m.o.Container, self.Name)

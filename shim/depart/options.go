@@ -8,16 +8,12 @@ package depart
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/io-mig/mig/layers/control"
 	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/policy"
 	"github.com/io-mig/mig/shim/cni"
@@ -86,38 +82,6 @@ type Options struct {
 	Describe func(container string, spec *specs.Spec) (*image.Manifest, error)
 	// Observe is told of every change. It may be nil.
 	Observe func(Progress)
-}
-
-// valid checks what a person has typed.
-func (o *Options) valid() error {
-	var errs []error
-	if o.Container == "" || o.Destination == "" {
-		errs = append(errs, errors.New("a move needs a container and a destination"))
-	}
-	if _, err := control.StrategyByName(o.Strategy); err != nil {
-		errs = append(errs, err)
-	}
-	switch o.Compress {
-	case "auto", "zstd", "none":
-	default:
-		errs = append(errs, fmt.Errorf("compression %q: there are auto, zstd and none", o.Compress))
-	}
-	errs = append(errs, policy.Valid(o.Policies))
-	if o.Downtime < 0 || o.Timeout < 0 || o.Streams < 0 || o.Rounds < 0 {
-		errs = append(errs, errors.New("downtime, time-out, rounds and number of streams cannot be negative"))
-	}
-	if o.AutoConverge && o.Strategy != control.Auto.Name && o.Strategy != control.PreCopy.Name {
-		errs = append(errs, fmt.Errorf("auto-converge is of strategies that make rounds until the rest is small, auto and pre-copy, not of %s", o.Strategy))
-	}
-	if _, port, err := net.SplitHostPort(o.address()); err != nil {
-		errs = append(errs, fmt.Errorf("destination %q: %w", o.Destination, err))
-	} else if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		errs = append(errs, fmt.Errorf("destination %q: %q is no port", o.Destination, port))
-	}
-	if o.Insecure && !loopback(o.hostname()) {
-		errs = append(errs, fmt.Errorf("--insecure is for tests on the loopback interface, not for %s: make certificates with mig certs", o.hostname()))
-	}
-	return errors.Join(errs...)
 }
 
 // address is the destination with its port.

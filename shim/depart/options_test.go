@@ -3,6 +3,7 @@
 package depart
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/io-mig/mig/layers/request"
 	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/spec/network"
 	"github.com/io-mig/mig/spec/wire"
 )
 
@@ -38,6 +40,11 @@ func TestWhatIsTypedIsChecked(t *testing.T) {
 		"is no port":                    func(o *Options) { o.Destination = "beta:0" },
 		"too many colons":               func(o *Options) { o.Destination = "beta:1:2" },
 		"loopback interface":            func(o *Options) { o.Insecure = true },
+		"1001 rounds are too many":      func(o *Options) { o.Rounds = 1001 },
+		"connections are too many":      func(o *Options) { o.Streams = 1000 },
+		"want HOST, HOST:PORT or mig:":  func(o *Options) { o.Destination = "ftp://10.0.0.2" },
+		"want file:///PATH":             func(o *Options) { o.LogURI = "web.log" },
+		"with an absolute path":         func(o *Options) { o.LogURI = "file://var/log/web" },
 		"no policy":                     func(o *Options) { o.Policies = map[string]string{"tpc": "keep"} },
 	} {
 		o := good()
@@ -82,5 +89,30 @@ func TestRounds(t *testing.T) {
 	}
 	if len(r.list) != 3 || sum != 1800 || r.list[0].MS != 100 {
 		t.Errorf("%+v", r.list)
+	}
+}
+
+// TestUnmapped: an address that is to be changed, and that the container does not have,
+// is refused; what an annotation or another host's network says is not looked at.
+func TestUnmapped(t *testing.T) {
+	own := &network.Request{Own: true, Interfaces: []network.Interface{
+		{Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.7/24"), netip.MustParsePrefix("fd00::7/64")}},
+	}}
+	for _, c := range []struct {
+		chosen, want string
+		r            *network.Request
+	}{
+		{"", "", own},
+		{"10.0.0.7=10.0.0.8,fd00::7=fd00::8", "", own},
+		{"10.0.0.9=10.0.0.8", "no interface of the container has the address 10.0.0.9 (they have 10.0.0.7 fd00::7)", own},
+		{"10.0.0.9=10.0.0.8", "(they have none)", &network.Request{Own: true}},
+		{"10.0.0.9=10.0.0.8", "", &network.Request{}},
+		{"10.0.0.9=10.0.0.8", "", nil},
+		{"10.0.0.9", "is not OLD=NEW", own},
+	} {
+		err := unmapped(c.chosen, c.r)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v, want %q", c.chosen, err, c.want)
+		}
 	}
 }

@@ -3,6 +3,7 @@
 package depart
 
 import (
+	"slices"
 	"time"
 
 	"github.com/io-mig/mig/layers/request"
@@ -117,7 +118,11 @@ func (r *Report) take(p job.Progress) {
 		}
 	}
 	r.Steps = p.Steps
-	r.Warnings = append(r.Warnings, p.Warnings...)
+	for _, w := range p.Warnings { // the engine's pre-flight has found again what ours has
+		if !slices.Contains(r.Warnings, w) {
+			r.Warnings = append(r.Warnings, w)
+		}
+	}
 }
 
 // rounds gathers the early rounds as they are seen in the progress: how many

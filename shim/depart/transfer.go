@@ -81,7 +81,7 @@ func (m *mover) follow(ctx context.Context, w *watch, here <-chan error, there <
 	for {
 		select {
 		case err := <-here:
-			return m.decided(err, why, end, there)
+			return m.decided(err, why, end, there, w)
 		case o := <-there:
 			there, end = nil, o.end
 			// A connection that is lost decides nothing: the engines have their own.
@@ -109,7 +109,7 @@ func (m *mover) follow(ctx context.Context, w *watch, here <-chan error, there <
 }
 
 // decided is called with the shim's word. The destination's is added to it.
-func (m *mover) decided(err, why error, end *peer.End, there <-chan outcome) (*peer.End, error) {
+func (m *mover) decided(err, why error, end *peer.End, there <-chan outcome, w *watch) (*peer.End, error) {
 	if err != nil && end == nil && there != nil {
 		_ = m.client.Abort(err) // a destination that is gone undoes by itself
 	}
@@ -130,14 +130,10 @@ func (m *mover) decided(err, why error, end *peer.End, there <-chan outcome) (*p
 	case end != nil && end.Running:
 		return end, fmt.Errorf("the copy of container %s runs on %s, but the source's shim could not end the original: %w (mig status shows it; do not start it again)",
 			m.o.Container, m.report.Destination, err)
-	case why != nil && !sameText(why, err):
-		return end, fmt.Errorf("%w; here: %w", why, err)
 	}
-	return end, err
+	w.look()
+	return end, m.undone(err, why, w.status)
 }
-
-// sameText: the destination has told what the shim told it, or both the same.
-func sameText(a, b error) bool { return a.Error() == b.Error() }
 
 // giveUp tells the destination before the move began.
 func (m *mover) giveUp(err error) error {

@@ -45,3 +45,20 @@ func TestOwn(t *testing.T) {
 		t.Errorf("of no annotations: %v", got)
 	}
 }
+
+// TestCheckOptions: a misspelt annotation is told, one that means something is not.
+func TestCheckOptions(t *testing.T) {
+	if got := CheckOptions(Options(map[string]string{
+		"io.mig/tcp": "keep", "io.mig/agent": "true", "io.mig/semundo": "drop", "io.mig/checkpoint-strategy": "pre-copy",
+		"io.mig/leave-running": "true", AddedForMove: "io.mig/tcp", "org.x/tpc": "keep",
+	})); len(got) != 0 {
+		t.Errorf("of good ones: %v", got)
+	}
+	got := CheckOptions(Options(map[string]string{"io.mig/tpc": "keep", "io.mig/checkpoint-strategy": "post-copy"}))
+	if len(got) != 2 {
+		t.Fatalf("of bad ones: %v", got)
+	}
+	if typo, order := got[0], got[1]; !typo.Warning || typo.What != "io.mig/tpc" || order.Warning || order.Remedy != "choose auto, stop-and-copy, pre-copy" {
+		t.Errorf("of bad ones: %+v", got)
+	}
+}

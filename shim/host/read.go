@@ -101,26 +101,42 @@ func (h *Host) Task(ctx context.Context, namespace, id string) (*Source, error) 
 
 // Running lists the containers of mig's runtime whose task runs or is paused.
 func (h *Host) Running(ctx context.Context, namespace string) ([]string, error) {
+	ids, _, err := h.running(ctx, namespace)
+	return ids, err
+}
+
+// Others lists those of other runtimes, which cannot be moved.
+func (h *Host) Others(ctx context.Context, namespace string) ([]string, error) {
+	_, ids, err := h.running(ctx, namespace)
+	return ids, err
+}
+
+// running lists the containers whose task runs or is paused, ours and those of other
+// runtimes.
+func (h *Host) running(ctx context.Context, namespace string) (ours, others []string, err error) {
 	ctx = in(ctx, namespace)
-	records, err := h.client.ContainerService().List(ctx, "runtime.name=="+Runtime)
+	records, err := h.client.ContainerService().List(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("containers of the namespace %s: %w", namespace, err)
+		return nil, nil, fmt.Errorf("containers of the namespace %s: %w", namespace, err)
 	}
 	r, err := h.client.TaskService().List(ctx, &tasks.ListTasksRequest{})
 	if err != nil {
-		return nil, fmt.Errorf("tasks of the namespace %s: %w", namespace, errgrpc.ToNative(err))
+		return nil, nil, fmt.Errorf("tasks of the namespace %s: %w", namespace, errgrpc.ToNative(err))
 	}
 	running := map[string]bool{}
 	for _, p := range r.Tasks {
 		running[p.ID] = p.Status == task.Status_RUNNING || p.Status == task.Status_PAUSED
 	}
-	var ids []string
 	for _, c := range records {
-		if running[c.ID] {
-			ids = append(ids, c.ID)
+		switch {
+		case !running[c.ID]:
+		case c.Runtime.Name == Runtime:
+			ours = append(ours, c.ID)
+		default:
+			others = append(others, c.ID)
 		}
 	}
-	return ids, nil
+	return ours, others, nil
 }
 
 // movable names what stands in the way whatever the destination is.

@@ -53,6 +53,9 @@ func (h *Host) Ended(ctx context.Context, namespace, id, logURI string) (*Ended,
 	if err != nil {
 		return nil, err
 	}
+	if err := ValidLogURI(logURI); err != nil {
+		return nil, err
+	}
 	config := peer.Streams{LogURI: logURI, Terminal: s.Spec.Process != nil && s.Spec.Process.Terminal}
 	if e.old = old != nil; e.old {
 		config.Stdin, config.Stdout, config.Stderr = old.Stdin, old.Stdout, old.Stderr

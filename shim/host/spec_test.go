@@ -109,7 +109,7 @@ func TestStreamsArrive(t *testing.T) {
 		found, warnings int
 	}{
 		"none":           {},
-		"FIFOs":          {streams: peer.Streams{Stdin: "/run/f/in", Stdout: "/run/f/out", Stderr: "/run/f/err"}, warnings: 3},
+		"FIFOs":          {streams: peer.Streams{Stdin: "/run/f/in", Stdout: "/run/f/out", Stderr: "/run/f/err"}, warnings: 1},
 		"FIFOs, a log":   {streams: peer.Streams{Stdout: "/run/f/out", Stderr: "/run/f/err", LogURI: "file:///x"}, want: cio.Config{Stdout: "file:///x", Stderr: "file:///x"}},
 		"a terminal":     {streams: peer.Streams{Stdout: "/run/f/out", Terminal: true, LogURI: "file:///x"}, want: cio.Config{Stdout: "file:///x", Terminal: true}},
 		"a logger":       {streams: peer.Streams{Stdout: "binary://" + program + "?a=b"}, want: cio.Config{Stdout: "binary://" + program + "?a=b"}},

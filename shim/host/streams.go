@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/containerd/containerd/v2/pkg/cio"
 
@@ -19,6 +20,7 @@ import (
 // nobody, as warned of.
 func arrive(s peer.Streams) (cfg cio.Config, found []peer.Mismatch, warnings []string) {
 	cfg.Terminal = s.Terminal
+	var clients []string // streams that lead to one
 	for _, stream := range []struct {
 		name, uri string
 		to        *string
@@ -37,7 +39,7 @@ func arrive(s peer.Streams) (cfg cio.Config, found []peer.Mismatch, warnings []s
 		}
 		switch u.Scheme {
 		case "", "fifo":
-			warnings = append(warnings, fmt.Sprintf("%s leads to a client by %s and will lead nowhere (--log-uri names a log)", stream.name, uri))
+			clients = append(clients, fmt.Sprintf("%s (%s)", stream.name, uri))
 			continue
 		case "file":
 			// The shim makes the file, and directories that are missing.
@@ -53,7 +55,29 @@ func arrive(s peer.Streams) (cfg cio.Config, found []peer.Mismatch, warnings []s
 		}
 		*stream.to = uri
 	}
+	if len(clients) > 0 {
+		warnings = append(warnings, strings.Join(clients, ", ")+": these lead to a client, and will lead nowhere (--log-uri names a log for the outputs)")
+	}
 	return cfg, found, warnings
+}
+
+// ValidLogURI checks what a person gives for the outputs of a container; empty is
+// nothing. Whether a logger is there is the other host's to say.
+func ValidLogURI(uri string) error {
+	if uri == "" {
+		return nil
+	}
+	u, err := url.Parse(uri)
+	if err != nil {
+		return fmt.Errorf("--log-uri: %w", err)
+	}
+	switch u.Scheme {
+	case "file", "binary", "binary-v2":
+		if filepath.IsAbs(u.Path) && u.Host == "" {
+			return nil
+		}
+	}
+	return fmt.Errorf("--log-uri %q: want file:///PATH or binary:///PATH, with an absolute path", uri)
 }
 
 // streams gives containerd's client the streams of a task without opening any:

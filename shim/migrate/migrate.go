@@ -141,15 +141,11 @@ func (m *Migrator) Checkpoint(ctx context.Context, r shim.CheckpointRequest) err
 // socket.
 const optionTCP = "tcp"
 
-// optionStrategy is the transfer order of a checkpoint into an image: auto,
-// stop-and-copy or pre-copy. A move's is in its address.
-const optionStrategy = "checkpoint-strategy"
-
 // checkpointJob describes a checkpoint to the engine.
 func checkpointJob(r shim.CheckpointRequest) (job.Job, error) {
 	j, err := describe.Checkpoint(r.Container, r.Bundle, r.Spec)
 	j.Image, j.Work, j.Leave, j.WasPaused = r.Image, r.Work, !r.Exit, r.Paused
-	j.Strategy = j.Options[optionStrategy]
+	j.Strategy = j.Options[describe.OptionStrategy] // a move's is in its address
 	if r.Options.GetOpenTcp() {
 		j.Options[optionTCP] = "keep"
 	}

@@ -76,6 +76,12 @@ func (m Move) PeerName() string {
 	return host
 }
 
+// Limits of what an address may ask for.
+const (
+	MaxRounds  = 1000
+	MaxStreams = wire.MaxConnections
+)
+
 // IsMove reports whether an image's address is one of a move.
 func IsMove(image string) bool { return strings.HasPrefix(image, MoveScheme+":") }
 
@@ -113,7 +119,7 @@ func parseMove(s string) (m Move, err error) {
 	}
 	m.Strategy, m.Compress, m.Peer = r.text("strategy"), r.text("compress"), r.text("peer")
 	m.Downtime, m.Timeout = r.duration("downtime"), r.duration("timeout")
-	m.Rounds, m.Streams = int(r.number("rounds", 1000)), int(r.number("streams", wire.MaxConnections))
+	m.Rounds, m.Streams = int(r.number("rounds", MaxRounds)), int(r.number("streams", MaxStreams))
 	m.Bandwidth = r.number("bandwidth", 1<<50)
 	m.AutoConverge = r.flag("auto-converge")
 	m.TLS, m.Insecure = r.identity()

@@ -75,7 +75,7 @@ func dial(ctx context.Context, m address.Move, p wire.Purpose) (_ net.Conn, err 
 	}
 	secured := tls.Client(beneath.New(conn), config)
 	if err := secured.HandshakeContext(ctx); err != nil {
-		return nil, fmt.Errorf("tls: %w", err)
+		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
 	return secured, nil
 }

@@ -37,6 +37,9 @@ const (
 
 var known = []string{CopyVolume, SharedVolume, VolumeContent, RootfsBase, Tmpfs, TCP, Exec, Network, MapIP, CNI, AgentTimeout, AgentForce, Watchdog}
 
+// Names are all policies.
+func Names() []string { return slices.Clone(known) }
+
 // maxValue bounds a policy's value, in bytes.
 const maxValue = 4096
 
