@@ -378,6 +378,13 @@ func TestMapIP(t *testing.T) {
 	if out := w.beta.inNetwork(t, id, "ip addr; ip route show table all"); strings.Contains(out, ip+"/") || strings.Contains(out, ip+" ") {
 		t.Errorf("the old address is still there:\n%s", out)
 	}
+	// And back: what was chosen for the move here says nothing about that one, and what
+	// it has no more cannot be changed again.
+	w.refused(w.beta, "no interface of the container has the address "+ip, id, w.alpha.IP, "--map-ip", ip+"="+other)
+	w.mustMove(w.beta, id, w.alpha.IP, "--map-ip", other+"="+ip)
+	if got := w.answers(ip, "GET", "key"); got != "value" {
+		t.Errorf("back at its old address it says %q", got)
+	}
 }
 
 // TestNetworkIsLookedFor: what the other host's network cannot give is named

@@ -41,8 +41,14 @@ func (e *givenUpError) Unwrap() []error { return []error{e.why, e.here} }
 // nil if there is none. st is the request's status, or nil.
 func (m *mover) undone(here, why error, st *request.Status) error {
 	var told *peer.FailedError
-	if errors.As(why, &told) && repeats(told, here) {
-		why, told = nil, nil
+	if errors.As(why, &told) {
+		text := theirs(told, here)
+		switch gaveUp := strings.Contains(here.Error(), destinationGaveUp); {
+		case gaveUp && text != "": // it has told us less by its engine
+			return &destinationError{text, told, here}
+		case gaveUp, text == "", text != told.Text: // it repeats us
+			why, told = nil, nil
+		}
 	}
 	if why == nil && st != nil && st.Phase == request.Canceled {
 		why = errors.New("somebody has ended it (mig abort)")
@@ -64,7 +70,35 @@ func (m *mover) undone(here, why error, st *request.Status) error {
 // (switchover.PeerError). The shim's word crosses as a text.
 const destinationGaveUp = "the destination gave up: "
 
-// repeats: each side is told of the other's failure, and tells that of itself.
-func repeats(told *peer.FailedError, here error) bool {
-	return strings.Contains(told.Text, peer.ErrAborted.Error()) || strings.Contains(here.Error(), destinationGaveUp) || told.Error() == here.Error()
+// theirs is what the destination says of its own: one that was told that the move is
+// over begins with what it was told.
+func theirs(told *peer.FailedError, here error) string {
+	aborted := peer.ErrAborted.Error()
+	if !strings.HasPrefix(told.Text, aborted) {
+		if told.Text == here.Error() {
+			return ""
+		}
+		return told.Text
+	}
+	_, rest, _ := strings.Cut(told.Text, here.Error())
+	return strings.TrimPrefix(rest, ": ")
 }
+
+// destinationError is a move that failed at the destination. What is known of that here
+// are the words of one engine to the other.
+type destinationError struct {
+	text string
+	told *peer.FailedError
+	here error
+}
+
+func (e *destinationError) Error() string {
+	const runsOn = "the container runs on as before"
+	s := "at the destination: " + e.text
+	if strings.Contains(e.here.Error(), runsOn) {
+		return s + "; here " + runsOn
+	}
+	return s + "; here: " + e.here.Error()
+}
+
+func (e *destinationError) Unwrap() []error { return []error{e.told, e.here} }
