@@ -7,9 +7,12 @@ package tcprepair
 import (
 	"errors"
 	"os"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/io-mig/mig/layers/kernel/netdrop"
 )
 
 // connect makes a TCP connection over the loopback.
@@ -74,6 +77,48 @@ func TestUndo(t *testing.T) {
 	}
 	if n, err := Undo([]int{os.Getpid()}); n != 0 || err != nil {
 		t.Errorf("again: %d, %v", n, err)
+	}
+}
+
+// TestPortsAreSeen: what came for ports was dropped when the reader died, also for those of
+// Multipath TCP, by which servers in Go listen: all of them are to be let through.
+func TestPortsAreSeen(t *testing.T) {
+	pidfd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	var want, got netdrop.Silence
+	see := func(kind, protocol int, ports *[]uint16) {
+		fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, protocol)
+		if protocol == unix.IPPROTO_MPTCP && err != nil {
+			t.Logf("without Multipath TCP: %v", err)
+			return
+		}
+		if err == nil {
+			t.Cleanup(func() { unix.Close(fd) })
+			err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+		}
+		if err == nil && kind == unix.SOCK_STREAM {
+			err = unix.Listen(fd, 8)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, err := unix.Getsockname(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		*ports = append(*ports, address(name).Port())
+		if was, err := undoOne(pidfd, os.Getpid(), fd, &got); was || err != nil {
+			t.Errorf("protocol %d: in repair mode: %v, %v", protocol, was, err)
+		}
+	}
+	see(unix.SOCK_STREAM, unix.IPPROTO_TCP, &want.Listeners)
+	see(unix.SOCK_STREAM, unix.IPPROTO_MPTCP, &want.Listeners)
+	see(unix.SOCK_DGRAM, unix.IPPROTO_UDP, &want.Datagrams)
+	if !slices.Equal(got.Listeners, want.Listeners) || !slices.Equal(got.Datagrams, want.Datagrams) || len(got.Connections) > 0 {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }
 

@@ -106,15 +106,18 @@ func undoOne(pidfd, pid, fd int, silent *netdrop.Silence) (was bool, err error) 
 	case p == unix.IPPROTO_UDP:
 		silent.Datagrams = append(silent.Datagrams, address(name).Port())
 		return false, nil
-	case p != unix.IPPROTO_TCP:
+	case p != unix.IPPROTO_TCP && p != unix.IPPROTO_MPTCP: // by which servers in Go listen
 		return false, nil
-	}
-	if c, ok := arriving(own); ok && hasMark(own) {
-		silent.Connections = append(silent.Connections, c)
 	}
 	if n, err := unix.GetsockoptInt(own, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && n != 0 {
 		silent.Listeners = append(silent.Listeners, address(name).Port())
 		return false, nil
+	}
+	if p == unix.IPPROTO_MPTCP {
+		return false, nil // a connection of it is never in repair mode
+	}
+	if c, ok := arriving(own); ok && hasMark(own) {
+		silent.Connections = append(silent.Connections, c)
 	}
 	if was, err = Unmark(own); err != nil {
 		return was, fmt.Errorf("pid %d: fd %d: end repair mode: %w", pid, fd, err)
