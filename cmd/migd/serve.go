@@ -64,7 +64,7 @@ func serve(ctx context.Context, o *config) error {
 	defer d.acceptor.Close()
 	d.moves = arrive.New(arrive.Options{
 		Host: h, Acceptor: d.acceptor, State: o.requests, TLS: o.tls, Namespaces: o.namespaces, Snapshotters: o.snapshotters,
-		Tool: engine.Version, Mismatches: engine.Mismatches, Network: engine.ConsiderNetwork, CNI: o.cni, Guard: engine.GuardNetwork, Unguard: engine.UnguardNetwork, Media: []string{depart.Medium}, Observer: d.metrics, Log: log,
+		Tool: engine.Version, Mismatches: engine.Mismatches, Network: engine.ConsiderNetwork, CNI: o.cni, Guard: engine.GuardNetwork, Unguard: engine.UnguardNetwork, Unplug: engine.UnplugNetwork, Media: []string{depart.Medium}, Observer: d.metrics, Log: log,
 	})
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.listen)
 	if err != nil {

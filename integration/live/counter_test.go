@@ -42,9 +42,31 @@ func (h *host) ask(ctx context.Context, id string) (map[string]string, error) {
 // startCounter runs a counter on alpha and waits for its first word.
 func (w *world) startCounter(id string) map[string]string {
 	w.t.Helper()
+	return w.counts(id, func(i image.Image) { w.run(w.alpha, i, id) })
+}
+
+// startCounterOutside is startCounter of one with a network, that serves outsiders.
+func (w *world) startCounterOutside(id string) map[string]string {
+	w.t.Helper()
+	return w.counts(id, func(i image.Image) {
+		w.bridged()
+		for _, h := range []*host{w.alpha, w.beta} {
+			w.must(h.Run(unplug))
+		}
+		w.runPod(i, id, "/counter", "outside")
+	})
+}
+
+// unplug removes the interfaces of a container that has ended, as who puts them in (CNI)
+// does: the kernel keeps its namespace, with its address, for a minute after the last FIN.
+const unplug = `ip -o link show master br0 | sed 's/^[0-9]*: \([^:@]*\).*/\1/' | grep -v '^eth0$' | while read link; do ip link del "$link"; done`
+
+// counts has a counter started, and waits for its first word.
+func (w *world) counts(id string, run func(image.Image)) map[string]string {
+	w.t.Helper()
 	i := counter(w.alpha.d.Tree.Tool("counter"))
 	w.alpha.d.Load(w.t, i)
-	w.run(w.alpha, i, id)
+	run(i)
 	var said map[string]string
 	waitFor(w.t, migdReady, id+" answers", func() bool {
 		var err error

@@ -105,6 +105,9 @@ func (k *walk) suffer(flags []string, faults ...*fault) *ordeal {
 	o.errs = newTextFile(k.t)
 	defer o.errs.Close()
 	o.prepare()
+	k.turn++
+	k.outside.hush(k.turn%2 == 0)
+	defer k.outside.hush(false)
 	o.begin(flags)
 	waitFor(k.t, 2*settleWithin+outForLong, fmt.Sprintf("mig migrate and the engines end, %v", faults), o.ended)
 	k.order("", k.on, k.off)
@@ -148,7 +151,7 @@ func (o *ordeal) prepare() {
 // begin starts the move.
 func (o *ordeal) begin(flags []string) {
 	o.t.Helper()
-	o.cmd = o.from.migrate(context.Background(), append(flags, "--token", o.token, o.id, o.to.IP)...)
+	o.cmd = o.from.migrate(context.Background(), append(o.flags(flags...), "--token", o.token, o.id, o.to.IP)...)
 	o.cmd.Stdout, o.cmd.Stderr = &o.said, o.errs
 	start := func() {
 		o.must(o.cmd.Start())

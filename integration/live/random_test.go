@@ -35,7 +35,7 @@ func TestRandomWalk(t *testing.T) {
 			if n%2 == 1 {
 				version = daemon.V16
 			}
-			r := &randomWalk{walk: walkIn(newSteppedWorldOf(t, version)), rand: rand.New(rand.NewPCG(n, 0)), long: long, tally: tally}
+			r := &randomWalk{walk: walkIn(newSteppedWorldOf(t, version), int(n/2%2)*3), rand: rand.New(rand.NewPCG(n, 0)), long: long, tally: tally}
 			r.run(end)
 		}) {
 			failed++
@@ -48,7 +48,7 @@ func TestRandomWalk(t *testing.T) {
 // who has the rest or fetches it. A source whose shim has died is gone then, with its
 // control group; another one stays frozen until a person kills it, as mig migrate tells.
 func TestDeathWhileMemoryIsBehind(t *testing.T) {
-	r := &randomWalk{walk: walkIn(newSteppedWorld(t)), tally: &tally{}}
+	r := &randomWalk{walk: walkIn(newSteppedWorld(t), 0), tally: &tally{}}
 	_, r.descriptors = r.program()
 	for _, f := range []*fault{
 		{step: "source: left", victim: &victims[0]},
@@ -130,7 +130,7 @@ func (r *randomWalk) run(end time.Time) {
 func (r *randomWalk) home() {
 	r.t.Helper()
 	if r.on != r.alpha {
-		r.mustMove(r.on, r.id, r.off.IP)
+		r.mustMove(r.on, append(r.flags(), r.id, r.off.IP)...)
 		r.on, r.off = r.off, r.on
 	}
 	r.same(r.on, r.id, r.was)
@@ -170,6 +170,7 @@ func (r *randomWalk) check(strategy string, flags []string, faults ...*fault) {
 	}
 	r.on, r.off = on, r.other(on)
 	r.same(on, r.id, r.was)
+	r.served(o)
 	r.off.d.Remove(r.id) // the record, which nobody was there to remove
 	r.clean(r.off, "lease mig-")
 	r.untouched()

@@ -64,28 +64,67 @@ type walk struct {
 	id      string
 	was     map[string]string
 	on, off *host
+	// clients are how many of a third host have connections to it; 0: it has no network.
+	clients int
+	outside outsiders
+	// turn counts moves: in every second one the clients are quiet.
+	turn int
 }
 
 func newWalk(t *testing.T) *walk {
 	t.Helper()
-	return walkIn(newSteppedWorld(t))
+	return walkIn(newSteppedWorld(t), 0)
 }
 
-// walkIn runs the container in a world whose engines are made for it.
-func walkIn(w *world) *walk {
-	k := &walk{id: "counter", world: w}
+// walkIn runs the container in a world whose engines are made for it, with so many
+// clients.
+func walkIn(w *world, clients int) *walk {
+	k := &walk{id: "counter", world: w, clients: clients}
 	k.restart()
+	w.t.Cleanup(func() { _ = k.outside.leave() }) // their server may be gone by then
 	return k
 }
 
 // restart runs the container anew, on alpha.
-func (k *walk) restart() { k.was, k.on, k.off = k.startCounter(k.id), k.alpha, k.beta }
+func (k *walk) restart() {
+	k.t.Helper()
+	_ = k.outside.leave() // whose server is gone
+	k.on, k.off = k.alpha, k.beta
+	if k.clients == 0 {
+		k.was = k.startCounter(k.id)
+		return
+	}
+	k.was = k.startCounterOutside(k.id)
+	// Another container had the address, with another hardware address.
+	k.must(k.client.Run("ip neigh flush dev eth0"))
+	k.outside = k.outsidersOf(k.clients)
+}
+
+// served checks that the clients go on, behind a fault, and that others are served. Those
+// of a copy that may have run and is lost have heard of its end.
+func (k *walk) served(o *ordeal) {
+	k.t.Helper()
+	if o.lost {
+		_ = k.outside.leave()
+		k.outside = k.outsidersOf(k.clients)
+	}
+	k.outside.goOn(k.t)
+	k.renew(&k.outside)
+}
+
+// flags are those of a move, and what its clients need.
+func (k *walk) flags(flags ...string) []string {
+	if k.clients > 0 {
+		return append(flags, "--tcp", "keep")
+	}
+	return flags
+}
 
 // recorded moves the container, as flags say, and returns the steps of both engines.
 func (k *walk) recorded(flags ...string) (steps []string) {
 	k.t.Helper()
 	k.order("record", k.on, k.off)
-	k.mustMove(k.on, append(flags, k.id, k.off.IP)...)
+	k.mustMove(k.on, append(k.flags(flags...), k.id, k.off.IP)...)
 	k.one(k.id, k.off, k.on)
 	k.order("", k.on, k.off)
 	for _, h := range []*host{k.on, k.off} {
@@ -182,8 +221,19 @@ var messages = []string{
 // its steps, exactly there. One copy runs afterwards, or, with the shim of the only
 // one, none; nothing is left, and the next move is one of the same id. Without
 // MIG_SOAK at every message, and not in between.
-func TestDeathWalk(t *testing.T) {
-	k := newWalk(t)
+func TestDeathWalk(t *testing.T) { newWalk(t).deaths(messages) }
+
+// TestDeathWalkWithClients is TestDeathWalk of a container that has clients on a third
+// host. As long as a copy runs, they go on talking to it. Without MIG_SOAK at the steps
+// around which their connections change hosts.
+func TestDeathWalkWithClients(t *testing.T) {
+	walkIn(newSteppedWorld(t), 3).deaths([]string{sent, "destination: COMMIT heard", lost, "destination: let go"})
+}
+
+// deaths kills every victim at steps, or, with MIG_SOAK, at all that there are.
+func (k *walk) deaths(at []string) {
+	t := k.t
+	t.Helper()
 	steps := k.recorded()
 	t.Logf("%d steps: %s", len(steps), strings.Join(steps, ", "))
 	for _, must := range append(slices.Clone(messages), decided...) {
@@ -194,7 +244,7 @@ func TestDeathWalk(t *testing.T) {
 	all := os.Getenv("MIG_SOAK") != ""
 	deaths := 0
 	for _, step := range steps {
-		if !all && !slices.Contains(messages, step) {
+		if !all && !slices.Contains(at, step) {
 			continue
 		}
 		for _, v := range victims {
@@ -206,9 +256,10 @@ func TestDeathWalk(t *testing.T) {
 		}
 	}
 	t.Logf("%d deaths", deaths)
-	k.mustMove(k.on, k.id, k.off.IP)
+	k.mustMove(k.on, append(k.flags(), k.id, k.off.IP)...)
 	k.one(k.id, k.off, k.on)
 	k.same(k.off, k.id, k.was)
+	k.outside.goOn(t)
 }
 
 // TestDeathBehindTheSwitch: the engine of a copy that runs dies, which its shim has to
@@ -258,6 +309,7 @@ func (k *walk) check(step string, v victim) {
 		return
 	}
 	k.same(on, k.id, k.was)
+	k.served(d)
 	off.d.Remove(k.id) // the record, which nobody was there to remove
 	k.clean(off, "lease mig-")
 	k.on, k.off = on, off

@@ -164,7 +164,7 @@ func receive(ctx context.Context, j *job.Job, files []*os.File, r job.Reporter) 
 	if s, ok := r.(job.Supervised); ok {
 		sw.Supervised = s.Supervised
 	}
-	fr.Releasing = sw.Releasing
+	fr.Releasing, sw.LetGo = sw.Releasing, fr.LetGo
 	peer := &peer{}
 	env := target.Env{Frame: fr, Workers: workers(), Options: j.Options, Peer: peer}
 	if k, ok := r.(job.Keeper); ok {

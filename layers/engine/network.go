@@ -50,3 +50,6 @@ func GuardNetwork(r *request.Request, policies map[string]string) error {
 
 // UnguardNetwork ends it, if nobody has.
 func UnguardNetwork(name string) error { return network.Unguard(name) }
+
+// UnplugNetwork removes what was made of it for a move that has come to nothing.
+func UnplugNetwork(move string) error { return network.Unplug(move) }

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/kernel/network"
 	"github.com/io-mig/mig/layers/kernel/procfs"
 	"github.com/io-mig/mig/layers/kernel/tracer"
 	"github.com/io-mig/mig/layers/medium"
@@ -23,12 +25,15 @@ import (
 
 // Main is the engine process: without arguments it serves one job on descriptor
 // enginepipe.FD, with enginepipe.Ask it asks a destination, from its standard
-// input to its standard output. It returns the process's exit status.
+// input to its standard output, with enginepipe.Announce it announces addresses. It
+// returns the process's exit status.
 func Main(args []string) int {
 	serve := func() error { return enginepipe.Serve(enginepipe.FD, Run) }
 	switch {
 	case len(args) == 1 && args[0] == enginepipe.Ask:
 		serve = func() error { return question.Main(os.Stdin, os.Stdout) }
+	case len(args) == 2 && args[0] == enginepipe.Announce:
+		serve = func() error { return announce(args[1]) }
 	case len(args) > 0:
 		fmt.Fprintf(os.Stderr, "mig engine: unknown arguments %q: this program is run by containerd-shim-mig-v1\n", args)
 		return 2
@@ -48,6 +53,15 @@ func Main(args []string) int {
 
 // programName is shown by ps(1).
 const programName = "mig-engine"
+
+// announce is enginepipe.Announce.
+func announce(pid string) error {
+	n, err := strconv.Atoi(pid)
+	if err != nil {
+		return fmt.Errorf("announce the network of process %q: %w", pid, err)
+	}
+	return network.Announce(n)
+}
 
 // warmUp does what every job needs and no job decides.
 func warmUp() {

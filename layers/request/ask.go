@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,21 +26,45 @@ const askTimeout = time.Minute
 func (p *ProcessEngine) Ask(ctx context.Context, move string) (said handover.Message, whole bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
+	out, err := p.run(ctx, move, enginepipe.Ask)
+	if err != nil {
+		return 0, false, fmt.Errorf("the engine that asked: %w", err)
+	}
+	return resolve.Understand(out)
+}
+
+// announceTimeout bounds an announcement, with the start of its process.
+const announceTimeout = 5 * time.Second
+
+// Announce has a process of its own tell the neighbours of a container, which is that
+// of a process, where its addresses are: the destination of a move that has come to
+// nothing may have told them otherwise.
+func (p *ProcessEngine) Announce(ctx context.Context, pid int) error {
+	ctx, cancel := context.WithTimeout(ctx, announceTimeout)
+	defer cancel()
+	if _, err := p.run(ctx, "", enginepipe.Announce, strconv.Itoa(pid)); err != nil {
+		return fmt.Errorf("the engine that announced: %w", err)
+	}
+	return nil
+}
+
+// run runs an engine process that has no job, and returns what it says.
+func (p *ProcessEngine) run(ctx context.Context, input string, args ...string) (string, error) {
 	var out, errs bytes.Buffer
 	cmd := p.program()
-	cmd.Args = append(cmd.Args, enginepipe.Ask)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(move), &out, &errs
+	cmd.Args = append(cmd.Args, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &errs
 	p.surroundings(cmd)
 	release, err := p.spawn(cmd)
 	if err != nil {
-		return 0, false, fmt.Errorf("start the engine %s: %w", cmd.Args[0], err)
+		return "", fmt.Errorf("start %s: %w", cmd.Args[0], err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
 	err = cmd.Wait()
 	stop()
 	release()
 	if err != nil {
-		return 0, false, fmt.Errorf("the engine that asked: %w: %s", err, bytes.TrimSpace(errs.Bytes()))
+		return "", fmt.Errorf("%w: %s", err, bytes.TrimSpace(errs.Bytes()))
 	}
-	return resolve.Understand(out.String())
+	return out.String(), nil
 }

@@ -75,6 +75,8 @@ type Options struct {
 	// until its engine has silenced that, or until Unguard.
 	Guard   func(r *network.Request, policies map[string]string) error
 	Unguard func(name string) error
+	// Unplug removes the host's interfaces that were made for a move that is given up.
+	Unplug func(move string) error
 	// CNI is where this host's networks are configured.
 	CNI cni.Dirs
 	// Media that this host's engine can read from.

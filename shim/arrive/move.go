@@ -129,9 +129,9 @@ func (m *move) Prepare(ctx context.Context) (*peer.Prepared, error) {
 	}
 	m.forget = forget
 	if n := m.offer.Container.Network; n != nil {
-		n.Guard = ""
+		n.Guard, n.Move = "", nameOf(m.offer.Token)
 		if n.CNI() {
-			n.Guard = guardOf(m.offer.Token)
+			n.Guard = nameOf(m.offer.Token)
 			// Hooks that have CNI connect the copy run when it is made.
 			if err := m.d.opts.Guard(n, m.offer.Container.Policies); err != nil {
 				return nil, err
@@ -165,8 +165,8 @@ func (m *move) connect(ctx context.Context) error {
 	return m.d.opts.CNI.Connect(ctx, m.offer.Namespace, c.ID, m.copy.Pid(), c.Network, mapping)
 }
 
-// guardOf names a move's guard.
-func guardOf(token string) string { return token[:min(len(token), 12)] }
+// nameOf names what a move makes on this host: its guard, its interfaces.
+func nameOf(token string) string { return token[:min(len(token), 12)] }
 
 // reportEvery is how often the source hears of the progress, and how often
 // somebody's wish to cancel is looked for.
@@ -269,7 +269,7 @@ func (m *move) Undo(reason error) error {
 	keep := !m.prepared && (errors.Is(reason, peer.ErrAborted) || errors.Is(reason, peer.ErrEnding))
 	var disconnected error
 	if m.prepared {
-		disconnected = errors.Join(m.d.opts.Unguard(guardOf(m.offer.Token)), m.d.opts.CNI.Disconnect(context.Background(), m.offer.Namespace, m.offer.Container.ID, m.offer.Container.Network))
+		disconnected = errors.Join(m.d.opts.Unguard(nameOf(m.offer.Token)), m.d.opts.Unplug(nameOf(m.offer.Token)), m.d.opts.CNI.Disconnect(context.Background(), m.offer.Namespace, m.offer.Container.ID, m.offer.Container.Network))
 	}
 	err := m.d.opts.Host.Discard(context.Background(), m.offer.Namespace, m.offer.Container.ID, m.offer.Token, keep)
 	m.left = err != nil || disconnected != nil

@@ -65,7 +65,7 @@ func (d *Daemon) resolve(ctx context.Context, u host.Unfinished) error {
 	}
 	log.Info("a move that was left unfinished is removed")
 	if u.Container != "" {
-		if err := errors.Join(d.opts.Unguard(guardOf(u.Token)), d.opts.CNI.Disconnect(ctx, u.Namespace, u.Container, u.Network)); err != nil {
+		if err := errors.Join(d.opts.Unguard(nameOf(u.Token)), d.opts.Unplug(nameOf(u.Token)), d.opts.CNI.Disconnect(ctx, u.Namespace, u.Container, u.Network)); err != nil {
 			log.Error("a move that was left unfinished", "error", err)
 		}
 	}

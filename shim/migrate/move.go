@@ -107,6 +107,8 @@ type source struct {
 	since time.Time
 	cause error
 	state journal.State
+	// promised: COMMIT was written down, and may have been heard.
+	promised bool
 }
 
 // settle acts on the last entry of the journal (package handover). What the
@@ -129,6 +131,7 @@ func (s *source) settle() error {
 	if s.state.Entry == handover.EntryMoved && s.state.Left {
 		return s.keepLeft()
 	}
+	s.promised = s.state.Entry == handover.EntryCommitted
 	machine, actions := handover.RecoverSource(s.state.Entry)
 	if done, err := s.perform(actions); done {
 		return err
@@ -263,12 +266,27 @@ func (s *source) perform(actions []handover.Action) (done bool, err error) {
 			}
 			s.state = next
 		case handover.Thaw:
+			if s.promised {
+				s.announce()
+			}
 			return true, errors.Join(s.cause, settle(s.r))
 		case handover.End:
 			return true, end(s.r)
 		}
 	}
 	return false, nil
+}
+
+// announce tells the container's neighbours that it goes on here, before it does: its
+// copy, which was about to run, may have told them otherwise.
+func (s *source) announce() {
+	st, err := s.r.Container.Status()
+	if err == nil && st.Pid != 0 {
+		err = s.engine.Announce(context.Background(), st.Pid)
+	}
+	if err != nil {
+		slog.Warn("the container's neighbours may not find it until it says something", "container", s.r.ID, "error", err)
+	}
 }
 
 // end ends the source: every process has its SIGKILL before the freezer lets

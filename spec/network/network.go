@@ -96,7 +96,11 @@ type Request struct {
 	Own bool `json:"own,omitempty"`
 	// Guard names what keeps the host's bridges from believing the copy before the
 	// engine has silenced it: see netns.Guard. The destination sets it.
-	Guard      string      `json:"guard,omitempty"`
+	Guard string `json:"guard,omitempty"`
+	// Move names what the other ends of interfaces are marked by that are made on the
+	// host, so that they are found when nobody lives any more who has made them. The
+	// destination sets it.
+	Move       string      `json:"move,omitempty"`
 	Interfaces []Interface `json:"interfaces,omitempty"`
 }
 
@@ -129,6 +133,9 @@ const (
 func (r *Request) Valid() error {
 	if len(r.Interfaces) > maxInterfaces {
 		return fmt.Errorf("a network of %d interfaces, at most %d", len(r.Interfaces), maxInterfaces)
+	}
+	if len(r.Move) > maxName || strings.ContainsAny(r.Move, "/\x00") {
+		return fmt.Errorf("%.20q is no name of a move", r.Move)
 	}
 	if len(r.Guard) > maxName || strings.ContainsAny(r.Guard, "/\x00") {
 		return fmt.Errorf("%.20q is no name of a guard", r.Guard)

@@ -3,12 +3,14 @@
 // Command counter is a static Go server to checkpoint: goroutines on several
 // threads, timers, an epoll, listening sockets (that for TCP speaks MPTCP, as Go
 // has it) with a client of its own, and a few megabytes of data. `counter ask`
-// makes it prove that nothing of it is lost.
+// makes it prove that nothing of it is lost. `counter outside` says to clients of
+// other hosts, too, what they have said.
 package main
 
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -23,8 +25,13 @@ const socket = "/run/counter.sock"
 
 func main() {
 	program := serve
-	if len(os.Args) > 1 && os.Args[1] == "ask" {
-		program = ask
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "ask":
+			program = ask
+		case "outside":
+			program = func() error { return errors.Join(outside(), serve()) }
+		}
 	}
 	if err := program(); err != nil {
 		fmt.Fprintln(os.Stderr, "counter:", err)
@@ -114,6 +121,30 @@ func talk(words *atomic.Int64) error {
 				c.Close()
 				s.Close()
 			}
+		}
+	}()
+	return nil
+}
+
+// outsidePort is where clients of other hosts are served.
+const outsidePort = ":7007"
+
+// outside echoes what clients say, each for as long as it likes.
+func outside() error {
+	listener, err := net.Listen("tcp", outsidePort)
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				fatal(err)
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c) // the client's affair
+			}()
 		}
 	}()
 	return nil

@@ -213,11 +213,11 @@ func (h *Host) Run(script string) error { return h.run(script) }
 
 // Bridge puts the host's cable into a bridge br0 of its own, as hosts of
 // containers have it: their interfaces can be ports of it, and are on the network
-// that joins the hosts.
+// that joins the hosts. Where it is one it stays so.
 func (h *Host) Bridge() error {
 	// A bridge that nobody gave an address takes the lowest of its ports', another one
 	// with each container: its neighbours would not know it any more.
-	return h.run(fmt.Sprintf("ip link add br0 address $(ip -o link show eth0 | sed 's/.*ether \\([^ ]*\\).*/\\1/') type bridge && ip addr flush dev eth0 && ip link set eth0 master br0 && "+
+	return h.run(fmt.Sprintf("if test -e /proc/sys/net/ipv4/conf/br0; then exit; fi; ip link add br0 address $(ip -o link show eth0 | sed 's/.*ether \\([^ ]*\\).*/\\1/') type bridge && ip addr flush dev eth0 && ip link set eth0 master br0 && "+
 		"ip addr add %s/24 dev br0 && ip link set br0 up && ip route add default via 10.77.0.1", h.IP))
 }
 

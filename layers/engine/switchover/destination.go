@@ -27,6 +27,9 @@ type Destination struct {
 	// Supervised looks whether our supervisor is there, and says so if it is not: when
 	// COMMIT was heard, and again before that is written down. May be nil.
 	Supervised func() error
+	// LetGo reports whether a task may have run: behind that nobody can say that none
+	// has, if the copy fails. nil: one may, from COMMITTED on.
+	LetGo func() bool
 
 	link    Link
 	journal Journal
@@ -207,6 +210,9 @@ func (d *Destination) Failing(ctx context.Context, cause error) {
 		in = handover.Failed
 	case handover.EntryCommitted:
 		in = handover.PartlyRun
+		if d.LetGo != nil && !d.LetGo() {
+			in = handover.NotRun
+		}
 	}
 	d.reason = cause.Error()
 	d.mu.Unlock()

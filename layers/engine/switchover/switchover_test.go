@@ -251,6 +251,28 @@ func TestPartlyRun(t *testing.T) {
 	}
 }
 
+// TestNotRun: one of which the engine knows that nothing has run is aborted, although
+// COMMITTED was written.
+func TestNotRun(t *testing.T) {
+	for letGo, want := range map[bool]string{
+		false: "send READY, journal COMMITTED, journal ABORTED, send ABORTED",
+		true:  "send READY, journal COMMITTED, journal LOST, send LOST",
+	} {
+		w := newWorld()
+		d := NewDestination(w, w, func(error) {})
+		d.LetGo = func() bool { return letGo }
+		w.say("COMMIT")
+		if err := errors.Join(d.Ready(t.Context()), d.Releasing()); err != nil {
+			t.Fatal(err)
+		}
+		d.Failing(t.Context(), errors.New("the first task is dead"))
+		d.Failing(t.Context(), errors.New("and so are others"))
+		if w.told() != want {
+			t.Errorf("let go: %v: %s", letGo, w.told())
+		}
+	}
+}
+
 // TestCommitUnsupervised: the same of a shim whose death nobody has told us of yet,
 // when COMMIT is heard and when its actions are about to be written down.
 func TestCommitUnsupervised(t *testing.T) {

@@ -221,6 +221,11 @@ func (h *Handle) SetMaster(index, bridge int) error {
 	return h.do(unix.RTM_NEWLINK, 0, putNumber(ifinfo(index, 0, 0), unix.IFLA_MASTER, uint32(bridge)))
 }
 
+// SetAlias gives an interface a text for people (ip link set ... alias).
+func (h *Handle) SetAlias(index int, alias string) error {
+	return h.do(unix.RTM_NEWLINK, 0, put(ifinfo(index, 0, 0), unix.IFLA_IFALIAS, []byte(alias)))
+}
+
 // SetAddress changes the hardware address.
 func (h *Handle) SetAddress(index int, a net.HardwareAddr) error {
 	return h.do(unix.RTM_NEWLINK, 0, put(ifinfo(index, 0, 0), unix.IFLA_ADDRESS, a))

@@ -277,6 +277,11 @@ func (b *builder) makeVeth(l *netns.Link, g network.Interface, x *made) error {
 		// No port has an address of its own, and while it is tied to nothing it
 		// should say nothing either.
 		_, _ = netns.Set([]netns.Setting{{Name: "ipv6/conf/" + name + "/addr_gen_mode", Value: "1"}})
+		if b.request != nil && b.request.Move != "" {
+			if err := b.host.SetAlias(outer.Index, aliasOf(b.request.Move)); err != nil {
+				return fmt.Errorf("mark interface %s: %w", name, err)
+			}
+		}
 		return b.host.SetUp(outer.Index, true)
 	}
 	return fmt.Errorf("interface %s: no name for its other end is free for long enough", l.Name)
@@ -611,6 +616,25 @@ func (b *builder) tie() error {
 	}
 	go b.repeat()
 	return nil
+}
+
+// untie takes the namespace off again: a copy that is given up must not answer for the
+// container.
+func (b *builder) untie() error {
+	var errs []error
+	for name, m := range b.made {
+		err := error(nil)
+		switch {
+		case m.bridge != 0:
+			err = b.host.SetMaster(m.outer, 0)
+		case b.silence[name] != nil:
+			err = b.in.SetUp(m.link.Index, false)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("take interface %s off the network: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // repeat announces again: what was sent first may be lost where a switch has

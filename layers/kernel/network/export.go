@@ -60,6 +60,9 @@ func (s *Subsystem) Command(_ context.Context, c record.Command) (record.Command
 		return record.Command{}, fmt.Errorf("network: %w", err)
 	}
 	s.prepareSilence(ns, n)
+	if s.returned, err = announcerOf(ns, n); err != nil {
+		return record.Command{}, fmt.Errorf("network: %w", err)
+	}
 	whole := true
 	b, err := marshal(n)
 	if err == nil && len(b) > maxAnswer {
@@ -121,14 +124,25 @@ func (s *Subsystem) prepareSilence(ns *os.File, n *state.Network) {
 func (s *Subsystem) fallSilent() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.returned != nil {
+		s.env.Source.BeforeRun(s.speakAgain)
+	}
 	if s.silence == nil {
 		return nil
 	}
-	s.env.Source.BeforeRun(s.silence.Lift)
 	if s.original != nil {
 		s.env.Source.AfterKill(s.takeDown)
 	}
 	return s.silence.Begin()
+}
+
+// speakAgain ends the silence of a container that goes on, and says so, see Announce.
+func (s *Subsystem) speakAgain() error {
+	err := s.silence.Lift()
+	if e := s.returned.Announce(); e != nil {
+		slog.Warn("announce the addresses of a container that goes on", "error", e)
+	}
+	return err
 }
 
 // takeDown takes the interfaces of a container that was ended down, before the

@@ -79,7 +79,7 @@ func (s *Subsystem) begin() (*builder, error) {
 	b.rebuild = s.env.Options[network.Option] == network.Rebuild && request == nil
 	s.builder = b
 	f.AtFailure(b.undo)
-	f.AtCommit(b.tie)
+	f.AtCommit(b.tie, b.untie)
 	return b, nil
 }
 
@@ -136,16 +136,22 @@ func (s *Subsystem) receive(r *record.Record) error {
 // notOurs makes sure that nothing of the host is changed, whatever the
 // specification says.
 func notOurs(pid int) error {
+	own, err := ownNetwork(pid)
+	if err == nil && !own {
+		err = errors.New("the container has no network namespace of its own, against its specification")
+	}
+	return err
+}
+
+// ownNetwork reports whether a process is in another network namespace than we are.
+func ownNetwork(pid int) (bool, error) {
 	theirs, err := os.Stat(procfs.Host().Process(pid).Path("ns/net"))
 	if err != nil {
-		return err
+		return false, err
 	}
 	ours, err := os.Stat("/proc/thread-self/ns/net")
 	if err != nil {
-		return err
+		return false, err
 	}
-	if os.SameFile(theirs, ours) {
-		return errors.New("the container has no network namespace of its own, against its specification")
-	}
-	return nil
+	return !os.SameFile(theirs, ours), nil
 }

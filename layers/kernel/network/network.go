@@ -74,6 +74,8 @@ type Subsystem struct {
 	silence *netns.Silence
 	// original is a handle on the namespace, for when its container has ended.
 	original *netns.Handle
+	// returned announces it again where it goes on after all.
+	returned *netns.Announcer
 
 	// Of an import.
 	parts   []byte         // of a record in pieces

@@ -122,7 +122,9 @@ func (s *Subsystem) receiveMessages(r *record.Record) error {
 // names come first, while the names are free, and those that connect last, when
 // every name and port is bound.
 func (s *Subsystem) build() error {
-	s.env.Frame.AtCommit(s.beginAll)
+	s.env.Frame.AtCommit(s.beginAll, s.sinkAll)
+	s.env.Frame.AtRelease(s.openAll)
+	s.env.Frame.AtLetGo(s.closeRising)
 	if err := s.kept.silence(); err != nil {
 		return err
 	}

@@ -16,9 +16,10 @@ import (
 	"github.com/io-mig/mig/spec/state"
 )
 
-// beginAll lets the connections work. It runs at the commit, when nothing can
-// fail any more in the tasks and none of them runs yet. All ends exist, so that
-// what one transmits finds the other.
+// beginAll lets the connections work, but for what comes from outside. It runs at the
+// commit, when nothing can fail any more in the tasks and none of them runs yet. All
+// ends exist, so that what one transmits finds the other. What they transmit the source
+// has transmitted before, or would, so that it can go on after all (sinkAll).
 func (s *Subsystem) beginAll() error {
 	// What is acknowledged of the data on their way must have been transmitted before
 	// the acknowledgment arrives.
@@ -28,11 +29,26 @@ func (s *Subsystem) beginAll() error {
 	if err := errors.Join(s.each((*rising).begin), s.each((*rising).markWithin), s.each((*rising).write)); err != nil {
 		return err
 	}
+	return s.each((*rising).end)
+}
+
+// sinkAll ends the connections of a copy that is given up without a word to their other
+// ends, which go on with the source: in repair mode close(2) tells nobody, whoever does
+// it last.
+func (s *Subsystem) sinkAll() error {
+	var errs []error
+	for _, r := range s.rising {
+		if _, err := tcprepair.Enter(r.fd()); err != nil {
+			errs = append(errs, fmt.Errorf("socket: %s: %w", r.what, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// openAll lets in what comes from outside, whose acknowledgment cannot be taken back.
+func (s *Subsystem) openAll() error {
 	if err := s.kept.letThrough(); err != nil {
 		return fmt.Errorf("socket: %w", err)
-	}
-	if err := s.each((*rising).end); err != nil {
-		return err
 	}
 	if err := s.startPlay(); err != nil {
 		return fmt.Errorf("socket: what arrived at the source: %w", err)
@@ -45,7 +61,6 @@ func (s *Subsystem) beginAll() error {
 			return fmt.Errorf("socket: %s: %w", summary(c.msg), err)
 		}
 	}
-	s.closeRising()
 	s.leaveHush()
 	return nil
 }
@@ -62,7 +77,7 @@ func (s *Subsystem) each(part func(*rising) error) error {
 
 // closeRising gives up the engine's hold. What is in repair mode still goes
 // without a word to the other end.
-func (s *Subsystem) closeRising() {
+func (s *Subsystem) closeRising() error {
 	for _, r := range s.rising {
 		_ = r.own.Close()
 		if r.standIn != nil {
@@ -73,6 +88,7 @@ func (s *Subsystem) closeRising() {
 		_ = c.own.Close()
 	}
 	s.rising, s.connecting = nil, nil
+	return nil
 }
 
 // begin ends repair mode. Where nothing is transmitted at once, the other end is asked

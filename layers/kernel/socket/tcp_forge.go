@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/io-mig/mig/layers/kernel/netdrop"
 	"github.com/io-mig/mig/layers/kernel/packet"
 )
 
@@ -85,6 +86,9 @@ func (r *rising) forge(list []segment, arrived func() (bool, error)) error {
 		return err
 	}
 	defer i.Close()
+	if err := i.Mark(netdrop.Admitted); err != nil { // what really comes is still dropped
+		return err
+	}
 	for _, s := range list {
 		s.acknowledged, s.window = r.acknowledged, r.sendWindow()
 		if err := i.Forge(from.Addr(), to.Addr(), unix.IPPROTO_TCP, s.bytes(from, to)); err != nil {

@@ -7,9 +7,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -69,8 +71,12 @@ type Frame struct {
 	segments map[int32]Segment
 	commit   func() error // runs once
 	armed    func() error // likewise, see Arm
-	// atCommit are the functions that AtCommit was given.
-	atCommit []func() error
+	// atCommit is what AtCommit was given, atRelease what AtRelease was.
+	atCommit  []commitment
+	atRelease []func() error
+	// atLetGo is what AtLetGo was given; letGo: what it announces has happened.
+	atLetGo []func() error
+	letGo   atomic.Bool
 	// terminals are those that exist, by their numbers in the image.
 	terminals map[int]*MadeTerminal
 	// atFailure are those of AtFailure, nil once there is a copy.
@@ -317,14 +323,35 @@ func (t *Task) Restart(context.Context) error {
 	})
 }
 
-// AtCommit has fn called when every task is complete and none of them runs, and the
-// source will not go on by itself. It is for what others outside of the container
-// see. It should not fail: an error ends the copy, and the source goes on, with
-// connections of which their other ends may have heard what it knows nothing of.
-func (f *Frame) AtCommit(fn func() error) {
+// commitment is a part of a commit and what takes it back.
+type commitment struct{ do, undo func() error }
+
+// AtCommit has do called when every task is complete and none of them runs, and the
+// source waits for the outcome. It is for what others outside of the container see, as
+// far as it can be taken back: an error ends the copy, and the source goes on. Then
+// undo is called, of the last one first, also of the one that has failed, before the
+// source is told: from then on nobody may hear of the copy any more.
+func (f *Frame) AtCommit(do, undo func() error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.atCommit = append(f.atCommit, fn)
+	f.atCommit = append(f.atCommit, commitment{do, undo})
+}
+
+// AtRelease has fn called behind all that, when it is certain that the copy is the
+// container, before the first of its tasks runs: for what cannot be taken back. In a
+// move its error ends nothing any more, and is logged.
+func (f *Frame) AtRelease(fn func() error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.atRelease = append(f.atRelease, fn)
+}
+
+// AtLetGo has fn called when nothing can fail any more that could be taken back: for what
+// the engine keeps for that. Its error is logged.
+func (f *Frame) AtLetGo(fn func() error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.atLetGo = append(f.atLetGo, fn)
 }
 
 // Arm takes the engine's memory out of every task and gives each its registers, of
@@ -377,21 +404,62 @@ func (f *Frame) commitAll() error {
 	if err := f.armed(); err != nil {
 		return err
 	}
-	for _, fn := range f.atCommit {
-		if err := fn(); err != nil {
-			return err
-		}
+	if err := f.promise(); err != nil {
+		return err
 	}
-	// Behind them, which take milliseconds where there are connections: a death from
-	// here on leaves nobody who knows whether a task ran.
-	if f.Releasing != nil {
-		if err := f.Releasing(); err != nil {
-			return err
+	for _, fn := range f.atLetGo {
+		if err := fn(); err != nil {
+			slog.Error("what the copy does not need any more", "error", err)
 		}
 	}
 	f.mu.Lock()
 	f.atFailure = nil
 	f.mu.Unlock()
+	f.letGo.Store(true)
+	return nil
+}
+
+// promise does what AtCommit was given, has written down that the copy is the container,
+// and does what follows from that; or takes all of it back. It is written down late,
+// since what comes before takes milliseconds where there are connections: a death behind
+// it leaves nobody who knows whether a task ran.
+func (f *Frame) promise() (err error) {
+	done := 0
+	for _, c := range f.atCommit {
+		done++
+		if err = c.do(); err != nil {
+			break
+		}
+	}
+	if err == nil && f.Releasing != nil {
+		err = f.Releasing()
+	}
+	if err == nil {
+		if err = f.released(); err == nil {
+			return nil
+		}
+		defer f.doom()
+	}
+	for _, c := range slices.Backward(f.atCommit[:done]) {
+		if e := c.undo(); e != nil {
+			slog.Error("what others see of a copy that is given up", "error", e)
+		}
+	}
+	return err
+}
+
+// released does what AtRelease was given, and takes away the threat that the tasks die
+// with the engine.
+func (f *Frame) released() error {
+	for _, fn := range f.atRelease {
+		switch err := fn(); {
+		case err == nil:
+		case f.Releasing == nil:
+			return err
+		default:
+			slog.Error("the copy is the container now, but not whole", "error", err)
+		}
+	}
 	for _, t := range f.Tasks() {
 		if err := t.Traced.Commit(); err != nil {
 			return fmt.Errorf("process %d: commit: %w", t.ID, err)
@@ -399,6 +467,21 @@ func (f *Frame) commitAll() error {
 	}
 	return nil
 }
+
+// doom makes sure that no task runs any more, even if the engine dies now: some may
+// not die with it.
+func (f *Frame) doom() {
+	for _, t := range f.Tasks() {
+		if err := t.Traced.Doom(); err != nil {
+			slog.Error("a task of a copy that is given up may run", "process", t.ID, "error", err)
+			f.letGo.Store(true)
+		}
+	}
+}
+
+// LetGo reports whether a task may have run already. As long as the engine lives it is
+// certain that none has before.
+func (f *Frame) LetGo() bool { return f.letGo.Load() }
 
 // Cleanup kills the task; the first one with all others, which it would
 // otherwise wait for in vain: it is not reported dead before they are.

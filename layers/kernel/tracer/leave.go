@@ -255,12 +255,23 @@ const killPatience = 25 * time.Second
 // leader's end is not reported to its parent.
 func (p *Process) Kill() error { return p.do(p.kill) }
 
-func (p *Process) kill() error {
+// Doom kills it without waiting for its end: it runs no code any more, whoever lets go
+// of it.
+func (p *Process) Doom() error { return p.do(p.doom) }
+
+func (p *Process) doom() error {
 	// Without threads it is dead, and its id may be another's.
 	if len(p.threads) > 0 {
 		if err := unix.Kill(p.Pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("kill process %d: %w", p.Pid, err)
 		}
+	}
+	return nil
+}
+
+func (p *Process) kill() error {
+	if err := p.doom(); err != nil {
+		return err
 	}
 	begun, ours := time.Now(), p.isOurChild()
 	look := strayWait

@@ -40,6 +40,10 @@ import (
 // destination of a move once what became of the copy.
 const Ask = "ask"
 
+// Announce is the argument, before a process id, of an engine process that has no job
+// but tells neighbours where the addresses of that process's network are.
+const Announce = "announce"
+
 // MaxMessage bounds a message in bytes. A job may hold an OCI spec, which has
 // at most some hundred kilobytes.
 const MaxMessage = 8 << 20
