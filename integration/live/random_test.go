@@ -35,7 +35,7 @@ func TestRandomWalk(t *testing.T) {
 			if n%2 == 1 {
 				version = daemon.V16
 			}
-			r := &randomWalk{walk: walkIn(newSteppedWorldOf(t, version), int(n/2%2)*3), rand: rand.New(rand.NewPCG(n, 0)), long: long, tally: tally}
+			r := &randomWalk{walk: walkWith(newSteppedWorldOf(t, version), int(n/2%2)*3), rand: rand.New(rand.NewPCG(n, 0)), long: long, tally: tally}
 			r.run(end)
 		}) {
 			failed++
@@ -48,7 +48,7 @@ func TestRandomWalk(t *testing.T) {
 // who has the rest or fetches it. A source whose shim has died is gone then, with its
 // control group; another one stays frozen until a person kills it, as mig migrate tells.
 func TestDeathWhileMemoryIsBehind(t *testing.T) {
-	r := &randomWalk{walk: walkIn(newSteppedWorld(t), 0), tally: &tally{}}
+	r := &randomWalk{walk: walkIn(newSteppedWorld(t)), tally: &tally{}}
 	_, r.descriptors = r.program()
 	for _, f := range []*fault{
 		{step: "source: left", victim: &victims[0]},

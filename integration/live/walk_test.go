@@ -73,12 +73,14 @@ type walk struct {
 
 func newWalk(t *testing.T) *walk {
 	t.Helper()
-	return walkIn(newSteppedWorld(t), 0)
+	return walkIn(newSteppedWorld(t))
 }
 
-// walkIn runs the container in a world whose engines are made for it, with so many
-// clients.
-func walkIn(w *world, clients int) *walk {
+// walkIn runs the container in a world whose engines are made for it.
+func walkIn(w *world) *walk { return walkWith(w, 0) }
+
+// walkWith is walkIn with so many clients on a third host.
+func walkWith(w *world, clients int) *walk {
 	k := &walk{id: "counter", world: w, clients: clients}
 	k.restart()
 	w.t.Cleanup(func() { _ = k.outside.leave() }) // their server may be gone by then
@@ -227,7 +229,7 @@ func TestDeathWalk(t *testing.T) { newWalk(t).deaths(messages) }
 // host. As long as a copy runs, they go on talking to it. Without MIG_SOAK at the steps
 // around which their connections change hosts.
 func TestDeathWalkWithClients(t *testing.T) {
-	walkIn(newSteppedWorld(t), 3).deaths([]string{sent, "destination: COMMIT heard", lost, "destination: let go"})
+	walkWith(newSteppedWorld(t), 3).deaths([]string{sent, "destination: COMMIT heard", lost, "destination: let go"})
 }
 
 // deaths kills every victim at steps, or, with MIG_SOAK, at all that there are.
