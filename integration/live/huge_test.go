@@ -15,16 +15,16 @@ import (
 func TestHugePagesMove(t *testing.T) {
 	// Of testdata/huge.c. A host whose source has most of the pool has too few of
 	// them, whatever other tests have borrowed meanwhile.
-	const needed, spare = 109, 4
+	const needed, spare = 113, 4
 	if err := hugepages.Lend(t, needed+spare); err != nil {
 		t.Skip(err)
 	}
 	i := witness(t, "huge")
 	w := newWorld(t, daemon.V24, i)
-	w.runPod(i, "huge", "/huge")
+	w.runPodWith([]string{"--mount", "type=hugetlbfs,src=hugetlbfs,dst=/hugefs,options=pagesize=2M:mode=1777"}, i, "huge", "/huge")
 	c := w.questions()
 	w.good(c, "verify")
-	w.refused(w.alpha, "109 huge pages of 2 MB, and", "huge", w.beta.IP)
+	w.refused(w.alpha, "113 huge pages of 2 MB, and", "huge", w.beta.IP)
 	w.good(c, "verify")
 	w.one("huge", w.alpha, w.beta)
 

@@ -82,6 +82,9 @@ func edit(spec *specs.Spec, p program, u user) {
 		// In a user namespace it would not count; there it is the group's right.
 		addCapability(spec.Process.Capabilities, "CAP_IPC_LOCK")
 	}
+	if p.needs&needsHugeMount != 0 {
+		spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/huge", Type: "hugetlbfs", Source: "hugetlbfs", Options: []string{"pagesize=2M", "mode=1777", "size=16M"}})
+	}
 	spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1024, Hard: 4096}}
 }
 

@@ -34,6 +34,7 @@ const (
 	needsHugePages
 	needsCgroups
 	needsHugeSegments
+	needsHugeMount
 )
 
 // build compiles all programs into one static binary in dir.

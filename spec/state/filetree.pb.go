@@ -33,6 +33,8 @@ const (
 	FileTreeKind_FILE_TREE_KIND_LAYER FileTreeKind = 2
 	// A directory of the host that is mounted in the container.
 	FileTreeKind_FILE_TREE_KIND_VOLUME FileTreeKind = 3
+	// A file system of huge pages that only the container has.
+	FileTreeKind_FILE_TREE_KIND_HUGETLBFS FileTreeKind = 4
 )
 
 // Enum value maps for FileTreeKind.
@@ -42,12 +44,14 @@ var (
 		1: "FILE_TREE_KIND_TMPFS",
 		2: "FILE_TREE_KIND_LAYER",
 		3: "FILE_TREE_KIND_VOLUME",
+		4: "FILE_TREE_KIND_HUGETLBFS",
 	}
 	FileTreeKind_value = map[string]int32{
 		"FILE_TREE_KIND_UNSPECIFIED": 0,
 		"FILE_TREE_KIND_TMPFS":       1,
 		"FILE_TREE_KIND_LAYER":       2,
 		"FILE_TREE_KIND_VOLUME":      3,
+		"FILE_TREE_KIND_HUGETLBFS":   4,
 	}
 )
 
@@ -84,12 +88,14 @@ func (FileTreeKind) EnumDescriptor() ([]byte, []int) {
 type FileTree struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Kind  FileTreeKind           `protobuf:"varint,1,opt,name=kind,proto3,enum=mig.state.FileTreeKind" json:"kind,omitempty"`
-	// Where it is in the container: an absolute path; the mount point of a TMPFS
-	// and of a VOLUME, "/" for the LAYER.
+	// Where it is in the container: an absolute path; the mount point of a TMPFS,
+	// of a HUGETLBFS and of a VOLUME, "/" for the LAYER.
 	Path []byte `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	// What the new container has there by itself, and no entry of the first pass
 	// names, is removed at its end.
-	Exact         bool `protobuf:"varint,3,opt,name=exact,proto3" json:"exact,omitempty"`
+	Exact bool `protobuf:"varint,3,opt,name=exact,proto3" json:"exact,omitempty"`
+	// Of a HUGETLBFS, and only there: the size of its pages in bytes.
+	HugePageSize  uint64 `protobuf:"varint,4,opt,name=huge_page_size,json=hugePageSize,proto3" json:"huge_page_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -145,6 +151,13 @@ func (x *FileTree) GetExact() bool {
 	return false
 }
 
+func (x *FileTree) GetHugePageSize() uint64 {
+	if x != nil {
+		return x.HugePageSize
+	}
+	return 0
+}
+
 // Mount is one that the container made while it ran, which its spec does not
 // have (subsystem "rootfs", kind 3, process 0, entity: its number, from 1). It
 // comes behind the files of what it is mounted on, and before its own.
@@ -152,12 +165,12 @@ type Mount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Absolute path in the container.
 	Target []byte `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
-	// "tmpfs", "proc", "sysfs", "mqueue", or empty for a bind mount.
+	// "tmpfs", "hugetlbfs", "proc", "sysfs", "mqueue", or empty for a bind mount.
 	Type   string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	Source []byte `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
 	// MS_* as mount(2) has them: read-only, nosuid, nodev, noexec and times.
 	Flags uint64 `protobuf:"varint,4,opt,name=flags,proto3" json:"flags,omitempty"`
-	// Options of a tmpfs: its limits.
+	// Options of a tmpfs and of a hugetlbfs: its limits, and the size of its pages.
 	Data []byte `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
 	// What a bind mount shows: an absolute path in the container.
 	From          []byte `protobuf:"bytes,6,opt,name=from,proto3" json:"from,omitempty"`
@@ -953,11 +966,12 @@ var File_spec_state_filetree_proto protoreflect.FileDescriptor
 
 const file_spec_state_filetree_proto_rawDesc = "" +
 	"\n" +
-	"\x19spec/state/filetree.proto\x12\tmig.state\"a\n" +
+	"\x19spec/state/filetree.proto\x12\tmig.state\"\x87\x01\n" +
 	"\bFileTree\x12+\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x17.mig.state.FileTreeKindR\x04kind\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\fR\x04path\x12\x14\n" +
-	"\x05exact\x18\x03 \x01(\bR\x05exact\"\x89\x01\n" +
+	"\x05exact\x18\x03 \x01(\bR\x05exact\x12$\n" +
+	"\x0ehuge_page_size\x18\x04 \x01(\x04R\fhugePageSize\"\x89\x01\n" +
 	"\x05Mount\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\fR\x06target\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
@@ -1009,12 +1023,13 @@ const file_spec_state_filetree_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\fR\x04path\"7\n" +
 	"\vTreePassEnd\x12\x12\n" +
 	"\x04pass\x18\x01 \x01(\rR\x04pass\x12\x14\n" +
-	"\x05final\x18\x02 \x01(\bR\x05final*}\n" +
+	"\x05final\x18\x02 \x01(\bR\x05final*\x9b\x01\n" +
 	"\fFileTreeKind\x12\x1e\n" +
 	"\x1aFILE_TREE_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14FILE_TREE_KIND_TMPFS\x10\x01\x12\x18\n" +
 	"\x14FILE_TREE_KIND_LAYER\x10\x02\x12\x19\n" +
-	"\x15FILE_TREE_KIND_VOLUME\x10\x03B\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
+	"\x15FILE_TREE_KIND_VOLUME\x10\x03\x12\x1c\n" +
+	"\x18FILE_TREE_KIND_HUGETLBFS\x10\x04B\"Z github.com/io-mig/mig/spec/stateb\x06proto3"
 
 var (
 	file_spec_state_filetree_proto_rawDescOnce sync.Once

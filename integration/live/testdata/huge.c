@@ -3,10 +3,12 @@
 /*
  * A program with memory of huge pages of every kind, to which it writes all the time:
  * private, shared with a child, a memfd, System V shared memory that it has attached
- * and that nobody has, and a reservation that is larger than what it uses.
+ * and that nobody has, files on a hugetlbfs, mapped and closed, and a reservation that is
+ * larger than what it uses.
  */
 #include "control.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
@@ -70,19 +72,40 @@ int main(void) {
   unsigned long *sysv = attached(id), *quiet = attached(left);
   step(quiet + WORDS, 78);
   if (shmdt(quiet)) return 1;
+  int named = open("/hugefs/named", O_RDWR | O_CREAT, 0600), closed = open("/hugefs/closed", O_RDWR | O_CREAT, 0600);
+  if (named < 0 || closed < 0 || ftruncate(named, 3 * HUGE) || ftruncate(closed, HUGE)) return 1;
+  unsigned long *there = mmap(0, 3 * HUGE, PROT_READ | PROT_WRITE, MAP_SHARED, named, 0);
+  unsigned long *once = mmap(0, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED, closed, 0);
+  if (there == MAP_FAILED || once == MAP_FAILED) return 1;
+  step(once, 79);
+  if (munmap(once, HUGE) || close(closed)) return 1;
   unsigned long *last = own + (RESERVED - 1) * WORDS;
   step(last, 77);
   struct pollfd p = {control, POLLIN, 0};
   for (;; count++) {
-    step(own, count), step(shared + WORDS, count), step(file, count), step(sysv, count);
+    step(own, count), step(shared + WORDS, count), step(file, count), step(sysv, count), step(there, count);
+    /* A part of a page, and a whole one, that hold something now and then. */
+    memset(there + WORDS, count & 1 ? 0 : 7, HUGE / 2);
+    memset(there + 2 * WORDS, count & 2 ? 0 : 8, HUGE);
     if (poll(&p, 1, 0) != 1 || !asked()[0]) continue;
-    whole("private", own, count), whole("shared", shared + WORDS, count), whole("memfd", file, count), whole("the last", last, 77), whole("segment", sysv, count);
-    CHECK(huge_kb() == 5 * 2048);
+    whole("private", own, count), whole("shared", shared + WORDS, count), whole("memfd", file, count), whole("the last", last, 77), whole("segment", sysv, count), whole("named file", there, count);
+    CHECK(huge_kb() == 8 * 2048);
     CHECK(own[WORDS] == 0); /* is made now */
     madvise(own + WORDS, HUGE, MADV_DONTNEED);
     struct stat st;
     CHECK(!fstat(fd, &st) && st.st_blksize == HUGE && st.st_size == 2 * HUGE);
     CHECK(shmget(0x4875, 0, 0) == id && shmget(0x4876, 0, 0) == left);
+    for (unsigned long i = 0; i < HUGE; i++) {
+      char half = i < HUGE / 2 && !(count & 1) ? 7 : 0, all = count & 2 ? 0 : 8;
+      if ((((char *)(there + WORDS))[i] != half || ((char *)(there + 2 * WORDS))[i] != all) && !wrong[0]) snprintf(wrong, sizeof wrong, "named file: byte %lu at count %lu", i, count);
+    }
+    closed = open("/hugefs/closed", O_RDWR);
+    once = mmap(0, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED, closed, 0);
+    if (once == MAP_FAILED || close(closed)) return 1;
+    whole("closed file", once, 79);
+    munmap(once, HUGE);
+    struct stat a, b;
+    CHECK(!fstat(named, &a) && !stat("/hugefs/named", &b) && a.st_ino == b.st_ino && a.st_dev == b.st_dev && a.st_size == 3 * HUGE);
     quiet = attached(left);
     whole("the segment that nobody has", quiet + WORDS, 78);
     CHECK(!shmdt(quiet));

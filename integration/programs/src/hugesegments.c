@@ -6,7 +6,6 @@
 #include "programs.h"
 
 #include <sys/ipc.h>
-#include <sys/mount.h>
 #include <sys/shm.h>
 
 #define HUGE_2MB (21 << 26) /* SHM_HUGE_2MB */
@@ -164,15 +163,4 @@ PROGRAM(huge_segments_parts, HUGE_PAGES | HUGE_SEGMENTS, "parts of System V shar
 	moved[10] = 'm';
 	CHECK(again[2 * HUGE + 10] == 'm');
 	CHECK(shmctl(id, IPC_RMID, NULL) == 0);
-}
-
-REFUSED(huge_file, ROOT | ALL_CAPS | HUGE_PAGES, "hugetlbfs", "a file on a hugetlbfs that the container has mounted")
-{
-	CHECK(mkdir("/tmp/huge", 0755) == 0 && mount("none", "/tmp/huge", "hugetlbfs", 0, "pagesize=2M") == 0);
-	int fd = SYS(open("/tmp/huge/file", O_RDWR | O_CREAT, 0600));
-	char *p = SYS(mmap(NULL, HUGE, RW, MAP_SHARED, fd, 0));
-	fill(p, HUGE, 1);
-	ready();
-	is_huge(p);
-	CHECK(filled(p, HUGE, 1));
 }

@@ -42,6 +42,8 @@ enum {
 	CGROUPS = 32,
 	/* System V shared memory of huge pages, to which the harness gives the right */
 	HUGE_SEGMENTS = 64,
+	/* a file system of huge pages on /huge, for everybody */
+	HUGE_MOUNT = 128,
 };
 
 struct program {

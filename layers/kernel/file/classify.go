@@ -137,7 +137,12 @@ func deviceRefusal(d *target.Descriptor) *refusal {
 // path any more.
 func (l *looker) regular(d *target.Descriptor, msg *state.OpenFile, gone bool) (form, error) {
 	if l.hugetlb(d) {
-		return form{}, &refusal{describeLink(d), "it is on hugetlbfs, which is not carried by this version", ""}
+		switch why, err := target.RefuseHugeFile(&d.Stat); {
+		case err != nil:
+			return form{}, err
+		case why != "":
+			return form{}, &refusal{describeLink(d), why, ""}
+		}
 	}
 	if !gone {
 		msg.Type = state.FileType_FILE_TYPE_REGULAR

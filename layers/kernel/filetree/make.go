@@ -160,6 +160,9 @@ func (im *Importer) hole(h *state.TreeHole) error {
 	if h.Length <= 0 || h.Offset < 0 || h.Length > c.entry.Size || h.Offset > c.entry.Size-h.Length {
 		return fmt.Errorf("%s: a hole of %d bytes at %d of a file of %d", c.entry.Path, h.Length, h.Offset, c.entry.Size)
 	}
+	if w, ok := im.p.Write.(Holer); ok {
+		return explain(string(c.entry.Path), w.Hole(c.file, h.Offset, h.Length))
+	}
 	err := unix.Fallocate(int(c.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, h.Offset, h.Length)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return im.zeros(h)

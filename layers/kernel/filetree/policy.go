@@ -47,6 +47,12 @@ type Writer interface {
 	Close(f *os.File) error
 }
 
+// Holer is a Writer that takes away the storage of a range, or fills it with zeroes, in
+// the place of fallocate(2).
+type Holer interface {
+	Hole(f *os.File, at, length int64) error
+}
+
 // setID are the bits that change the user of whoever executes a file.
 const setID = unix.S_ISUID | unix.S_ISGID
 

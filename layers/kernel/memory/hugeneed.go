@@ -45,6 +45,7 @@ type hugeNeed struct {
 	// segments are System V shared memory, attached or not, which has all of its pages
 	// reserved. (Whether it was made with SHM_NORESERVE the kernel does not tell.)
 	segments []target.HugeSegment
+	trees    []target.HugeTree // of files with a name
 	// told: the destination has said what it has, toldSegments: it carries System V
 	// shared memory.
 	told, toldSegments bool
@@ -107,13 +108,40 @@ func (h *hugeNeed) needs() map[uint64]uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := map[uint64]uint64{}
-	for _, u := range h.objects {
+	on := map[procfs.Dev]uint64{}
+	for key, u := range h.objects {
 		n[u.size] += u.pages()
+		if !key.private {
+			on[key.dev] += u.pages()
+		}
+	}
+	for _, t := range h.trees { // what a file system keeps for its files
+		if least := t.Least / t.Page; least > on[t.Dev] {
+			n[t.Page] += least - on[t.Dev]
+		}
 	}
 	for _, g := range h.segments {
 		n[g.Page] += g.Size / g.Page
 	}
 	return n
+}
+
+// noteTrees takes in the files on the container's own file systems of huge pages, which
+// may be mapped, too.
+func (h *hugeNeed) noteTrees(list []target.HugeTree) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.trees = list
+	for _, t := range list {
+		for inode, bytes := range t.Files {
+			key := hugeObject{t.Dev, inode, false}
+			if h.objects[key] == nil {
+				h.objects[key] = &hugeUse{size: t.Page, present: map[int]uint64{}}
+			}
+			const nobody = 0 // of the processes
+			h.objects[key].present[nobody] = bytes
+		}
+	}
 }
 
 // noteSegments takes in the System V shared memory of huge pages.

@@ -27,13 +27,14 @@ const madvPopulateWrite = 23
 // hugeFlags ask mmap(2) for huge pages of a size.
 func hugeFlags(size uint64) int { return unix.MAP_HUGETLB | target.HugeFlag(size) }
 
-// refuseHuge names what of huge pages is not carried.
+// refuseHuge names what of huge pages is not carried. Of files on a hugetlbfs some are,
+// see locate.
 func refuseHuge(at string, m *procfs.SmapsMapping) *refusal {
-	switch {
-	case m.Kind == procfs.MapHugeAnon, m.Kind == procfs.MapMemfd, m.Kind == procfs.MapSysV:
+	switch m.Kind {
+	case procfs.MapHugeAnon, procfs.MapMemfd, procfs.MapSysV, procfs.MapFile:
 		return nil
 	}
-	return &refusal{at, "it is of a file on hugetlbfs, which is not carried by this version", "use MAP_HUGETLB without a file, or memfd_create(2) with MFD_HUGETLB"}
+	return &refusal{at, "huge pages of kind " + m.Kind.String() + " are not carried by this version", ""}
 }
 
 // validHuge says what is wrong with a mapping's huge pages, as far as that can be told
@@ -43,7 +44,8 @@ func validHuge(m *state.Mapping) string {
 	switch {
 	case size == 0:
 		return ""
-	case m.Backing != state.Backing_BACKING_HUGETLB && m.Backing != state.Backing_BACKING_OBJECT && m.Backing != state.Backing_BACKING_SYSV:
+	case m.Backing != state.Backing_BACKING_HUGETLB && m.Backing != state.Backing_BACKING_OBJECT && m.Backing != state.Backing_BACKING_SYSV &&
+		m.Backing != state.Backing_BACKING_FILE:
 		return "huge pages of backing " + m.Backing.String()
 	case !target.ValidHugeSize(size) || (m.Start|m.Length|m.Offset)&(size-1) != 0:
 		return fmt.Sprintf("%#x bytes from offset %#x are no huge pages of %#x bytes", m.Length, m.Offset, size)

@@ -6,9 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -37,7 +40,8 @@ func TestHostileHugePages(t *testing.T) {
 	shared := func(m *state.Mapping) { m.Shared, m.Object, m.Offset = true, 1, huge2M }
 	object := func(m *state.Mapping) { m.Backing, m.Object, m.Offset = state.Backing_BACKING_OBJECT, 1, huge2M }
 	sysv := func(m *state.Mapping) { shared(m); m.Backing = state.Backing_BACKING_SYSV }
-	for name, change := range map[string]func(*state.Mapping){"private": nil, "shared": shared, "memfd": object, "System V": sysv} {
+	file := func(m *state.Mapping) { m.Backing, m.Path, m.Offset = state.Backing_BACKING_FILE, "/huge/x", huge2M }
+	for name, change := range map[string]func(*state.Mapping){"private": nil, "shared": shared, "memfd": object, "System V": sysv, "file": file} {
 		if err := validMapping(hugeMapping(change)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -61,7 +65,9 @@ func TestHostileHugePages(t *testing.T) {
 		"segment's length":  func(m *state.Mapping) { sysv(m); m.Length -= pageSize },
 		"private segment":   func(m *state.Mapping) { sysv(m); m.Shared = false },
 		"of small memory":   func(m *state.Mapping) { m.Backing = state.Backing_BACKING_ANONYMOUS },
-		"of a named file":   func(m *state.Mapping) { m.Backing, m.Path = state.Backing_BACKING_FILE, "/x" },
+		"file's offset":     func(m *state.Mapping) { file(m); m.Offset += pageSize },
+		"file's start":      func(m *state.Mapping) { file(m); m.Start += pageSize },
+		"file's page":       func(m *state.Mapping) { file(m); m.HugePageSize = 3 << 20 },
 	} {
 		if err := validMapping(hugeMapping(change)); !errors.Is(err, errLayout) {
 			t.Errorf("%s: %v", name, err)
@@ -89,7 +95,8 @@ func TestHugeMappingsAreClassified(t *testing.T) {
 		{shown(procfs.MapHugeAnon, true, flags|procfs.VMNoReserve), state.Backing_BACKING_HUGETLB, ""},
 		{shown(procfs.MapMemfd, true, flags), state.Backing_BACKING_FILE, ""}, // which becomes an object
 		{shown(procfs.MapSysV, true, flags), state.Backing_BACKING_SYSV, ""},
-		{shown(procfs.MapFile, true, flags), 0, "hugetlbfs"},
+		{shown(procfs.MapFile, true, flags), state.Backing_BACKING_FILE, ""},
+		{shown(procfs.MapAIO, true, flags), 0, "not carried"},
 		{shown(procfs.MapHugeAnon, false, 0), 0, "not carried"}, // a file of this name
 		{shown(procfs.MapHugeAnon, false, flags|procfs.VMUffdMissing), 0, "userfaultfd"},
 	} {
@@ -215,6 +222,68 @@ func TestHugeSegmentsAreNeeded(t *testing.T) {
 	ask(verbHugeSegments, nil)
 	if err := s.huge.promised(true); err != nil {
 		t.Error(err)
+	}
+}
+
+// Files on a hugetlbfs need the pages that are there, those that their mappings have
+// reserved, and in all what their file system keeps for them.
+func TestHugeFilesAreNeeded(t *testing.T) {
+	h := newNeed()
+	end := h.ask()
+	mapped := func(pid int, inode, pages, present uint64, shared bool) {
+		m := &procfs.SmapsMapping{Flags: procfs.VMHugeTLB, KernelPageSize: huge2M, PrivateHugetlb: present * huge2M}
+		m.Start, m.End, m.Inode, m.Shared, m.Kind = huge1G, huge1G+pages*huge2M, inode, shared, procfs.MapFile
+		m.Dev = procfs.Dev{Minor: 7}
+		h.note(pid, m)
+	}
+	mapped(1, 10, 3, 1, true)
+	mapped(2, 10, 3, 1, true)
+	mapped(1, 11, 1, 1, false) // and a copy for itself
+	h.noteTrees([]target.HugeTree{
+		{Dev: procfs.Dev{Minor: 7}, Page: huge2M, Least: 2 * huge2M, Files: map[uint64]uint64{10: 2 * huge2M, 11: 2 * huge2M, 12: huge2M}},
+		{Dev: procfs.Dev{Minor: 8}, Page: huge2M, Least: 10 * huge2M, Files: map[uint64]uint64{10: huge2M}},
+		{Dev: procfs.Dev{Minor: 9}, Page: huge1G},
+	})
+	end()
+	if n := h.needs(); len(n) != 1 || n[huge2M] != 3+1+2+1+10 {
+		t.Errorf("needs %v", n)
+	}
+}
+
+// A file's pages are what the image says of them: those of a hugetlbfs that pass for
+// small ones would be allocated by the engine.
+func TestForgedPagesOfFilesAreRefused(t *testing.T) {
+	if os.Getuid() != 0 || target.CheckHugeSize(huge2M) != nil {
+		t.Skip("mounts a hugetlbfs with pages of 2 MB")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "hugetlbfs", 0, "pagesize=2M"); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	self := &target.Task{Proc: procfs.Host().Process(os.Getpid())}
+	for name, path := range map[string]string{"huge": filepath.Join(dir, "x"), "small": filepath.Join(t.TempDir(), "x")} {
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := f.Truncate(huge2M); err != nil {
+			t.Fatal(err)
+		}
+		b, err := unix.Mmap(int(f.Fd()), 0, huge2M, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Munmap(b)
+		m := &state.Mapping{Start: uint64(uintptr(unsafe.Pointer(&b[0]))), Length: huge2M, Backing: state.Backing_BACKING_FILE, Path: path, FileSize: huge2M}
+		for _, page := range []uint64{0, huge2M, huge1G} {
+			m.HugePageSize = page
+			right := (page == huge2M) == (name == "huge") && page != huge1G
+			if err := checkFiles(self, &layout{mappings: []*state.Mapping{m}}); (err == nil) != right {
+				t.Errorf("%s, called pages of %d: %v", name, page, err)
+			}
+		}
 	}
 }
 

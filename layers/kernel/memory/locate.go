@@ -133,6 +133,15 @@ func (s *Subsystem) find(t procfs.Task, f *mappedFile, l *location) error {
 	if err != nil {
 		return err
 	}
+	huge, err := target.OnHugetlbfs(f.link, &l.stat)
+	if err != nil {
+		return err
+	}
+	if huge > 0 {
+		if why, err := target.RefuseHugeFile(&l.stat); err != nil || why != "" {
+			return errors.Join(err, &refusal{f.what, why, "use MAP_HUGETLB without a file, or memfd_create(2) with MFD_HUGETLB"})
+		}
+	}
 	if same {
 		l.path = path
 		return nil

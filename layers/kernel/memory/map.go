@@ -232,11 +232,20 @@ func checkFiles(t *target.Task, l *layout) error {
 			continue
 		}
 		var st unix.Stat_t
-		if err := unix.Stat(t.Proc.Path(fmt.Sprintf("map_files/%x-%x", m.Start, end(m))), &st); err != nil {
+		path := t.Proc.Path(fmt.Sprintf("map_files/%x-%x", m.Start, end(m)))
+		if err := unix.Stat(path, &st); err != nil {
 			if errors.Is(err, unix.ENOENT) {
 				continue // joined with its neighbour, which is checked
 			}
 			return fmt.Errorf("look at %s: %w", m.Path, err)
+		}
+		huge, err := target.OnHugetlbfs(path, &st)
+		if err != nil {
+			return err
+		}
+		if huge != m.HugePageSize {
+			// Its private pages would be allocated by the engine, past the container's limit.
+			return fmt.Errorf("%s has pages of %d bytes here and had %d when the image was made (0: small ones): restore with the same file systems", m.Path, huge, m.HugePageSize)
 		}
 		if uint64(st.Size) != m.FileSize {
 			return fmt.Errorf("%s has %d bytes here and had %d when the image was made: restore with the same root file system", m.Path, st.Size, m.FileSize)

@@ -27,6 +27,11 @@ func (s *Subsystem) Preflight(ctx context.Context) ([]record.Finding, error) {
 		return nil, fmt.Errorf("memory: %w", err)
 	}
 	s.huge.noteSegments(list)
+	trees, err := s.env.Source.HugeTrees()
+	if err != nil {
+		return nil, fmt.Errorf("memory: %w", err)
+	}
+	s.huge.noteTrees(trees)
 	return out, nil
 }
 

@@ -63,7 +63,7 @@ func made(init procfs.Task, mounts []procfs.Mount, host map[procfs.Dev]bool, fil
 }
 
 // exactTypes are the types of a spec's mounts that the kernel shows as they are.
-var exactTypes = []string{"tmpfs", "proc", "sysfs", "devpts", "mqueue"}
+var exactTypes = []string{"tmpfs", hugeType, "proc", "sysfs", "devpts", "mqueue"}
 
 // expectation is what a runtime mounts.
 type expectation struct {

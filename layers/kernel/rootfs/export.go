@@ -14,6 +14,7 @@ import (
 
 	"github.com/io-mig/mig/layers/kernel/filetree"
 	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/state"
 )
@@ -50,6 +51,12 @@ type exportTree struct {
 	records uint64
 	keep    *openFiles
 	base    *os.File // that it is compared with, nil without
+	huge    uint64   // the size of its pages in bytes, of a hugetlbfs
+}
+
+// inMemory: it is of the kind that addTmpfs adds, whose root is openTmpfs's.
+func (t *exportTree) inMemory() bool {
+	return t.kind == state.FileTreeKind_FILE_TREE_KIND_TMPFS || t.kind == state.FileTreeKind_FILE_TREE_KIND_HUGETLBFS
 }
 
 // Checkpoint exports: a pass over all trees, in each round while the container
@@ -123,7 +130,7 @@ func (s *Subsystem) passTree(ctx context.Context, t *exportTree, final bool, out
 	}
 	if !t.sent {
 		t.sent = true
-		msg := &state.FileTree{Kind: t.kind, Path: []byte(t.path), Exact: t.keep == nil && t.kind == state.FileTreeKind_FILE_TREE_KIND_TMPFS}
+		msg := &state.FileTree{Kind: t.kind, Path: []byte(t.path), Exact: t.keep == nil && t.inMemory(), HugePageSize: t.huge}
 		b, err := proto.Marshal(msg)
 		if err != nil {
 			return filetree.Stats{}, err
@@ -177,7 +184,7 @@ func (s *Subsystem) findTrees() error {
 // addMounts adds memory file systems and what the container has mounted, in the
 // order in which they were mounted: a mount point may be in an earlier one.
 func (s *Subsystem) addMounts(init procfs.Task, mounts []procfs.Mount) error {
-	host, err := hostDevices()
+	host, err := target.HostDevices()
 	if err != nil {
 		return err
 	}
@@ -237,6 +244,12 @@ func (s *Subsystem) addTmpfs(init procfs.Task, m procfs.Mount, made *state.Mount
 		return err
 	}
 	t := &exportTree{kind: state.FileTreeKind_FILE_TREE_KIND_TMPFS, path: m.Target, mountID: m.ID, root: root, mount: made}
+	if m.FSType == hugeType {
+		t.kind = state.FileTreeKind_FILE_TREE_KIND_HUGETLBFS
+		if t.huge, err = hugePageOf(root); err != nil {
+			return err
+		}
+	}
 	if s.out.drop {
 		t.keep = &openFiles{dev: m.Dev.Stat()}
 		o.Keep = t.keep.has
@@ -277,7 +290,7 @@ func (s *Subsystem) exportOptions(init procfs.Task, path string) (filetree.Expor
 func (s *Subsystem) closeExport() {
 	s.closeOpened()
 	for _, t := range s.out.trees {
-		if t.root != nil && t.kind != state.FileTreeKind_FILE_TREE_KIND_TMPFS {
+		if t.root != nil && !t.inMemory() {
 			t.root.Close()
 		}
 		if t.base != nil {

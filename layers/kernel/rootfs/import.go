@@ -118,8 +118,10 @@ func (s *Subsystem) openTree(msg *state.FileTree, path string) (*importTree, err
 	}
 	policy.Protected = below(mounts, path)
 	switch {
-	case msg.Kind == state.FileTreeKind_FILE_TREE_KIND_TMPFS:
-		return s.tmpfsTree(path, msg.Exact, mounts, policy)
+	case msg.HugePageSize > 0 != (msg.Kind == state.FileTreeKind_FILE_TREE_KIND_HUGETLBFS):
+		return nil, fmt.Errorf("%w: a tree of kind %s with pages of %d bytes", errImage, msg.Kind, msg.HugePageSize)
+	case msg.Kind == state.FileTreeKind_FILE_TREE_KIND_TMPFS, msg.Kind == state.FileTreeKind_FILE_TREE_KIND_HUGETLBFS:
+		return s.tmpfsTree(path, msg, mounts, policy)
 	case !s.env.Frame.Files.Moves:
 		return nil, errors.New("files of a disk come with a container that moves from another host only")
 	case msg.Kind == state.FileTreeKind_FILE_TREE_KIND_LAYER:
@@ -132,17 +134,24 @@ func (s *Subsystem) openTree(msg *state.FileTree, path string) (*importTree, err
 
 // tmpfsTree opens a memory file system that only the new container has: what is
 // on the host's is not the image's to change.
-func (s *Subsystem) tmpfsTree(path string, exact bool, mounts []procfs.Mount, policy filetree.Policy) (*importTree, error) {
-	host, err := hostDevices()
+func (s *Subsystem) tmpfsTree(path string, msg *state.FileTree, mounts []procfs.Mount, policy filetree.Policy) (*importTree, error) {
+	host, err := target.HostDevices()
 	if err != nil {
 		return nil, err
 	}
 	list := ownTmpfses(mounts, host)
-	i := slices.IndexFunc(list, func(m procfs.Mount) bool { return m.Target == path })
-	if i < 0 {
+	huge := msg.HugePageSize
+	i := slices.IndexFunc(list, func(m procfs.Mount) bool { return m.Target == path && (m.FSType == hugeType) == (huge > 0) })
+	switch {
+	case i < 0 && huge > 0:
+		return nil, errors.New("the container's spec mounts no hugetlbfs there")
+	case i < 0:
 		return nil, errors.New("the container's spec mounts no memory file system there")
+	case huge > 0:
+		policy.Write = &hugeWriter{frame: s.env.Frame, page: huge}
+	default:
+		policy.Write = &taskWriter{frame: s.env.Frame}
 	}
-	policy.Write = &taskWriter{frame: s.env.Frame}
 	root, err := target.OpenMount(s.env.Frame.Init, path)
 	if err != nil {
 		return nil, err
@@ -151,7 +160,13 @@ func (s *Subsystem) tmpfsTree(path string, exact bool, mounts []procfs.Mount, po
 		root.Close()
 		return nil, err
 	}
-	return newImportTree(root, policy, exact)
+	if huge > 0 {
+		if err := hasHugePages(root, huge); err != nil {
+			root.Close()
+			return nil, err
+		}
+	}
+	return newImportTree(root, policy, msg.Exact)
 }
 
 // layerTree opens the container's root as the host has it mounted, where nothing

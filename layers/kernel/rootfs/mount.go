@@ -35,9 +35,12 @@ const allMountFlags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_
 // may mount them.
 var plainTypes = []string{"proc", "sysfs", "mqueue"}
 
-// tmpfsLimits are the options of a tmpfs that are carried. The owner travels with
-// its root directory.
-var tmpfsLimits = []string{"size", "nr_blocks", "nr_inodes", "mode"}
+// limitsOf are the options of memory file systems, by their types, that are carried.
+// The owner travels with the root directory.
+var limitsOf = map[string][]string{
+	"tmpfs":  {"size", "nr_blocks", "nr_inodes", "mode"},
+	hugeType: {"size", "min_size", "nr_inodes", "mode", "pagesize"},
+}
 
 // describe says how a mount that the container made is made again, or refuses
 // it.
@@ -57,7 +60,7 @@ func describe(pid int, mounts []procfs.Mount, host map[procfs.Dev]bool, m *procf
 		msg.Flags |= unix.MS_STRICTATIME // which is not shown
 	}
 	for _, o := range mounts {
-		if o.ID == m.Parent && o.Target == m.Target && (o.FSType == "tmpfs" || o.FSType == "ramfs") && !host[o.Dev] {
+		if o.ID == m.Parent && o.Target == m.Target && slices.Contains(memoryTypes, o.FSType) && !host[o.Dev] {
 			return no("it was made while the container ran, and hides a memory file system whose files nobody can get at")
 		}
 	}
@@ -68,11 +71,11 @@ func describe(pid int, mounts []procfs.Mount, host map[procfs.Dev]bool, m *procf
 	switch {
 	case hidden(mounts, *m):
 		return no("it was made while the container ran, and another one hides it")
-	case m.FSType == "tmpfs" && m.Root == "/" && !host[m.Dev]:
-		msg.Type = "tmpfs"
+	case limitsOf[m.FSType] != nil && m.Root == "/" && !host[m.Dev]:
+		msg.Type = m.FSType
 		var limits []string
 		for _, o := range m.SuperOptions {
-			if name, _, _ := strings.Cut(o, "="); slices.Contains(tmpfsLimits, name) {
+			if name, _, _ := strings.Cut(o, "="); slices.Contains(limitsOf[m.FSType], name) {
 				limits = append(limits, o)
 			}
 		}
@@ -98,11 +101,11 @@ func checkMount(m *state.Mount) error {
 	switch {
 	case m.Type == "":
 		return target.CheckPath("source of a bind mount", string(m.From))
-	case m.Type == "tmpfs":
+	case limitsOf[m.Type] != nil:
 		for o := range strings.SplitSeq(string(m.Data), ",") {
 			name, value, _ := strings.Cut(o, "=")
-			if _, err := strconv.ParseUint(strings.TrimRight(value, "kmgKMG"), 10, 64); o != "" && (err != nil || !slices.Contains(tmpfsLimits, name)) {
-				return fmt.Errorf("option %.100q of a tmpfs", o)
+			if _, err := strconv.ParseUint(strings.TrimRight(value, "kmgKMG"), 10, 64); o != "" && (err != nil || !slices.Contains(limitsOf[m.Type], name)) {
+				return fmt.Errorf("option %.100q of a %s", o, m.Type)
 			}
 		}
 		return nil

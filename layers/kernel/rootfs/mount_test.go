@@ -21,20 +21,31 @@ func TestHostileMounts(t *testing.T) {
 	if err := checkMount(good()); err != nil {
 		t.Fatal(err)
 	}
+	huge := func(m *state.Mount) {
+		m.Type, m.Data = "hugetlbfs", []byte("size=8388608,min_size=4194304,nr_inodes=9,mode=1770,pagesize=2M")
+	}
+	m := good()
+	if huge(m); checkMount(m) != nil {
+		t.Error(checkMount(m))
+	}
 	for name, edit := range map[string]func(*state.Mount){
-		"relative":            func(m *state.Mount) { m.Target = []byte("run/x") },
-		"upwards":             func(m *state.Mount) { m.Target = []byte("/run/../proc") },
-		"a device":            func(m *state.Mount) { m.Type = "ext4" },
-		"an overlay":          func(m *state.Mount) { m.Type = "overlay" },
-		"a remount":           func(m *state.Mount) { m.Flags = unix.MS_REMOUNT },
-		"a move":              func(m *state.Mount) { m.Flags = unix.MS_MOVE },
-		"propagation":         func(m *state.Mount) { m.Flags = unix.MS_SHARED },
-		"another option":      func(m *state.Mount) { m.Data = []byte("size=1k,usrquota") },
-		"another value":       func(m *state.Mount) { m.Data = []byte("size=1k;x") },
-		"options of proc":     func(m *state.Mount) { m.Type, m.Data = "proc", []byte("hidepid=0") },
-		"a bind of nothing":   func(m *state.Mount) { m.Type = "" },
-		"a bind from outside": func(m *state.Mount) { m.Type, m.From = "", []byte("/proc/../x") },
-		"a NUL byte":          func(m *state.Mount) { m.Source = []byte("a\x00b") },
+		"a hugetlbfs of a user": func(m *state.Mount) { huge(m); m.Data = []byte("pagesize=2M,uid=0") },
+		"tmpfs with huge pages": func(m *state.Mount) { m.Data = []byte("pagesize=2M") },
+		"hugetlbfs of blocks":   func(m *state.Mount) { huge(m); m.Data = []byte("nr_blocks=2") },
+		"percents of the pool":  func(m *state.Mount) { huge(m); m.Data = []byte("size=50%") },
+		"relative":              func(m *state.Mount) { m.Target = []byte("run/x") },
+		"upwards":               func(m *state.Mount) { m.Target = []byte("/run/../proc") },
+		"a device":              func(m *state.Mount) { m.Type = "ext4" },
+		"an overlay":            func(m *state.Mount) { m.Type = "overlay" },
+		"a remount":             func(m *state.Mount) { m.Flags = unix.MS_REMOUNT },
+		"a move":                func(m *state.Mount) { m.Flags = unix.MS_MOVE },
+		"propagation":           func(m *state.Mount) { m.Flags = unix.MS_SHARED },
+		"another option":        func(m *state.Mount) { m.Data = []byte("size=1k,usrquota") },
+		"another value":         func(m *state.Mount) { m.Data = []byte("size=1k;x") },
+		"options of proc":       func(m *state.Mount) { m.Type, m.Data = "proc", []byte("hidepid=0") },
+		"a bind of nothing":     func(m *state.Mount) { m.Type = "" },
+		"a bind from outside":   func(m *state.Mount) { m.Type, m.From = "", []byte("/proc/../x") },
+		"a NUL byte":            func(m *state.Mount) { m.Source = []byte("a\x00b") },
 	} {
 		m := good()
 		edit(m)

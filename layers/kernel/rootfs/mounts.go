@@ -16,21 +16,8 @@ import (
 	"github.com/io-mig/mig/layers/kernel/target"
 )
 
-// hostDevices are the file systems that we see: what a container has of them
-// outlives it. They are read behind the container's mounts, each time that those
-// are: a number that is remembered may be that of another file system by now, one
-// of the container's.
-func hostDevices() (map[procfs.Dev]bool, error) {
-	list, err := procfs.Host().Process(os.Getpid()).Mountinfo()
-	if err != nil {
-		return nil, fmt.Errorf("read the host's mounts: %w", err)
-	}
-	out := map[procfs.Dev]bool{}
-	for _, m := range list {
-		out[m.Dev] = true
-	}
-	return out, nil
-}
+// memoryTypes are the file systems that keep files in memory: in huge pages the last.
+var memoryTypes = []string{"tmpfs", "ramfs", hugeType}
 
 // ownTmpfses are the mounts of memory file systems that only the container has,
 // each of them once.
@@ -46,7 +33,7 @@ func ownTmpfses(mounts []procfs.Mount, host map[procfs.Dev]bool) []procfs.Mount 
 	}
 	seen := map[part]bool{}
 	for _, m := range mounts {
-		memory := m.FSType == "tmpfs" || m.FSType == "ramfs"
+		memory := slices.Contains(memoryTypes, m.FSType)
 		p := part{m.Dev, m.Root}
 		// Of one that is mounted whole, the binds of its parts are the same files.
 		if !memory || host[m.Dev] || seen[p] || hidden(mounts, m) || whole[m.Dev] && m.Root != "/" {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/io-mig/mig/layers/kernel/filetree"
 	"github.com/io-mig/mig/layers/kernel/procfs"
+	"github.com/io-mig/mig/layers/kernel/target"
 	"github.com/io-mig/mig/spec/record"
 	"github.com/io-mig/mig/spec/state"
 )
@@ -45,7 +46,7 @@ func (s *Subsystem) inspect(ctx context.Context, init procfs.Task, drop bool) ([
 	if err != nil {
 		return nil, err
 	}
-	host, err := hostDevices()
+	host, err := target.HostDevices()
 	if err != nil {
 		return nil, err
 	}

@@ -157,26 +157,35 @@ func SetHuge(o *state.FileObject, st *unix.Stat_t) error {
 	return err
 }
 
-// WriteHuge writes to a file of huge pages, which has no write(2). The task, whose
-// descriptor fd leads to it, allocates them itself: huge pages are charged to the
-// cgroup of who allocates them, not to that of the memory's owner. Then they are
-// mapped here and filled.
+// WriteHuge writes to a file of huge pages, which has no write(2), by MapHuge.
 func (t *Task) WriteHuge(fd int, size, offset uint64, data []byte) error {
 	start, end := offset&^(size-1), (offset+uint64(len(data))+size-1)&^(size-1)
-	err := t.Run([]tracer.Call{tracer.Syscall(unix.SYS_FALLOCATE, uint64(fd), unix.FALLOC_FL_KEEP_SIZE, start, end-start)})
-	if err != nil {
-		return fmt.Errorf("allocate huge pages of %s at %#x: %w", HugeName(size), start, err)
-	}
-	f, err := os.OpenFile(t.Proc.Path(fmt.Sprintf("fd/%d", fd)), os.O_RDWR, 0)
+	m, err := t.MapHuge(fd, size, start, end-start)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	// Not counted against the pool: they are there.
-	m, err := unix.Mmap(int(f.Fd()), int64(start), int(end-start), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)
-	if err != nil {
-		return fmt.Errorf("map huge pages at %#x: %w", start, err)
-	}
 	copy(m[offset-start:], data)
 	return unix.Munmap(m)
+}
+
+// MapHuge maps whole pages of a file of huge pages here, to be written to. The task, whose
+// descriptor fd leads to it, allocates them itself: huge pages are charged to the cgroup
+// of who allocates them, not to that of the memory's owner. The caller unmaps them before
+// they are taken away from the file.
+func (t *Task) MapHuge(fd int, size, start, length uint64) ([]byte, error) {
+	err := t.Run([]tracer.Call{tracer.Syscall(unix.SYS_FALLOCATE, uint64(fd), unix.FALLOC_FL_KEEP_SIZE, start, length)})
+	if err != nil {
+		return nil, fmt.Errorf("allocate huge pages of %s at %#x: %w", HugeName(size), start, err)
+	}
+	f, err := os.OpenFile(t.Proc.Path(fmt.Sprintf("fd/%d", fd)), os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	// Not counted against the pool: they are there.
+	m, err := unix.Mmap(int(f.Fd()), int64(start), int(length), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, fmt.Errorf("map huge pages at %#x: %w", start, err)
+	}
+	return m, nil
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package rootfs
+package target
 
 import (
 	"os"
@@ -38,7 +38,7 @@ func TestHostDevicesAreReadAnew(t *testing.T) {
 		}
 	}
 	for _, want := range []bool{true, false} {
-		host, err := hostDevices()
+		host, err := HostDevices()
 		if err != nil {
 			t.Fatal(err)
 		}
