@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -33,6 +34,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if len(os.Args) > 4 && os.Args[1] == "internal" && os.Args[2] == restrict {
+		fmt.Fprintln(os.Stderr, runRestricted(os.Args[3], os.Args[4:]))
+		os.Exit(1)
+	}
 	itest.Main(m)
 }
 
@@ -51,6 +56,8 @@ type host struct {
 	d    *itest.Host
 	tls  string
 	migd *migd
+	// under is a command that runs migd, with what it may do; usually none.
+	under []string
 }
 
 // newWorld makes the hosts. The images are those of alpha.
@@ -120,7 +127,8 @@ func (w *world) startMigd(h *host, flags ...string) *migd {
 	}
 	defer log.Close()
 	args := append([]string{"--containerd", h.d.Address, "--listen", h.IP + ":7117", "--tls", h.tls, "--metrics", "127.0.0.1:9117", "--debug"}, flags...)
-	m.cmd = h.Command(context.Background(), h.d.Tree.Bin("migd"), args...)
+	command := slices.Concat(h.under, []string{h.d.Tree.Bin("migd")}, args)
+	m.cmd = h.Command(context.Background(), command[0], command[1:]...)
 	m.cmd.Stdout, m.cmd.Stderr = log, log
 	if err := m.cmd.Start(); err != nil {
 		w.t.Fatal(err)
