@@ -71,6 +71,9 @@ func (o *restoreOptions) run(ctx context.Context, id, dir string, out, warnings 
 		fmt.Fprintln(warnings, "mig: warning:", plain(w))
 	}
 	pid, err := c.Restore(ctx, dir)
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("interrupted: container %s was not restored", id)
+	}
 	if err != nil {
 		return err
 	}

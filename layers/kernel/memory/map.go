@@ -105,6 +105,7 @@ func mapSome(t *target.Task, mappings []*state.Mapping, shared descriptors) (int
 	plan.NarrowFiles()
 	open := map[string]int{}
 	var order []string
+	paths := map[uint64]string{}   // by their addresses in the task
 	at := map[int]*state.Mapping{} // by index of its mmap
 	done := 0
 	for _, m := range mappings {
@@ -127,6 +128,7 @@ func mapSome(t *target.Task, mappings []*state.Mapping, shared descriptors) (int
 				if err != nil {
 					return 0, err
 				}
+				paths[path] = m.Path
 				n = plan.Open(openCall(path, m.MayWrite))
 				open[key] = n
 				order = append(order, key)
@@ -142,7 +144,7 @@ func mapSome(t *target.Task, mappings []*state.Mapping, shared descriptors) (int
 	}
 	plan.WidenFiles()
 	if err := plan.Run(); err != nil {
-		return 0, describeOpen(err, order)
+		return 0, describeOpen(err, paths)
 	}
 	for i, m := range at {
 		if ret, err := plan.Result(i); err != nil {
@@ -154,14 +156,13 @@ func mapSome(t *target.Task, mappings []*state.Mapping, shared descriptors) (int
 	return done, nil
 }
 
-// describeOpen names the file whose open failed. Files are opened in order, so
-// the failed call's rank among the opens is its place in the list.
-func describeOpen(err error, order []string) error {
+// describeOpen names the file whose open failed, by the address of its path.
+func describeOpen(err error, paths map[uint64]string) error {
 	var ce *tracer.CallError
 	if !errors.As(err, &ce) || ce.Call.Nr != unix.SYS_OPENAT {
 		return err
 	}
-	return fmt.Errorf("open a mapped file of the image, one of %q: %w (is the root file system the one the image was made with?)", order, err)
+	return fmt.Errorf("open %q, which the image has mapped: %w (is the root file system the one the image was made with?)", paths[ce.Call.Args[1]], ce.Unwrap())
 }
 
 func openCall(path uint64, write bool) tracer.Call {
