@@ -130,7 +130,7 @@ func (o *migrateOptions) run(ctx context.Context, out, progress io.Writer) error
 	show := newMoveScreen(progress, o.json)
 	o.Observe = show.show
 	r, err := depart.Move(ctx, o.Options)
-	show.end()
+	show.end(err)
 	unwritten := o.page.write(r)
 	if o.json {
 		if perr := printJSON(out, r); perr != nil || err == nil {

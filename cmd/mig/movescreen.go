@@ -32,6 +32,9 @@ func newMoveScreen(w io.Writer, quiet bool) *moveScreen {
 	return &moveScreen{screen: s, quiet: quiet || !s.live(), doubts: doubts{w: w}, began: time.Now()}
 }
 
+// underWay marks the line of a phase that has not ended.
+const underWay = "..."
+
 // show is depart's Observe.
 func (s *moveScreen) show(p depart.Progress) {
 	if s.quiet {
@@ -42,7 +45,7 @@ func (s *moveScreen) show(p depart.Progress) {
 	defer s.mu.Unlock()
 	now := time.Now()
 	if p.Phase != s.phase {
-		s.next(p.Phase, now)
+		s.next(p.Phase, "done", now)
 	} else if now.Sub(s.shown) < pollEvery {
 		return
 	}
@@ -50,23 +53,23 @@ func (s *moveScreen) show(p depart.Progress) {
 	s.draw(now)
 }
 
-// next ends the line of a phase.
-func (s *moveScreen) next(p depart.Phase, now time.Time) {
+// next ends the line of a phase, which has come to such an end.
+func (s *moveScreen) next(p depart.Phase, end string, now time.Time) {
 	if s.phase != "" {
-		s.before = append(s.before, s.line("done", now))
+		s.before = append(s.before, s.line(end, now))
 	}
 	s.phase, s.began, s.last = p, now, depart.Progress{Phase: p}
 }
 
 func (s *moveScreen) line(mark string, now time.Time) string {
-	line := fmt.Sprintf("%-5s %-11s %8s", mark, s.phase, took(now.Sub(s.began)))
+	line := fmt.Sprintf("%-6s %-11s %8s", mark, s.phase, took(now.Sub(s.began)))
 	if s.last.Bytes > 0 {
 		line += "  " + size(s.last.Bytes)
 	}
 	if n := s.last.Source.Round; n > 0 {
 		line += fmt.Sprintf(", round %d", n)
 	}
-	if st := s.last.Source.State; st != "" && mark != "done" {
+	if st := s.last.Source.State; st != "" && mark == underWay {
 		line += ", " + st
 	}
 	return line
@@ -78,7 +81,7 @@ func (s *moveScreen) draw(now time.Time) {
 		b.WriteString(l + "\n")
 	}
 	if s.phase != "" {
-		b.WriteString(s.line("...", now) + "\n")
+		b.WriteString(s.line(underWay, now) + "\n")
 		b.WriteString(phaseBar(s.last, terminalWidth(s.screen.w)))
 		if s.last.Doubt != nil {
 			b.WriteString(doubtText(s.last.Doubt))
@@ -87,15 +90,18 @@ func (s *moveScreen) draw(now time.Time) {
 	_ = s.screen.show(b.String()) // nothing else could be told on it
 }
 
-// end shows the last phase as ended.
-func (s *moveScreen) end() {
+// end shows the last phase as ended, or as the one in which the move has failed.
+func (s *moveScreen) end(err error) {
 	if s.quiet {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
-	s.next("", now)
+	now, end := time.Now(), "done"
+	if err != nil {
+		end = "failed"
+	}
+	s.next("", end, now)
 	s.draw(now)
 }
 

@@ -83,7 +83,11 @@ func (e *PreflightError) Error() string {
 	for i, f := range e.Findings {
 		s[i] = f.String()
 	}
-	return fmt.Sprintf("%d items cannot be carried: %s", len(e.Findings), strings.Join(s, "; "))
+	items := "items"
+	if len(s) == 1 {
+		items = "item"
+	}
+	return fmt.Sprintf("%d %s cannot be carried: %s", len(s), items, strings.Join(s, "; "))
 }
 
 // Unwrap marks the error as one of missing support.

@@ -12,6 +12,8 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"github.com/io-mig/mig/layers/request/identity"
 )
 
 // unreached says what a person does about a destination that cannot be spoken to:
@@ -43,6 +45,8 @@ func (o *Options) remedy(err error) string {
 		return "name it as its certificate does, say which name that is by --peer, or make it another: mig certs host NAME --ip ADDRESS"
 	case errors.As(err, &authority):
 		return fmt.Sprintf("its certificate is of another authority than those in %s/ca.pem of this host: make both with one mig certs", o.TLS)
+	case errors.Is(err, identity.ErrRevoked):
+		return again
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "its certificate has run out, or a clock is wrong: " + again
 	case errors.As(err, &remote) && remote.Op == "remote error": // crypto/tls calls a peer's alert so

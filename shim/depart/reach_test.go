@@ -85,6 +85,7 @@ func TestRemedies(t *testing.T) {
 		"give its address instead": &net.DNSError{Err: "no such host", Name: "beta"},
 		"is the host up?":          &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EHOSTUNREACH)},
 		"a clock is wrong":         x509.CertificateInvalidError{Reason: x509.Expired},
+		"makes a new one":          fmt.Errorf("tls: %w", identity.ErrRevoked),
 		"closed the connection":    io.ErrUnexpectedEOF,
 		"":                         errors.New("something else"),
 	} {

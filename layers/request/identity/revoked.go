@@ -37,7 +37,7 @@ func (r revocations) check(s tls.ConnectionState) error {
 func (r revocations) checkChain(chain []*x509.Certificate) error {
 	for _, c := range chain {
 		if r[idOf(c)] {
-			return fmt.Errorf("tls: %w: %s, serial number %s", ErrRevoked, c.Subject, c.SerialNumber)
+			return fmt.Errorf("tls: %w: %s, serial number %s", ErrRevoked, c.Subject, c.SerialNumber.Text(16))
 		}
 	}
 	return nil
