@@ -193,6 +193,33 @@ func TestDeleteAtTheEndOfACheckpoint(t *testing.T) {
 	f.must(<-deleted)
 }
 
+// TestDeleteOfTheDying: the same of one whose processes are gone, although nobody has heard
+// of the end of its init yet. One that lives is refused at once.
+func TestDeleteOfTheDying(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	m := &fakeMigrator{checkpoint: func(CheckpointRequest) error { close(entered); <-release; return nil }}
+	f := newFixture(t, m)
+	f.must(f.create(""))
+	f.must(f.start(""))
+	done, deleted := make(chan error, 1), make(chan error, 1)
+	go func() { done <- f.checkpoint(filepath.Join(t.TempDir(), "image")) }()
+	<-entered
+	if err := f.remove(); !errdefs.IsFailedPrecondition(err) {
+		t.Fatalf("a running container that is being checkpointed is deleted: %v", err)
+	}
+	f.container.nobody.Store(true)
+	go func() { deleted <- f.remove() }()
+	select {
+	case err := <-deleted:
+		t.Errorf("deleted before its checkpoint has ended: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	f.container.init.exit(137)
+	close(release)
+	<-done
+	f.must(<-deleted)
+}
+
 func TestFailedCheckpointChangesNothing(t *testing.T) {
 	m := &fakeMigrator{checkpoint: func(CheckpointRequest) error { return errors.New("disk full") }}
 	f := newFixture(t, m)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -59,6 +60,7 @@ type fakeContainer struct {
 	init                  *fakeChild
 	onStart, onPause      func() error
 	onExec                func(c *fakeChild) error
+	nobody                atomic.Bool // lives any more
 	mu                    sync.Mutex
 	execs                 []*fakeChild
 	frame                 *runtime.Frame
@@ -70,10 +72,16 @@ func (c *fakeContainer) Start(context.Context) error                  { return c
 func (c *fakeContainer) Pause() error                                 { return call(c.onPause) }
 func (c *fakeContainer) Resume() error                                { c.wasResumed = true; return nil }
 func (c *fakeContainer) Update(*specs.LinuxResources) error           { return nil }
-func (c *fakeContainer) Pids() ([]int, error)                         { return []int{c.init.pid}, nil }
 func (c *fakeContainer) OOM(context.Context) (<-chan struct{}, error) { return nil, errors.New("none") }
 func (c *fakeContainer) Destroy(context.Context) error                { c.destroyed = true; return nil }
 func (c *fakeContainer) Runtime() *runtime.Container                  { return nil }
+
+func (c *fakeContainer) Pids() ([]int, error) {
+	if c.nobody.Load() {
+		return nil, nil
+	}
+	return []int{c.init.pid}, nil
+}
 
 func (c *fakeContainer) Exec(context.Context, string, *specs.Process, runtime.Stdio) (child, error) {
 	c.mu.Lock()

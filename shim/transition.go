@@ -32,7 +32,10 @@ func (t *task) begin(ctx context.Context, op operation) (end func(error), err er
 		t.mu.Unlock()
 		// What is over soon is waited for: a containerd that starts asks once for
 		// the end of a shim without processes.
-		ending := op == opDelete && from.moving() && t.init.over()
+		ending := op == opDelete && from != stateDeleted && t.ends()
+		if ending && !from.moving() {
+			wait = t.init.done // its exit is not published yet
+		}
 		if err := refuse(op, from); err != nil && !ending {
 			return nil, err
 		}
@@ -40,6 +43,16 @@ func (t *task) begin(ctx context.Context, op operation) (end func(error), err er
 			return nil, err
 		}
 	}
+}
+
+// ends: the init has ended, or is about to be found dead, since no process of the
+// container lives, which is what Pids tells.
+func (t *task) ends() bool {
+	if t.init.over() {
+		return true
+	}
+	pids, err := t.container.Pids()
+	return err == nil && len(pids) == 0
 }
 
 // end leaves the transition. An exit that happened meanwhile has the last word, and

@@ -48,7 +48,7 @@ func serve(ctx context.Context, o *config) error {
 		return err
 	}
 	defer lock.Close()
-	h, err := host.Dial(ctx, o.containerd)
+	h, err := dial(ctx, o.containerd, log)
 	if err != nil {
 		return err
 	}
@@ -85,6 +85,29 @@ func serve(ctx context.Context, o *config) error {
 		return nil
 	case err := <-ended:
 		return err
+	}
+}
+
+// containerdPatience is how long a containerd is waited for that is just starting, as at
+// the start of a machine, or anew.
+const containerdPatience = 10 * time.Second
+
+// dial connects to containerd.
+func dial(ctx context.Context, address string, log *slog.Logger) (*host.Host, error) {
+	for begun := time.Now(); ; {
+		h, err := host.Dial(ctx, address)
+		switch {
+		case err == nil:
+			return h, nil
+		case time.Since(begun) > containerdPatience:
+			return nil, err
+		}
+		log.Debug("waiting for containerd", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(200 * time.Millisecond):
+		}
 	}
 }
 
