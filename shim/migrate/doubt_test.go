@@ -160,3 +160,34 @@ func TestFullDisk(t *testing.T) {
 	}
 	w.t = t
 }
+
+// TestRunningIsWrittenLater: the copy runs, its engine cannot write that down, and its
+// program ends before the source can ask. The source is told that it ran, and ends.
+func TestRunningIsWrittenLater(t *testing.T) {
+	w := newWorld(t, "1")
+	n := newNetwork(t, w.addr)
+	w.addr = n.l.Addr().String()
+	t.Cleanup(func() { fault(t, "") })
+	from := w.source()
+	fault(t, "stop destination: let go")
+	token := wire.NewToken()
+	to, arrived := w.destination(w.root.Context(), token)
+	moved := w.move(w.root.Context(), from, w.address(token))
+	pid := w.stopped(token, false)
+	fault(t, "")
+	n.cut(true)
+	free := w.blocked(token, journal.Destination)
+	w.must(unix.Kill(pid, unix.SIGCONT))
+	if err := w.await("the arrival", arrived); err != nil {
+		t.Fatal(err)
+	}
+	free()
+	w.awaitEntry(token, journal.Destination, handover.EntryRunning)
+	w.must(to.c.Signal(unix.SIGKILL, true))
+	to.gone()
+	n.cut(false)
+	if err := w.await("the move", moved); err != nil {
+		t.Errorf("the copy ran, and the source says %v", err)
+	}
+	from.gone()
+}

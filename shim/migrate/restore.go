@@ -20,6 +20,7 @@ import (
 	"github.com/io-mig/mig/layers/request"
 	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/layers/request/journal"
 	"github.com/io-mig/mig/runtime"
 	"github.com/io-mig/mig/shim"
 	"github.com/io-mig/mig/shim/describe"
@@ -116,8 +117,12 @@ func (x *restore) Run(ctx context.Context, c *runtime.Container) error {
 	}()
 	err = h.Wait(context.WithoutCancel(ctx))
 	seized.Close()
-	if err != nil && x.from != nil {
+	switch {
+	case x.from == nil:
+	case err != nil:
 		err = x.fate(c, err)
+	default:
+		x.ran()
 	}
 	if err != nil {
 		cancel()
@@ -126,6 +131,26 @@ func (x *restore) Run(ctx context.Context, c *runtime.Container) error {
 		err = errors.Join(err, r)
 	}
 	return err
+}
+
+// ran sees to it that the journal says that the copy runs: it is asked by the source.
+func (x *restore) ran() {
+	const every = time.Second
+	note := func() bool {
+		err := journal.Ran(x.journal, x.from.Token, x.handle.ID())
+		if err != nil && !errors.Is(err, journal.ErrUnknown) {
+			slog.Error("that the copy runs is not written down yet", "container", x.request.ID, "token", x.from.Token, "error", err)
+			return false
+		}
+		return true
+	}
+	if note() {
+		return
+	}
+	go func() {
+		for time.Sleep(every); !note(); time.Sleep(every) {
+		}
+	}()
 }
 
 // fate is nil if the copy runs though its engine has failed. A journal that cannot be read

@@ -216,6 +216,40 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+// TestRan: what an engine could not write down is noted, and nothing else is changed.
+func TestRan(t *testing.T) {
+	alive, _ := child(t)
+	for _, test := range []struct {
+		entry   handover.Entry
+		left    bool
+		request string
+		want    handover.Entry
+		lacks   bool
+	}{
+		{handover.EntryCommitted, false, "restore-1", handover.EntryRunning, false},
+		{handover.EntryCommitted, true, "restore-1", handover.EntryRunning, false},
+		{handover.EntryRunning, true, "restore-1", handover.EntryRunning, false},
+		{handover.EntryLost, true, "restore-1", handover.EntryLost, true},
+		{handover.EntryAborted, false, "restore-1", handover.EntryAborted, false},
+		{handover.EntryCommitted, true, "restore-2", handover.EntryCommitted, true},
+	} {
+		dir := t.TempDir()
+		s := State{Token: wire.NewToken(), Side: Destination, Request: "restore-1", Entry: test.entry, Engine: alive, Init: alive, Left: test.left}
+		if err := Create(dir, s); err != nil {
+			t.Fatal(err)
+		}
+		if err := Ran(dir, s.Token, test.request); err != nil {
+			t.Errorf("%+v: %v", test, err)
+		}
+		if s, err := Read(dir, s.Token, Destination); err != nil || s.Entry != test.want || s.Left != test.lacks {
+			t.Errorf("%+v: the journal says %s, left %v, %v", test, s.Entry, s.Left, err)
+		}
+	}
+	if err := Ran(t.TempDir(), wire.NewToken(), "restore-1"); !errors.Is(err, ErrUnknown) {
+		t.Errorf("of an unknown move: %v", err)
+	}
+}
+
 // TestAnswerOnFullDisk: what is settled is answered where nothing can be written, not
 // even the lock. What is not is an error, which says nothing about the copy.
 func TestAnswerOnFullDisk(t *testing.T) {

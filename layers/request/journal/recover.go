@@ -49,6 +49,49 @@ func CopyOf(dir string, token wire.Token, request string) (m handover.Message, w
 	return AnswerWhole(dir, token)
 }
 
+// Ran notes that the copy of a request runs and has everything, as its engine has told, if
+// the engine could not write that down (a full disk): later it could only be inferred from
+// who lives, and of a program some of whose processes have ended by then it would be
+// wrong. It writes nothing where that is known, or where the journal is not of this request.
+func Ran(dir string, token wire.Token, request string) error {
+	unwritten := func(s State) bool {
+		return s.Entry == handover.EntryCommitted || s.Entry == handover.EntryRunning && s.Left
+	}
+	if s, err := readCopy(dir, token); err != nil || s.Request != request || !unwritten(s) {
+		return err
+	}
+	unlock, err := Lock(dir, token, Destination)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, err := readCopy(dir, token)
+	if err != nil || !unwritten(s) {
+		return err
+	}
+	s.Entry, s.Left = handover.EntryRunning, false
+	return Write(dir, s)
+}
+
+// Stays says whether a source's container goes on here for good, as far as the move with
+// this token is concerned. final is whether that can still change: its engine is at it.
+// An error says nothing.
+func Stays(dir string, token wire.Token) (stays, final bool, err error) {
+	s, err := Read(dir, token, Source)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return true, true, nil // its engine did not come so far
+	case err != nil:
+		return false, false, err
+	case s.Entry == handover.EntryKept:
+		return true, true, nil
+	case s.Entry == handover.EntryMoved:
+		return false, true, nil
+	}
+	dead := !s.Engine.Alive()
+	return s.Entry == handover.EntryNone && dead, dead, nil
+}
+
 // AnswerWhole says beside Answer whether the copy has everything: false where
 // what was left behind at the switch has not all come. What is settled, or in the hands
 // of an engine that lives, it only reads: that works on a full disk, too.
