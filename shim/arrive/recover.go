@@ -18,6 +18,7 @@ import (
 // Resume is Recover for the start of a daemon: what cannot be seen to at once is
 // tried again, in the background, until ctx ends.
 func (d *Daemon) Resume(ctx context.Context) {
+	go d.watchHeld(ctx)
 	if err := d.Recover(ctx); err != nil && ctx.Err() == nil {
 		d.opts.Log.Error("moves that were left unfinished", "error", err)
 		d.again(ctx)

@@ -4,11 +4,9 @@ package depart
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"slices"
 	"syscall"
@@ -69,7 +67,10 @@ func (m *mover) move(ctx context.Context) error {
 		}
 	}
 	r.Token, r.Source = m.token.String(), m.o.Host.Self(m.o.Tool).Name
-	lock, err := m.lock()
+	lock, err := m.o.Host.LockMove(m.o.Namespace, m.o.Container)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("another mig migrate moves container %s at this moment (mig status shows it)", m.o.Container)
+	}
 	if err != nil {
 		return err
 	}
@@ -140,17 +141,6 @@ func (m *mover) tell(p Progress) {
 	if m.o.Observe != nil {
 		m.o.Observe(p)
 	}
-}
-
-// lock keeps others of this host from moving the container at the same time. It
-// is an abstract socket (unix(7)), which ends with its process.
-func (m *mover) lock() (net.Listener, error) {
-	name := sha256.Sum256([]byte(m.o.Host.Self("").ID + "\x00" + m.o.Namespace + "\x00" + m.o.Container))
-	l, err := net.Listen("unix", fmt.Sprintf("@mig-migrate-%x", name[:16]))
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("another mig migrate moves container %s at this moment (mig status shows it)", m.o.Container)
-	}
-	return l, err
 }
 
 // preflight reads the container and asks the engine what is in the way.

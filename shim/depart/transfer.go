@@ -11,7 +11,9 @@ import (
 
 	"github.com/io-mig/mig/layers/request"
 	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/layers/request/journal"
 	"github.com/io-mig/mig/layers/request/peer"
+	"github.com/io-mig/mig/spec/wire"
 )
 
 // lookEvery is how often the source's engine is looked at: not more often than
@@ -34,12 +36,19 @@ type outcome struct {
 
 // transfer has the shim move the container, and follows it. What the shim says
 // decides: it knows which copy lives.
-func (m *mover) transfer(ctx context.Context) error {
+func (m *mover) transfer(ctx context.Context) (err error) {
 	shim, err := m.o.Host.Shim(m.o.State, m.source)
 	if err != nil {
 		return m.giveUp(err)
 	}
 	defer shim.Close()
+	held, err := m.o.Host.HoldRestart(ctx, m.o.Namespace, m.o.Container)
+	if err != nil {
+		return m.giveUp(err)
+	}
+	if held {
+		defer func() { m.releaseRestart(ctx, err) }()
+	}
 	if m.o.Timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, m.o.Timeout, fmt.Errorf("the move took longer than %s (--timeout)", m.o.Timeout))
@@ -133,6 +142,41 @@ func (m *mover) decided(err, why error, end *peer.End, there <-chan outcome, w *
 	}
 	w.look()
 	return end, m.undone(err, why, w.status)
+}
+
+// releaseRestart has containerd look after a container again that has not moved: it may
+// start it anew. That it has not moved is for the journal to say, when nobody changes it
+// any more: the shim may have died, or the container was killed when nobody knew whether
+// its copy runs.
+func (m *mover) releaseRestart(ctx context.Context, err error) {
+	if err == nil || m.report.Moved {
+		return
+	}
+	kept := stayed(journal.Dir, m.token, lastWords)
+	if kept == nil {
+		kept = m.o.Host.ReleaseRestart(context.WithoutCancel(ctx), m.o.Namespace, m.o.Container)
+	}
+	if kept != nil {
+		m.report.Warnings = append(m.report.Warnings, fmt.Sprintf("containerd does not start container %s anew any more (label it containerd.io/restart.status=running if it is to): %v", m.o.Container, kept))
+	}
+}
+
+// stayed is nil if a move has left its container here for good, by this host's journal.
+// It waits for the end of an engine that is still at it, for a while.
+func stayed(dir string, token wire.Token, patience time.Duration) error {
+	for end := time.Now().Add(patience); ; time.Sleep(lookEvery) {
+		stays, final, err := journal.Stays(dir, token)
+		switch {
+		case err != nil:
+			return err
+		case stays && final:
+			return nil
+		case final:
+			return errors.New("by its journal a copy of it may run")
+		case time.Now().After(end):
+			return errors.New("its engine does not end")
+		}
+	}
 }
 
 // giveUp tells the destination before the move began.

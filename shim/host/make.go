@@ -150,6 +150,7 @@ func (h *Host) makeContainer(ctx context.Context, o *peer.Offer, how Incoming) e
 		labels = map[string]string{}
 	}
 	labels[LabelIncoming] = o.Token
+	holdRestart(labels)
 	record := containers.Container{
 		ID: c.ID, Labels: labels, Image: c.Image.Name,
 		Runtime: containers.RuntimeInfo{Name: c.Runtime.Name},
@@ -283,6 +284,7 @@ func (h *Host) Finish(ctx context.Context, namespace, id, token string) error {
 			spec, err := withoutIncoming(r.Spec.GetValue())
 			r.Spec = &anypb.Any{TypeUrl: r.Spec.GetTypeUrl(), Value: spec}
 			delete(r.Labels, LabelIncoming)
+			releaseRestart(r.Labels)
 			return err
 		})
 	}

@@ -56,6 +56,7 @@ func (h *Host) Read(ctx context.Context, namespace, id string) (*Source, error) 
 		ID: r.ID, Labels: without(r.Labels, LabelIncoming),
 		Runtime: peer.Runtime{Name: r.Runtime.Name, Options: anyOf(r.Runtime.Options)},
 	}}
+	releaseRestart(s.Container.Labels) // which a move has held whose mig died
 	errs := []error{s.readSpec(&r), movable(&r, s.Spec)}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
