@@ -13,10 +13,12 @@ import (
 	"time"
 
 	"github.com/io-mig/mig/layers/control"
+	"github.com/io-mig/mig/layers/control/handover"
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/layers/request/outgoing"
 	"github.com/io-mig/mig/layers/request/peer"
 	"github.com/io-mig/mig/layers/request/policy"
+	"github.com/io-mig/mig/layers/request/resolve/question"
 	"github.com/io-mig/mig/shim/host"
 	"github.com/io-mig/mig/spec/network"
 	"github.com/io-mig/mig/spec/record"
@@ -32,6 +34,9 @@ type mover struct {
 	answer *peer.Answer
 	// cut: the connection to the destination's migd ended before the outcome was told.
 	cut bool
+	// confirmed: the destination's migd has said that the copy is a container like any
+	// other there.
+	confirmed bool
 	// release frees what is held on this host for the move; may be nil.
 	release func() error
 	report  Report
@@ -310,6 +315,14 @@ func (m *mover) prepare(ctx context.Context) error {
 func (m *mover) cleanUp(ctx context.Context) error {
 	if m.o.Keep {
 		return nil
+	}
+	if !m.confirmed {
+		ask := func(ctx context.Context) (handover.Message, bool, error) {
+			return question.AskWhole(ctx, m.o.move(m.token))
+		}
+		if err := confirm(ctx, ask, lastWords); err != nil {
+			return fmt.Errorf("container %s runs on %s, but that has not confirmed it, so what it left here is kept (remove it by hand when you see it there): %w", m.o.Container, m.report.Destination, err)
+		}
 	}
 	if err := m.o.Host.Remove(ctx, m.o.Namespace, m.o.Container); err != nil {
 		return fmt.Errorf("container %s runs on %s, but what it left here could not be removed (remove it by hand): %w", m.o.Container, m.report.Destination, err)

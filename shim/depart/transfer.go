@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/io-mig/mig/layers/control/handover"
 	"github.com/io-mig/mig/layers/request"
 	"github.com/io-mig/mig/layers/request/job"
 	"github.com/io-mig/mig/layers/request/journal"
@@ -75,8 +76,36 @@ func (m *mover) transfer(ctx context.Context) (err error) {
 			m.report.PeerSteps = append(m.report.PeerSteps, job.Step{Name: s.Name, At: s.At.Add(-m.client.Skew), Took: s.Took})
 		}
 	}
-	m.report.Moved = err == nil || end != nil && end.Running
+	m.confirmed = end != nil && end.Running
+	m.report.Moved = err == nil || m.confirmed
 	return err
+}
+
+// confirmEvery is how often a destination is asked whose migd has not told the end.
+const confirmEvery = time.Second
+
+// confirm returns nil when the destination says that the copy runs and has everything.
+// What is left of the original are the only files of the container if that host was
+// started anew meanwhile: what had not arrived for good by then it removes.
+func confirm(ctx context.Context, ask func(context.Context) (handover.Message, bool, error), patience time.Duration) error {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), patience, fmt.Errorf("it has not answered for %s", patience))
+	defer cancel()
+	for {
+		said, whole, err := ask(ctx)
+		switch {
+		case errors.Is(err, journal.ErrUnknown):
+			return err
+		case err == nil && said == handover.Running && whole:
+			return nil
+		case err == nil && said != handover.Running && said != handover.Ready:
+			return fmt.Errorf("it says %s", said)
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), err)
+		case <-time.After(confirmEvery):
+		}
+	}
 }
 
 // follow waits for both outcomes and sees that a failure on one side ends the
