@@ -141,7 +141,7 @@ func TestReplay(t *testing.T) {
 	w.same(w.beta, id, was)
 
 	w.replay(address, seen, token)
-	w.refused(w.alpha, "journal", "--token", hex.EncodeToString(token), other, w.beta.IP)
+	w.refused(w.alpha, "to this host already", "--token", hex.EncodeToString(token), other, w.beta.IP)
 	_, _ = rand.Read(token)
 	w.replay(address, seen, token)
 	w.strangers(address)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/io-mig/mig/layers/request/identity"
+	"github.com/io-mig/mig/layers/request/journal"
 	"github.com/io-mig/mig/layers/request/peer"
 	"github.com/io-mig/mig/shim/cni"
 	"github.com/io-mig/mig/shim/host"
@@ -89,6 +90,8 @@ type Options struct {
 // but for what they reserve.
 type Daemon struct {
 	opts Options
+	// journals is the directory in which engines write down how far moves are.
+	journals string
 
 	mu sync.Mutex
 	// Below: guarded by mu.
@@ -107,7 +110,7 @@ func New(o Options) *Daemon {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Daemon{opts: o, moves: map[string]*move{}}
+	return &Daemon{opts: o, journals: journal.Dir, moves: map[string]*move{}}
 }
 
 // Serve has one conversation on a connection, which is authenticated. It returns

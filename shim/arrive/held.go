@@ -58,7 +58,7 @@ func (d *Daemon) releaseOne(ctx context.Context, namespace, id string) error {
 		return nil // its mig sees to it
 	}
 	defer lock.Close()
-	leaves, err := leaving(d.opts.State, journal.Dir, namespace, id)
+	leaves, err := leaving(d.opts.State, d.journals, namespace, id)
 	if err != nil || leaves {
 		return err
 	}

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/io-mig/mig/layers/request/job"
+	"github.com/io-mig/mig/layers/request/journal"
 	"github.com/io-mig/mig/layers/request/peer"
 	"github.com/io-mig/mig/layers/request/policy"
 	"github.com/io-mig/mig/shim/host"
@@ -60,6 +62,9 @@ func (m *move) Consider(ctx context.Context, o *peer.Offer) (*peer.Answer, error
 	if m.source.ID == d.self().ID {
 		return &peer.Answer{Mismatches: []peer.Mismatch{{What: "destination", Why: "this is the host that the container is on", Remedy: "name another"}}}, nil
 	}
+	if used, err := d.used(o.Token); used || err != nil {
+		return &peer.Answer{Mismatches: []peer.Mismatch{{What: "token", Why: fmt.Sprintf("there was a move %s to this host already", o.Token), Remedy: "ask for another token, or for none"}}}, err
+	}
 	a, err := d.opts.Host.Consider(ctx, o, d.taken())
 	if err != nil {
 		return nil, err
@@ -88,6 +93,17 @@ func (m *move) Consider(ctx context.Context, o *peer.Offer) (*peer.Answer, error
 	}
 	d.reserve(m, host.Needs(o, a.Wanted, false))
 	return a, nil
+}
+
+// used tells whether an engine of this host has had a move with this token: what is left
+// of that would be taken for the new one's.
+func (d *Daemon) used(text string) (bool, error) {
+	token, err := wire.ParseToken(text)
+	if err != nil {
+		return false, err
+	}
+	_, err = journal.Read(d.journals, token, journal.Destination)
+	return !errors.Is(err, fs.ErrNotExist), nil // one that cannot be read is one
 }
 
 // unjoin returns the parts of a joined error.

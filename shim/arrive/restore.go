@@ -30,7 +30,7 @@ func (d *Daemon) restoreOf(namespace, container, token string) *restore {
 	if t, err := wire.ParseToken(token); err == nil {
 		token = t.String() // as requests have it
 	}
-	return &restore{dir: d.opts.State, journal: journal.Dir, namespace: namespace, container: container, token: token}
+	return &restore{dir: d.opts.State, journal: d.journals, namespace: namespace, container: container, token: token}
 }
 
 // status of the request; fs.ErrNotExist as long as there is none. It is found by its

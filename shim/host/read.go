@@ -140,6 +140,10 @@ func (h *Host) running(ctx context.Context, namespace string) (ours, others []st
 	return ours, others, nil
 }
 
+// labelDocker is on every container of dockerd, whose own restart policies and records
+// no move knows of (moby, libcontainerd/types).
+const labelDocker = "com.docker/engine.bundle.path"
+
 // movable names what stands in the way whatever the destination is.
 func movable(r *containers.Container, spec *specs.Spec) error {
 	var errs []error
@@ -151,6 +155,9 @@ func movable(r *containers.Container, spec *specs.Spec) error {
 	}
 	if pod := podOf(r, spec); pod != "" {
 		no("it belongs to the pod sandbox %s, and pods are moved as a whole or not at all", pod)
+	}
+	if r.Labels[labelDocker] != "" {
+		no("it is dockerd's, which would start it anew when it has left")
 	}
 	if r.SnapshotKey == "" || r.Snapshotter == "" {
 		no("its root filesystem is no snapshot of containerd (ctr run --rootfs): start it from an image")
