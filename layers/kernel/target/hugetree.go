@@ -69,8 +69,12 @@ func (s *Source) hugeTree(m procfs.Mount) (t HugeTree, err error) {
 	if err := unix.Fstatfs(int(dir.Fd()), &on); err != nil {
 		return t, os.NewSyscallError("fstatfs", err)
 	}
-	if on.Type != unix.HUGETLBFS_MAGIC {
-		return t, fs.ErrNotExist // something else is mounted there by now
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return t, os.NewSyscallError("fstat", err)
+	}
+	if on.Type != unix.HUGETLBFS_MAGIC || st.Dev != m.Dev.Stat() {
+		return t, fs.ErrNotExist // something else is mounted there, or over it
 	}
 	t.Page = uint64(on.Bsize)
 	// What is moved about meanwhile does not lead out of it.
