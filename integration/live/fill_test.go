@@ -46,7 +46,7 @@ func (r *randomWalk) anew() bool {
 }
 
 // mortal is a victim by its name.
-func (r *randomWalk) mortal(name string) *victim {
+func (k *walk) mortal(name string) *victim {
 	for i := range mortals {
 		if mortals[i].name == name {
 			return &mortals[i]

@@ -104,7 +104,7 @@ func (m *mover) move(ctx context.Context) error {
 		_ = m.client.Close() // everything was said; a peer that is gone makes noise here
 	}
 	if err != nil && !r.Moved && m.source != nil && m.ended(ctx) {
-		err = fmt.Errorf("container %s does not run here any more: %w", m.o.Container, err)
+		err = m.gone(ctx, err)
 	} else if errors.As(err, &up) {
 		up.runs = m.source != nil
 	} else if err != nil && !r.Moved && m.cut {
@@ -114,6 +114,34 @@ func (m *mover) move(ctx context.Context) error {
 		err = errors.Join(err, m.release())
 	}
 	return err
+}
+
+// ask asks the destination what became of the copy, over a connection of its own.
+func (m *mover) ask(ctx context.Context) (handover.Message, bool, error) {
+	return question.AskWhole(ctx, m.o.move(m.token))
+}
+
+// gone is the error of a move that has failed here, and whose container does not run here
+// any more. Where the destination was cut off before it told the outcome, it is asked: the
+// shim that would have done so has died with the container, whose copy may run.
+func (m *mover) gone(ctx context.Context, err error) error {
+	gone := fmt.Errorf("container %s does not run here any more: %w", m.o.Container, err)
+	if !m.cut {
+		return gone
+	}
+	unknown := confirm(ctx, m.ask, lastWords)
+	if unknown == nil {
+		m.report.Moved, m.confirmed = true, true
+		return m.unended(err)
+	}
+	return fmt.Errorf("%w; whether its copy runs on %s has to be looked at there (mig status): %w", gone, m.report.Destination, unknown)
+}
+
+// unended is the error of a move whose copy runs, and whose original the source's shim
+// has not ended as it should.
+func (m *mover) unended(err error) error {
+	return fmt.Errorf("the copy of container %s runs on %s, but the source's shim could not end the original: %w (mig status shows it; do not start it again)",
+		m.o.Container, m.report.Destination, err)
 }
 
 // ended: the container does not run any more, which is why it was not moved, as a
@@ -317,10 +345,7 @@ func (m *mover) cleanUp(ctx context.Context) error {
 		return nil
 	}
 	if !m.confirmed {
-		ask := func(ctx context.Context) (handover.Message, bool, error) {
-			return question.AskWhole(ctx, m.o.move(m.token))
-		}
-		if err := confirm(ctx, ask, lastWords); err != nil {
+		if err := confirm(ctx, m.ask, lastWords); err != nil {
 			return fmt.Errorf("container %s runs on %s, but that has not confirmed it, so what it left here is kept (remove it by hand when you see it there): %w", m.o.Container, m.report.Destination, err)
 		}
 	}

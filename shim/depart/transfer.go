@@ -166,8 +166,7 @@ func (m *mover) decided(err, why error, end *peer.End, there <-chan outcome, w *
 	case err == nil:
 		return end, nil
 	case end != nil && end.Running:
-		return end, fmt.Errorf("the copy of container %s runs on %s, but the source's shim could not end the original: %w (mig status shows it; do not start it again)",
-			m.o.Container, m.report.Destination, err)
+		return end, m.unended(err)
 	}
 	w.look()
 	return end, m.undone(err, why, w.status)
