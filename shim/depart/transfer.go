@@ -55,7 +55,7 @@ func (m *mover) transfer(ctx context.Context) (err error) {
 		ctx, cancel = context.WithTimeoutCause(ctx, m.o.Timeout, fmt.Errorf("the move took longer than %s (--timeout)", m.o.Timeout))
 		defer cancel()
 	}
-	w := &watch{m: m, since: time.Now()}
+	w := &watch{m: m}
 	here, there := make(chan error, 1), make(chan outcome, 1)
 	go func() { here <- shim.Move(m.o.move(m.token).String()) }()
 	go func() {
@@ -215,7 +215,6 @@ func (m *mover) giveUp(err error) error {
 // watch reads the status that the shim keeps of the move.
 type watch struct {
 	m      *mover
-	since  time.Time
 	status *request.Status
 	rounds rounds
 }
@@ -254,11 +253,13 @@ func (w *watch) doubt(now time.Time) *Doubt {
 	return &Doubt{Doubt: *d, Container: r.Container, Source: r.Source, Destination: r.Destination, Token: r.Token}
 }
 
+// find finds the request by its token: by its time it might be another one's, and would be
+// cancelled for this one, when the clock was set back.
 func (w *watch) find(store *request.Store) (*request.Status, error) {
 	all, err := store.List()
 	for i := len(all) - 1; i >= 0; i-- {
 		st := all[i]
-		if st.Kind == job.Checkpoint && st.Container == w.m.o.Container && (st.Token == w.m.token.String() || !st.Created.Before(w.since)) {
+		if st.Kind == job.Checkpoint && st.Container == w.m.o.Container && st.Token == w.m.token.String() {
 			return st, nil
 		}
 	}
