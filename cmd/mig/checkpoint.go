@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"regexp"
 	"time"
@@ -55,6 +56,18 @@ func (o *checkpointOptions) run(ctx context.Context, id, dir string, out io.Writ
 	if err != nil {
 		return err
 	}
+	began, made := time.Now(), firstMissing(dir)
+	if err := o.checkpoint(ctx, id, dir); err != nil {
+		if ctx.Err() != nil {
+			return o.interrupted(context.WithoutCancel(ctx), id, dir, made, began)
+		}
+		return err
+	}
+	return o.report(id, dir, out)
+}
+
+// checkpoint has the shim do it. The end of ctx cancels it.
+func (o *checkpointOptions) checkpoint(ctx context.Context, id, dir string) error {
 	h, err := host.Dial(ctx, o.containerd)
 	if err != nil {
 		return err
@@ -68,15 +81,19 @@ func (o *checkpointOptions) run(ctx context.Context, id, dir string, out io.Writ
 	if err != nil {
 		return err
 	}
-	defer context.AfterFunc(ctx, func() { _ = shim.Close() })() // cancels the checkpoint
-	began := time.Now()
-	if err := shim.Checkpoint(dir, o.exit); err != nil {
-		if ctx.Err() != nil {
-			return o.interrupted(context.WithoutCancel(ctx), id, dir, began)
+	defer context.AfterFunc(ctx, func() { _ = shim.Close() })()
+	return shim.Checkpoint(dir, o.exit)
+}
+
+// firstMissing is the uppermost directory that the shim will have to make, and that it
+// removes again if there is no image; empty if dir is there.
+func firstMissing(dir string) (first string) {
+	for p := dir; ; p = filepath.Dir(p) {
+		if _, err := os.Lstat(p); err == nil || p == filepath.Dir(p) {
+			return first
 		}
-		return err
+		first = p
 	}
-	return o.report(id, dir, out)
 }
 
 // aURL is what mig checkpoint does not take: a scheme and something behind it.
@@ -96,8 +113,8 @@ func localDirectory(dir string) (string, error) {
 }
 
 // interrupted waits until the shim has undone the checkpoint, which it begins as soon
-// as the connection to it has ended.
-func (o *checkpointOptions) interrupted(ctx context.Context, id, dir string, began time.Time) error {
+// as the connection to it has ended. made is what it has made then, see firstMissing.
+func (o *checkpointOptions) interrupted(ctx context.Context, id, dir, made string, began time.Time) error {
 	store, err := request.OpenStore(o.requests, o.namespace)
 	if err != nil {
 		return err
@@ -113,9 +130,20 @@ func (o *checkpointOptions) interrupted(ctx context.Context, id, dir string, beg
 		if st.Phase == request.Succeeded {
 			return fmt.Errorf("interrupted too late: the image %s of %s is complete", dir, id)
 		}
+		awaitGone(made)
 		return fmt.Errorf("interrupted: the checkpoint of %s was undone (mig status %s tells more)", id, st.ID)
 	}
 	return errors.Join(fmt.Errorf("interrupted: the checkpoint of %s had not begun", id), err)
+}
+
+// awaitGone waits a little for the removal of what was made: the last thing that the shim
+// does, when its request has ended already.
+func awaitGone(made string) {
+	for end := time.Now().Add(2 * time.Second); made != "" && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Lstat(made); err != nil {
+			return
+		}
+	}
 }
 
 // report says what the request of a checkpoint says of itself.

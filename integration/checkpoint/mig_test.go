@@ -3,12 +3,17 @@
 package checkpoint
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/io-mig/mig/integration/internal/daemon"
 	"github.com/io-mig/mig/integration/internal/image"
@@ -77,4 +82,52 @@ func saved(t *testing.T, host *itest.Host, id, dir string, flags ...string) (st 
 		t.Errorf("mig verify: %v: %s", err, out)
 	}
 	return st
+}
+
+// TestMigCheckpointInterrupted: mig checkpoint that is interrupted ends when its
+// checkpoint is undone: no image and no directory are left, and Redis runs on. At a
+// moment that is too late the image is there.
+func TestMigCheckpointInterrupted(t *testing.T) {
+	itest.EachVersion(t, func(t *testing.T, version daemon.Version) {
+		host := startHost(t, version)
+		s := startRedis(t, host, "redis")
+		undone := 0
+		for n := range 12 {
+			dir := filepath.Join(t.TempDir(), "a", "image")
+			c := exec.Command(host.Tree.Bin("mig"), "checkpoint", "-n", host.Namespace, "--containerd", host.Address, "--state", filepath.Join(host.Dir, "state"), "redis", dir)
+			var out bytes.Buffer
+			c.Stdout, c.Stderr = &out, &out
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Duration(n) * 20 * time.Millisecond)
+			_ = c.Process.Signal(os.Interrupt) // it may have ended
+			err := c.Wait()
+			t.Logf("after %d ms: %v, %s", n*20, err, &out)
+			_, none := os.Stat(filepath.Dir(dir))
+			whole := exec.Command(host.Tree.Bin("mig"), "verify", dir).Run() == nil
+			switch said := out.String(); {
+			case strings.Contains(said, "was undone"):
+				undone++
+				fallthrough
+			case strings.Contains(said, "had not begun"):
+				if !errors.Is(none, fs.ErrNotExist) {
+					t.Errorf("what was to be undone has left %s", dir)
+				}
+			case err == nil || strings.Contains(said, "too late"):
+				if !whole {
+					t.Errorf("the image is said to be complete: %s", said)
+				}
+			case c.ProcessState.ExitCode() >= 0: // not killed before it knew better
+				t.Errorf("it does not say what has become of the checkpoint: %s", said)
+			}
+			if got := status(t, host, "redis"); got != "RUNNING" {
+				t.Fatalf("redis is %s", got)
+			}
+		}
+		if undone == 0 {
+			t.Error("no interrupt came while a checkpoint was made")
+		}
+		s.proven(t, host, "redis")
+	})
 }

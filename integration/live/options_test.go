@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -128,6 +129,7 @@ func TestDrain(t *testing.T) {
 	}
 	w.beta.d.Load(t, image.Busybox)
 	w.run(w.beta, image.Busybox, "c2", "sleep", "1000") // its id is taken
+	w.alpha.d.Must(t, "run", "--detach", "--null-io", "--snapshotter", w.alpha.d.Snapshotter, "--runtime", "io.containerd.runc.v2", image.Busybox.Name, "alien", "sleep", "1000")
 	var out, errs bytes.Buffer
 	cmd := w.alpha.migrate(t.Context(), "--all", "--parallel", "2", w.beta.IP)
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -137,8 +139,9 @@ func TestDrain(t *testing.T) {
 	var d struct {
 		Moved, Failed int
 		Moves         []report
+		Others        []string
 	}
-	if err := json.Unmarshal(out.Bytes(), &d); err != nil || d.Moved != 3 || d.Failed != 1 || len(d.Moves) != 4 {
+	if err := json.Unmarshal(out.Bytes(), &d); err != nil || d.Moved != 3 || d.Failed != 1 || len(d.Moves) != 4 || !slices.Equal(d.Others, []string{"alien"}) {
 		t.Fatalf("%+v, %v", d, err)
 	}
 	for i := range 4 {
@@ -148,6 +151,10 @@ func TestDrain(t *testing.T) {
 			t.Errorf("%s is %q on alpha and %q on beta", id, here, there)
 		}
 	}
+	if here := w.alpha.status("alien"); here != "RUNNING" {
+		t.Errorf("the container of another runtime is %q", here)
+	}
+	w.alpha.d.Remove("alien")
 	w.alpha.d.Remove("c2")
 	w.clean(w.alpha)
 }
