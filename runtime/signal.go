@@ -41,8 +41,15 @@ func (c *Container) signal(sig syscall.Signal, all bool) error {
 // kill ends every process by a signal of its own, also where the kernel would end them
 // with the init: that takes a moment, in which those that were frozen would run.
 func (c *Container) kill(all bool) error {
+	one := !all && c.privatePID
+	if one {
+		// Without its init there is nobody to kill, whoever is in the cgroup.
+		if err := c.init.Signal(syscall.Signal(0)); err != nil {
+			return err
+		}
+	}
 	err := c.signalAll(unix.SIGKILL)
-	if err != nil && !all && c.privatePID {
+	if err != nil && one {
 		err = c.init.Signal(unix.SIGKILL) // whoever cannot be found in its cgroup
 	}
 	if err == nil {
