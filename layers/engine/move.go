@@ -78,8 +78,17 @@ func move(ctx context.Context, j *job.Job, r job.Reporter) error {
 	}
 	point("source: manifest sent")
 	p := newProgress(r, times) // from here on the medium is the event's, which closes it
-	sw.Doubts = func(answer string) { p.doubts(m.Host, answer) }
 	var x *control.Exporter
+	sw.Needed = func() bool { return x.LeavesBehind() }
+	sw.Forced = func() bool { return journal.Forced(log.dir, m.Token) }
+	outlasts := false
+	sw.Doubts = func(answer string) {
+		p.doubts(m.Host, answer)
+		if doubt := answer != "" && x.LeavesBehind(); doubt != outlasts {
+			outlasts = doubt
+			outlast(r, doubt)
+		}
+	}
 	tune := moveTuning(j, p, "source", func(ctx context.Context, cause error) {
 		sw.Failing(ctx, cause)
 		out.Abandon()
@@ -369,6 +378,19 @@ func decided(observe control.Observer, at control.State, r job.Reporter, moved f
 		return observe
 	}
 	return beginning(observe, at, func() { d.Decided(moved) })
+}
+
+// outlast has a job not given up, whoever cancels it, as long as it is in doubt whether a
+// copy runs that needs what only this engine has.
+func outlast(r job.Reporter, doubt bool) {
+	d, ok := r.(job.Decider)
+	switch {
+	case !ok:
+	case doubt:
+		d.Decided(func() uint64 { return uint64(time.Now().UnixNano()) })
+	default:
+		d.Decided(func() uint64 { return 0 })
+	}
 }
 
 // beginning is an observer that has fn begun at a state, in the background: whoever

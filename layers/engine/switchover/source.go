@@ -21,8 +21,9 @@ const (
 	// patience is how long it goes on asking by itself; afterwards that is its
 	// supervisor's.
 	patience = 15 * time.Second
-	// askEvery is the pause between two questions.
-	askEvery = 100 * time.Millisecond
+	// askEvery is the pause between two questions, askSlowly that behind patience.
+	askEvery  = 100 * time.Millisecond
+	askSlowly = time.Second
 	// overdue is what is told of the destination's answer before it is asked again.
 	overdue = "it has not answered COMMIT"
 	// lastWord bounds the sending of a message that need not arrive.
@@ -41,6 +42,13 @@ type Source struct {
 	// to the questions that follow, and with nothing when the outcome is known. Set it
 	// before Switch.
 	Doubts func(answer string)
+	// Needed reports whether a copy that runs needs what only this engine has, which then
+	// asks for as long as it takes: behind its end nobody could bring that any more. nil:
+	// it does not. Set it before Switch.
+	Needed func() bool
+	// Forced reports whether a person has freed the container, which ends the asking. nil:
+	// nobody asks.
+	Forced func() bool
 
 	standing chan struct{} // closed when the destination is prepared
 	once     sync.Once
@@ -179,8 +187,13 @@ func (s *Source) giveUp(ctx context.Context, cause error) error {
 // decides now. A cancel comes too late, and does not shorten the asking either: a
 // copy that runs may need what this engine has left of its memory.
 func (s *Source) decided(ctx context.Context) (control.Verdict, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-	defer cancel()
+	ctx = context.WithoutCancel(ctx)
+	if s.Needed == nil || !s.Needed() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
+	begun := time.Now()
 	var last error
 	for {
 		switch s.entry() {
@@ -191,7 +204,14 @@ func (s *Source) decided(ctx context.Context) (control.Verdict, error) {
 			s.doubt("")
 			return control.VerdictAbort, s.gaveUp()
 		}
-		got, err := s.answer(ctx)
+		if s.Forced != nil && s.Forced() {
+			return control.VerdictDoubt, errors.Join(errors.New("COMMIT was sent and not answered, and a person has freed the container"), last)
+		}
+		pause := askEvery
+		if time.Since(begun) > patience {
+			pause = askSlowly
+		}
+		got, err := s.answer(ctx, pause)
 		if err != nil {
 			last = err
 		}
@@ -210,7 +230,7 @@ func (s *Source) decided(ctx context.Context) (control.Verdict, error) {
 
 // answer waits for a message on the link, and, when that is silent or broken,
 // asks on another connection.
-func (s *Source) answer(ctx context.Context) (said, error) {
+func (s *Source) answer(ctx context.Context, pause time.Duration) (said, error) {
 	t := time.NewTimer(silence)
 	defer t.Stop()
 	select {
@@ -248,7 +268,7 @@ func (s *Source) answer(ctx context.Context) (said, error) {
 	case got := <-s.in:
 		return got, nil
 	case <-ctx.Done():
-	case <-time.After(askEvery):
+	case <-time.After(pause):
 	}
 	return said{}, err
 }

@@ -165,6 +165,49 @@ func TestSource(t *testing.T) {
 	}
 }
 
+// TestNeeded: a source whose engine has what the copy lacks asks for as long as it takes,
+// or until a person decides otherwise.
+func TestNeeded(t *testing.T) {
+	const long = 10 * time.Minute
+	for name, test := range map[string]struct {
+		forced  bool
+		verdict control.Verdict
+		trace   string
+	}{
+		"it answers":         {false, control.VerdictCommit, "journal COMMITTED, send COMMIT, ask, journal MOVED"},
+		"it is freed before": {true, control.VerdictDoubt, "journal COMMITTED, send COMMIT, ask"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				w.answers = []handover.Message{0}
+				ctx, cancel := context.WithCancel(t.Context())
+				cancelled := time.AfterFunc(time.Minute, cancel) // which decides nothing
+				defer cancelled.Stop()
+				s := NewSource(w, w, w.ask, func(error) {})
+				begun := time.Now()
+				s.Needed = func() bool { return true }
+				s.Forced = func() bool {
+					late := time.Since(begun) > long
+					if late && !test.forced {
+						w.answers = []handover.Message{handover.Running}
+					}
+					return late && test.forced
+				}
+				w.say("READY")
+				close(w.over)
+				v, err := s.Switch(ctx)
+				if v != test.verdict || w.told() != test.trace {
+					t.Errorf("verdict %d, %v\n%s", v, err, w.told())
+				}
+				if d := time.Since(begun); d < long {
+					t.Errorf("after %s", d)
+				}
+			})
+		})
+	}
+}
+
 // TestPrepare waits for PREPARED, and not for ever.
 func TestPrepare(t *testing.T) {
 	w := newWorld()
