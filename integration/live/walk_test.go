@@ -287,6 +287,19 @@ func TestDeathBehindTheSwitch(t *testing.T) {
 	}
 }
 
+// TestClientsOfAnOrphan: the engine of the source dies behind COMMIT, and its shim ends the
+// original when the copy is known to run. Nobody tells the clients, who say nothing.
+func TestClientsOfAnOrphan(t *testing.T) {
+	k := walkWith(newSteppedWorld(t), 3)
+	engine := victim{name: theEngine, engine: true}
+	for range 4 {
+		from := k.on
+		if k.check(sent, engine); k.on == from || t.Failed() {
+			t.Fatal("the container has not moved")
+		}
+	}
+}
+
 // check is one death and what is left of it.
 func (k *walk) check(step string, v victim) {
 	k.t.Helper()

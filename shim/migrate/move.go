@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/io-mig/mig/layers/control/handover"
+	"github.com/io-mig/mig/layers/kernel/tcprepair"
 	"github.com/io-mig/mig/layers/request"
 	"github.com/io-mig/mig/layers/request/address"
 	"github.com/io-mig/mig/layers/request/job"
@@ -292,7 +293,16 @@ func (s *source) announce() {
 // end ends the source: every process has its SIGKILL before the freezer lets
 // go, so that none of them runs a single instruction.
 func end(r shim.CheckpointRequest) error {
-	err := r.Container.Signal(syscall.SIGKILL, true)
+	// The silence of its network has ended with the engine: the clients of the copy would
+	// hear that their connections end.
+	pids, err := r.Container.Pids()
+	if err == nil {
+		err = tcprepair.Mute(pids)
+	}
+	if err != nil {
+		slog.Warn("clients may hear of the end of a container whose copy runs", "container", r.ID, "error", err)
+	}
+	err = r.Container.Signal(syscall.SIGKILL, true)
 	if errors.Is(err, runtime.ErrNotRunning) {
 		return nil
 	}

@@ -122,6 +122,39 @@ func TestPortsAreSeen(t *testing.T) {
 	}
 }
 
+// TestMute: a marked connection ends without a word, another one is left alone.
+func TestMute(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: TCP_REPAIR asks for CAP_NET_ADMIN")
+	}
+	kept, keptOther := connect(t)
+	own, ownOther := connect(t)
+	if err := Mark(kept, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := Mute([]int{os.Getpid(), 1 << 22}); err != nil {
+		t.Fatal(err)
+	}
+	for fd, want := range map[int]bool{kept: true, own: false} {
+		if is, err := Active(fd); is != want || err != nil {
+			t.Errorf("in repair mode: %v, %v", is, err)
+		}
+		null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err == nil {
+			err = errors.Join(unix.Dup3(null, fd, unix.O_CLOEXEC), unix.Close(null)) // closes it
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for fd, want := range map[int]int{keptOther: 0, ownOther: 1} {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}}
+		if n, err := unix.Poll(p, 50); n != want || err != nil {
+			t.Errorf("the other end is told: %d, want %d, %v", n, want, err)
+		}
+	}
+}
+
 // TestSilent: a connection that is closed in repair mode tells nobody.
 func TestSilent(t *testing.T) {
 	if os.Geteuid() != 0 {
