@@ -5,6 +5,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -31,7 +32,7 @@ func Announce(pid int) error {
 	if err != nil {
 		return err
 	}
-	a, err := announcerOf(ns, n)
+	a, err := announcerOf(ns, n, asItIs)
 	if err != nil {
 		return err
 	}
@@ -57,8 +58,15 @@ func readAddresses(ns *os.File) (*state.Network, error) {
 	return n, err
 }
 
+// asItIs announces every address by the interface that it is on.
+func asItIs(l *state.NetworkLink, ip netip.Addr) (int, netip.Addr, bool) {
+	return int(l.Index), ip, true
+}
+
 // announcerOf prepares what a namespace's interfaces that are up say of their addresses.
-func announcerOf(ns *os.File, n *state.Network) (*netns.Announcer, error) {
+// where says by which number of an interface, and as which address, one is announced, or
+// that it is not.
+func announcerOf(ns *os.File, n *state.Network, where func(*state.NetworkLink, netip.Addr) (int, netip.Addr, bool)) (*netns.Announcer, error) {
 	var a *netns.Announcer
 	if err := inside(ns, func() (err error) { a, err = netns.NewAnnouncer(); return err }); err != nil {
 		return nil, err
@@ -72,8 +80,12 @@ func announcerOf(ns *os.File, n *state.Network) (*netns.Announcer, error) {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("announce an address: %w", err), a.Close())
 		}
-		if l := links[uint32(parsed.Index)]; l != nil && l.Flags&unix.IFF_UP != 0 {
-			a.Add(parsed.Index, l.Address, parsed.Prefix.Addr())
+		l := links[uint32(parsed.Index)]
+		if l == nil || l.Flags&unix.IFF_UP == 0 {
+			continue
+		}
+		if index, ip, ok := where(l, parsed.Prefix.Addr()); ok {
+			a.Add(index, l.Address, ip)
 		}
 	}
 	return a, nil

@@ -563,8 +563,10 @@ func (b *builder) set(list []*state.NetworkSetting) error {
 
 // announcements prepares what is said at the commit.
 func (b *builder) announcements(n *state.Network, numbers map[uint32]uint32) error {
-	var a *netns.Announcer
-	err := inside(b.ns, func() (err error) { a, err = netns.NewAnnouncer(); return err })
+	a, err := announcerOf(b.ns, n, func(l *state.NetworkLink, ip netip.Addr) (int, netip.Addr, bool) {
+		index, ok := numbers[l.Index]
+		return int(index), b.mapping.Of(ip), ok && b.made[l.Name] != nil
+	})
 	if err != nil {
 		return err
 	}
@@ -572,23 +574,6 @@ func (b *builder) announcements(n *state.Network, numbers map[uint32]uint32) err
 		_ = b.announce.Close()
 	}
 	b.announce = a
-	links := map[uint32]*state.NetworkLink{}
-	for _, m := range n.Link {
-		links[m.Index] = m
-	}
-	for _, body := range n.Address {
-		parsed, err := netns.ParseAddress(body)
-		if err != nil {
-			return err
-		}
-		m := links[uint32(parsed.Index)]
-		if m == nil || m.Flags&unix.IFF_UP == 0 {
-			continue
-		}
-		if index, ok := numbers[m.Index]; ok && b.made[m.Name] != nil {
-			a.Add(int(index), m.Address, b.mapping.Of(parsed.Prefix.Addr()))
-		}
-	}
 	return nil
 }
 

@@ -60,7 +60,7 @@ func (s *Subsystem) Command(_ context.Context, c record.Command) (record.Command
 		return record.Command{}, fmt.Errorf("network: %w", err)
 	}
 	s.prepareSilence(ns, n)
-	if s.returned, err = announcerOf(ns, n); err != nil {
+	if s.returned, err = announcerOf(ns, n, asItIs); err != nil {
 		return record.Command{}, fmt.Errorf("network: %w", err)
 	}
 	whole := true

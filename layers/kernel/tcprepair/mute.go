@@ -6,9 +6,6 @@ package tcprepair
 
 import (
 	"errors"
-	"fmt"
-	"os"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -22,46 +19,15 @@ import (
 func Mute(pids []int) error {
 	var errs []error
 	for _, pid := range pids {
-		errs = append(errs, mute(target.Living(pid)))
+		errs = append(errs, eachSocket(target.Living(pid), muteOne))
 	}
 	return errors.Join(errs...)
 }
 
-func mute(pid int) error {
-	pidfd, err := target.Pidfd(pid)
-	if err != nil {
-		return ignoreGone(fmt.Errorf("open a pidfd of pid %d: %w", pid, err))
-	}
-	defer unix.Close(pidfd)
-	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	if err != nil {
-		return ignoreGone(err)
-	}
-	var errs []error
-	for _, e := range list {
-		if fd, err := strconv.Atoi(e.Name()); err == nil {
-			errs = append(errs, muteOne(pidfd, pid, fd))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// muteOne looks first at what kind of file it is, as undoOne does.
-func muteOne(pidfd, pid, fd int) error {
-	var st unix.Stat_t
-	if err := unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return ignoreGone(err)
-	}
-	own, err := unix.PidfdGetfd(pidfd, fd, 0)
-	if err != nil {
-		return ignoreGone(fmt.Errorf("take descriptor %d of pid %d: %w", fd, pid, err))
-	}
-	defer unix.Close(own)
+func muteOne(own int) error {
 	if p, err := unix.GetsockoptInt(own, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || p != unix.IPPROTO_TCP || !hasMark(own) {
 		return nil
 	}
-	if _, err := Enter(own); err != nil {
-		return fmt.Errorf("pid %d: fd %d: %w", pid, fd, err)
-	}
-	return nil
+	_, err := Enter(own)
+	return err
 }

@@ -83,11 +83,6 @@ func TestUndo(t *testing.T) {
 // TestPortsAreSeen: what came for ports was dropped when the reader died, also for those of
 // Multipath TCP, by which servers in Go listen: all of them are to be let through.
 func TestPortsAreSeen(t *testing.T) {
-	pidfd, err := unix.PidfdOpen(os.Getpid(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(pidfd)
 	var want, got netdrop.Silence
 	see := func(kind, protocol int, ports *[]uint16) {
 		fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, protocol)
@@ -110,7 +105,7 @@ func TestPortsAreSeen(t *testing.T) {
 			t.Fatal(err)
 		}
 		*ports = append(*ports, address(name).Port())
-		if was, err := undoOne(pidfd, os.Getpid(), fd, &got); was || err != nil {
+		if was, err := undoOne(fd, &got); was || err != nil {
 			t.Errorf("protocol %d: in repair mode: %v, %v", protocol, was, err)
 		}
 	}

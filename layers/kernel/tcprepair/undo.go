@@ -34,34 +34,57 @@ func Undo(pids []int) (undone int, err error) {
 
 func undo(pid int) (undone int, err error) {
 	pid = target.Living(pid)
+	var silent netdrop.Silence
+	err = eachSocket(pid, func(own int) error {
+		was, err := undoOne(own, &silent)
+		if was {
+			undone++
+		}
+		return err
+	})
+	if !silent.Empty() {
+		// The engine may have come as far as to end the container.
+		path := fmt.Sprintf("/proc/%d/ns/net", pid)
+		err = errors.Join(err, ignoreGone(target.InNamespace(path, func() error { return netdrop.Pass(silent) })))
+	}
+	return undone, err
+}
+
+// eachSocket calls fn with a duplicate of each socket of a process, which may be gone. It
+// looks at what kind of file a descriptor is before it takes it: a duplicate of a device
+// or a pipe could be missed by whoever waits for its end.
+func eachSocket(pid int, fn func(own int) error) error {
 	pidfd, err := target.Pidfd(pid)
 	if err != nil {
-		return 0, ignoreGone(fmt.Errorf("open a pidfd of pid %d: %w", pid, err))
+		return ignoreGone(fmt.Errorf("open a pidfd of pid %d: %w", pid, err))
 	}
 	defer unix.Close(pidfd)
 	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
-		return 0, ignoreGone(err)
+		return ignoreGone(err)
 	}
 	var errs []error
-	var silent netdrop.Silence
 	for _, e := range list {
 		fd, err := strconv.Atoi(e.Name())
 		if err != nil {
 			continue
 		}
-		was, err := undoOne(pidfd, pid, fd, &silent)
-		if was {
-			undone++
+		var st unix.Stat_t
+		if err := unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+			errs = append(errs, ignoreGone(err))
+			continue
 		}
-		errs = append(errs, err)
+		own, err := unix.PidfdGetfd(pidfd, fd, 0)
+		if err != nil {
+			errs = append(errs, ignoreGone(fmt.Errorf("take descriptor %d of pid %d: %w", fd, pid, err)))
+			continue
+		}
+		if err := fn(own); err != nil {
+			errs = append(errs, fmt.Errorf("pid %d: fd %d: %w", pid, fd, err))
+		}
+		unix.Close(own)
 	}
-	if !silent.Empty() {
-		// The engine may have come as far as to end the container.
-		path := fmt.Sprintf("/proc/%d/ns/net", pid)
-		errs = append(errs, ignoreGone(target.InNamespace(path, func() error { return netdrop.Pass(silent) })))
-	}
-	return undone, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // arriving is the connection as netdrop names it.
@@ -85,19 +108,8 @@ func address(a unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// undoOne looks at what kind of file a descriptor is before it takes it: a
-// duplicate of a device or a pipe could be missed by whoever waits for its end.
-func undoOne(pidfd, pid, fd int, silent *netdrop.Silence) (was bool, err error) {
-	var st unix.Stat_t
-	path := fmt.Sprintf("/proc/%d/fd/%d", pid, fd)
-	if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return false, ignoreGone(err)
-	}
-	own, err := unix.PidfdGetfd(pidfd, fd, 0)
-	if err != nil {
-		return false, ignoreGone(fmt.Errorf("take descriptor %d of pid %d: %w", fd, pid, err))
-	}
-	defer unix.Close(own)
+// undoOne notes in silent what is to be let through for a socket.
+func undoOne(own int, silent *netdrop.Silence) (was bool, err error) {
 	p, err := unix.GetsockoptInt(own, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 	name, nameErr := unix.Getsockname(own)
 	switch {
@@ -120,7 +132,7 @@ func undoOne(pidfd, pid, fd int, silent *netdrop.Silence) (was bool, err error) 
 		silent.Connections = append(silent.Connections, c)
 	}
 	if was, err = Unmark(own); err != nil {
-		return was, fmt.Errorf("pid %d: fd %d: end repair mode: %w", pid, fd, err)
+		return was, fmt.Errorf("end repair mode: %w", err)
 	}
 	return was, nil
 }

@@ -8,7 +8,7 @@
 //	                           <---  progress, any number of times
 //	                           <---  keep and leave (with a descriptor), drop, any number of times
 //	                           <---  quiesce, wake, in turn
-//	                           <---  decided, at most once
+//	                           <---  decided, any number of times
 //	   quiesced, for each quiesce --->
 //	   cancel, at most once    --->
 //	                           <---  end (the failure, or none)

@@ -39,12 +39,10 @@ func Answer(dir string, token wire.Token) (handover.Message, error) {
 //
 // Errors: those of Answer; ErrUnknown, too, where the request did not come so far.
 func CopyOf(dir string, token wire.Token, request string) (m handover.Message, whole bool, err error) {
-	s, err := Read(dir, token, Destination)
-	if err == nil && s.Request != request {
+	if s, err := readCopy(dir, token); errors.Is(err, ErrUnknown) {
+		return 0, false, err
+	} else if err == nil && s.Request != request {
 		return 0, false, ErrUnknown
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, false, errors.Join(ErrUnknown, err)
 	}
 	return AnswerWhole(dir, token)
 }
